@@ -1,0 +1,111 @@
+"""The KV cache of one wave: every prompt's keys and values once, every sample's own in a preallocated slab.
+
+The model writes each new token through `Cache.update` and gets back the sample's own tokens alone; the prompt's
+part is read by `shared_attention`. Nothing is concatenated or copied per step; the slab doubles when full.
+
+Shape letters: N prompts, R rows (samples), H key-value heads, P prompt length (left-padded), T tokens
+after the prompt, C slab capacity, D head size.
+"""
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+FIRST_CAPACITY = 32
+
+
+class SuffixLayer(CacheLayerMixin):
+    """One layer's slab, [R, H, C, D]; all rows are equally long because a wave decodes in lock-step."""
+
+    is_sliding = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.length = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        rows, heads, _, size = key_states.shape
+        self.keys = key_states.new_empty(rows, heads, FIRST_CAPACITY, size)
+        self.values = value_states.new_empty(rows, heads, FIRST_CAPACITY, value_states.shape[-1])
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+        """Append one token per row ([R, H, 1, D]); returns views of everything appended so far."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None and self.values is not None
+        if self.length == self.keys.shape[2]:
+            self.keys, self.values = _doubled(self.keys), _doubled(self.values)
+        self.keys[:, :, self.length] = key_states[:, :, 0]
+        self.values[:, :, self.length] = value_states[:, :, 0]
+        self.length += 1
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop every row that is not listed."""
+        if self.keys is not None and self.values is not None:
+            self.keys, self.values = self.keys[rows], self.values[rows]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.length + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+class SharedPrefixCache(Cache):
+    """All layers' slabs and prompt parts, and which row belongs to which prompt.
+
+    prefix_keys, prefix_values: per layer [N, H, P, D]. prompt_mask_NP: true on real tokens.
+    prompt_of_R: the prompt of each row, ascending.
+    """
+
+    def __init__(
+        self, prefix_keys: list[Tensor], prefix_values: list[Tensor], prompt_mask_NP: Tensor, prompt_of_R: Tensor
+    ) -> None:
+        self.suffixes = [SuffixLayer() for _ in prefix_keys]
+        super().__init__(layers=list(self.suffixes))
+        self.prefix_keys, self.prefix_values = prefix_keys, prefix_values
+        self.prompt_mask_NP, self.prompt_of_R = prompt_mask_NP, prompt_of_R
+        self._index()
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop every row that is not listed, and every prompt whose last row left."""
+        for suffix in self.suffixes:
+            suffix.keep(rows)
+        kept_N, self.prompt_of_R = torch.unique(self.prompt_of_R[rows], return_inverse=True)
+        if len(kept_N) < len(self.prompt_mask_NP):
+            self.prefix_keys = [keys[kept_N] for keys in self.prefix_keys]
+            self.prefix_values = [values[kept_N] for values in self.prefix_values]
+            self.prompt_mask_NP = self.prompt_mask_NP[kept_N]
+        self._index()
+
+    def _index(self) -> None:
+        """Rows as a rectangle [N, S] of prompts by slots: where each row sits, and which row fills each slot."""
+        counts_N = torch.bincount(self.prompt_of_R, minlength=len(self.prompt_mask_NP))
+        num_slots = int(counts_N.max())
+        first_N = counts_N.cumsum(0) - counts_N
+        rows_R = torch.arange(len(self.prompt_of_R), device=self.prompt_of_R.device)
+        self.slot_of_R = self.prompt_of_R * num_slots + rows_R - first_N[self.prompt_of_R]
+        self.row_of_slot = torch.zeros(len(counts_N) * num_slots, dtype=torch.long, device=rows_R.device)
+        self.row_of_slot[self.slot_of_R] = rows_R
+        self.is_rectangle = len(self.row_of_slot) == len(rows_R)
+        self.is_padded = not bool(self.prompt_mask_NP.all())
+        self.masked_N1P = ~self.prompt_mask_NP[:, None, :]
+
+    def to_slots(self, values_R: Tensor) -> Tensor:
+        """[R, ...] to [N, S, ...]; empty slots repeat row 0."""
+        slots = values_R if self.is_rectangle else values_R[self.row_of_slot]
+        return slots.view(len(self.prompt_mask_NP), -1, *values_R.shape[1:])
+
+    def to_rows(self, slots_NS: Tensor) -> Tensor:
+        """[N, S, ...] back to [R, ...]."""
+        flat = slots_NS.reshape(-1, *slots_NS.shape[2:])
+        return flat if self.is_rectangle else flat[self.slot_of_R]
+
+
+def _doubled(slab: Tensor) -> Tensor:
+    return torch.cat([slab, torch.empty_like(slab)], dim=2)

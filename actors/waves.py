@@ -1,0 +1,38 @@
+"""Which samples decode together: requests cut into waves of at most `max_rows` rows. Pure.
+
+Requests of like length share a wave, so little is padded; a request with more samples than fit is cut, and its
+prompt is prefilled once per wave it appears in.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Samples [first, first + count) of one request."""
+
+    request: int
+    first: int
+    count: int
+
+
+def plan_waves(prompt_lengths: Sequence[int], num_samples: Sequence[int], max_rows: int) -> list[list[Slice]]:
+    """Cover every sample exactly once; waves in order of prompt length, ties in order of request."""
+    waves: list[list[Slice]] = []
+    room = 0
+    for request in sorted(range(len(prompt_lengths)), key=lambda index: prompt_lengths[index]):
+        first = 0
+        while first < num_samples[request]:
+            if room == 0:
+                waves.append([])
+                room = max_rows
+            count = min(room, num_samples[request] - first)
+            waves[-1].append(Slice(request, first, count))
+            first, room = first + count, room - count
+    return waves
+
+
+def worth_compacting(num_live: int, num_rows: int) -> bool:
+    """Whether finished rows should leave now: copying the caches costs about an eighth of a step."""
+    return 0 < num_live <= num_rows - max(1, num_rows // 8)

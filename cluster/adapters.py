@@ -1,0 +1,124 @@
+"""The adapter registry: every published version, where its bytes are, and which may go.
+
+learner --Adapter--> publish: disk copy (`adapters/v000123-<hash>/`, manifest last) and a shared reference
+                     -> workers fetch the reference of the version they need
+
+A version is never published twice and never replaced. The folder is also a PEFT adapter that plain
+`PeftModel.from_pretrained` loads.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from cluster.parts import AdapterRef
+from contracts.adapter import Adapter, AdapterManifest, LoraShape
+from contracts.errors import DataError
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+PEFT_CONFIG_FILE = "adapter_config.json"
+MANIFEST_FILE = "manifest.json"
+
+
+class AdapterRegistry:
+    """Versions by number. `share` makes an adapter reachable for workers (ray.put, or nothing in tests)."""
+
+    def __init__(self, directory: Path, share: Callable[[Adapter], AdapterRef], keep: int) -> None:
+        self._directory = directory
+        self._share = share
+        self._keep = keep
+        self._refs: dict[int, AdapterRef] = {}
+        self._folders: dict[int, Path] = {}
+
+    @property
+    def newest(self) -> int:
+        return max(self._refs)
+
+    def reference(self, policy_version: int) -> AdapterRef:
+        return self._refs[policy_version]
+
+    def folder(self, policy_version: int) -> Path:
+        return self._folders[policy_version]
+
+    def publish(self, adapter: Adapter) -> None:
+        """Disk first, then the reference: a version that workers can see is always on disk."""
+        version = adapter.manifest.policy_version
+        if self._refs and version != self.newest + 1:
+            raise ValueError(f"version {version} cannot follow version {self.newest}: versions count up by one")
+        self._folders[version] = write_adapter(adapter, self._directory)
+        self._refs[version] = self._share(adapter)
+
+    def prune(self, pinned: Collection[int]) -> None:
+        """Forget references, and delete folders, of all but the newest `keep` versions and the pinned ones."""
+        recent = set(sorted(self._refs)[-self._keep :])
+        for version in set(self._refs) - recent - set(pinned):
+            del self._refs[version]
+            shutil.rmtree(self._folders.pop(version))
+
+
+def write_adapter(adapter: Adapter, directory: Path) -> Path:
+    """Write `directory/v000123-<hash>/` whole: fsynced files under a temporary name, then one rename."""
+    manifest = adapter.manifest
+    folder = directory / manifest.name
+    temporary = directory / f".{manifest.name}.partial"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    _write(temporary / WEIGHTS_FILE, adapter.weights)
+    _write(temporary / PEFT_CONFIG_FILE, _peft_config(manifest))
+    _write(temporary / MANIFEST_FILE, json.dumps(_manifest_dict(manifest), indent=1).encode())
+    if folder.exists():
+        shutil.rmtree(folder)
+    temporary.rename(folder)
+    return folder
+
+
+def read_adapter(folder: Path) -> Adapter:
+    """Raises DataError where the folder is no adapter, ValueError where the weights do not match the manifest."""
+    try:
+        fields = json.loads((folder / MANIFEST_FILE).read_text())
+        weights = (folder / WEIGHTS_FILE).read_bytes()
+        lora = fields.pop("lora")
+        shape = LoraShape(lora["r"], lora["alpha"], tuple(lora["target_modules"]))
+        return Adapter(AdapterManifest(lora=shape, **fields), weights)
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise DataError(f"{folder} is not an adapter that memr wrote: {error!r}") from error
+
+
+def newest_adapter_folder(directory: Path) -> Path:
+    """The highest version on disk. Raises DataError when there is none."""
+    folders = sorted(p for p in directory.glob("v*-*") if (p / MANIFEST_FILE).exists())
+    if not folders:
+        raise DataError(f"{directory} holds no published adapter; the run stopped before version 0 was written")
+    return folders[-1]
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _manifest_dict(manifest: AdapterManifest) -> dict[str, object]:
+    """Everything but the probes, which belong to the live hand-over and not to the disk copy."""
+    fields = {f.name: getattr(manifest, f.name) for f in dataclasses.fields(manifest) if f.name != "probes"}
+    fields["lora"] = dataclasses.asdict(manifest.lora)
+    return fields
+
+
+def _peft_config(manifest: AdapterManifest) -> bytes:
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": manifest.base_model,
+        "r": manifest.lora.r,
+        "lora_alpha": manifest.lora.alpha,
+        "target_modules": list(manifest.lora.target_modules),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "inference_mode": True,
+    }
+    return json.dumps(config, indent=1).encode()

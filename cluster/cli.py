@@ -1,0 +1,176 @@
+"""The command line: `memr` and `python -m cluster`.
+
+Thin: each command parses its arguments, calls one function of the module that does the work, shows the
+result. Heavy imports happen inside the commands, so that `memr --help` answers at once.
+Exit codes: 0 done, 2 the configuration is wrong, 3 the run failed, 130 interrupted after a checkpoint.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from contracts.errors import ConfigError, MemrError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="""Train small language models to reason, with reinforcement learning and a shared episodic memory.
+
+    Rollout workers sample answers, the memory service adds intrinsic reward for answers like past successes
+    (exploit) and unlike past failures (explore), the learner turns both into LoRA updates. All three work
+    at the same time, each in its own process.
+
+    Start here:  [bold]memr train configs/quickstart.toml[/bold]
+    Then:  memr status RUN, memr report RUN, memr memory query RUN "a question", memr export RUN OUT""",
+)
+memory_app = typer.Typer(no_args_is_help=True, help="Look into a run's episodic memory.")
+app.add_typer(memory_app, name="memory")
+
+ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file, for example configs/quickstart.toml")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting; may be repeated.")
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, for example runs/quickstart")]
+
+
+@app.command()
+def train(config: ConfigArgument, overrides: SetOption = None) -> None:
+    """Train: workers, memory and learner side by side, evaluation before, during and after.
+
+    Everything lands in runs/NAME: metrics, evaluations, transcripts, adapters, checkpoints, report.
+    Ctrl-C finishes the update under way, writes a checkpoint, and exits with 130.
+    """
+    from cluster.config import load_config
+    from cluster.run_dir import read_run
+    from cluster.summary import show_plan, show_summary
+
+    console = Console()
+    settings = load_config(config, overrides or [])
+    if (settings.run_path / "summary.json").exists():
+        done = read_run(settings.run_path)
+        console.print(f"[bold]{settings.run_path}[/bold] has run already; its result:")
+        show_summary(console, done)
+        console.print(f"For another run choose another name: --set run.name=NAME, or delete {settings.run_path}.")
+        return
+    show_plan(console, settings)
+    from cluster.report import write_report
+    from cluster.train import train as train_run
+
+    outcome = train_run(settings, console)
+    write_report(outcome.run_path)
+    show_summary(console, read_run(outcome.run_path))
+    if outcome.exit_code:
+        raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
+def plan(config: ConfigArgument, overrides: SetOption = None) -> None:
+    """Show what a configuration amounts to, without starting anything."""
+    from cluster.config import load_config
+    from cluster.summary import show_plan
+
+    show_plan(Console(), load_config(config, overrides or []))
+
+
+@app.command()
+def status(run: RunArgument) -> None:
+    """Where a run stands: live, finished, dead or copied from elsewhere."""
+    from cluster.run_dir import read_run
+    from cluster.summary import show_status
+
+    show_status(Console(), read_run(run))
+
+
+@app.command()
+def report(run: RunArgument) -> None:
+    """Write RUN/report.html: rewards, held-out accuracy, lengths, lag, memory, transcripts with neighbours."""
+    from cluster.report import write_report
+
+    Console().print(f"wrote {write_report(run)}", highlight=False)
+
+
+@app.command(name="eval")
+def evaluate(
+    target: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="Run directory, or a model's name or folder")],
+    config: Annotated[Path | None, typer.Option(help="Configuration with the task, where MODEL is given")] = None,
+    problems: Annotated[int, typer.Option(min=1, help="Held-out problems")] = 200,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Answer limit; default: as in the configuration")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="1: greedy accuracy; more: pass@SAMPLES")] = 1,
+    overrides: SetOption = None,
+) -> None:
+    """Held-out accuracy of a run's newest adapter, or of a model as it is."""
+    from cluster.console import eval_text
+    from cluster.offline_eval import evaluate_target
+
+    line = evaluate_target(target, config, problems, max_new_tokens, samples, overrides or [])
+    Console().print(eval_text(line), highlight=False)
+
+
+@app.command()
+def export(
+    run: RunArgument,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write")],
+    merge: Annotated[bool, typer.Option(help="The whole model with the adapter merged in, instead of the adapter")] = False,
+) -> None:
+    """Write the newest adapter (PEFT) or the merged model, with its tokenizer, for plain transformers."""
+    from cluster.export import export_run
+
+    Console().print(export_run(run, out, merge=merge), highlight=False)
+
+
+@app.command(name="check-task")
+def check_task(config: ConfigArgument, overrides: SetOption = None) -> None:
+    """Run known good and known bad answers through the real verifier; show problems, prompt lengths, rewards."""
+    from cluster.config import load_config
+    from cluster.task_check import run_task_check
+
+    if not run_task_check(Console(), load_config(config, overrides or [])):
+        raise typer.Exit(3)
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: versions, cores, memory, disk, shared memory, GPU, models at hand."""
+    from cluster.doctor import examine, show
+
+    if not show(Console(), examine()):
+        raise typer.Exit(3)
+
+
+@memory_app.command(name="inspect")
+def memory_inspect(run: RunArgument) -> None:
+    """Sizes, successes and failures, how near stored questions are to each other, the intrinsic share."""
+    from cluster.memory_views import show_inspect
+
+    show_inspect(Console(), run)
+
+
+@memory_app.command(name="query")
+def memory_query(
+    run: RunArgument,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="A question")],
+    k: Annotated[int, typer.Option(min=1, help="Neighbours to show")] = 5,
+) -> None:
+    """The remembered questions nearest to TEXT, with responses, distance and reward."""
+    from cluster.memory_views import show_query
+
+    show_query(Console(), run, text, k)
+
+
+def main() -> None:
+    """Entry point: memr's own errors become one message on stderr and an exit code, never a traceback."""
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as exit_request:
+        sys.exit(exit_request.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except MemrError as error:
+        Console(stderr=True).print(f"[bold red]memr:[/bold red] {error}", highlight=False, soft_wrap=True, markup=True)
+        sys.exit(2 if isinstance(error, ConfigError) else 3)

@@ -1,0 +1,221 @@
+"""The whole configuration: every owner's section, put together, read from one TOML file.
+
+    TOML file + --set section.key=value  ->  RunConfig (frozen, strict)  ->  config.toml in the run directory
+
+Loads without torch and Ray. Mistakes come back as one ConfigError that names file, section, line and the
+nearest known key.
+"""
+
+import difflib
+import json
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from actors.config import ActorSettings
+from contracts.errors import ConfigError
+from contracts.settings import Settings
+from learner.config import LearnerSettings
+from memory_service.config import MemorySettings
+from tasks.config import TaskSettings
+
+
+class ModelSettings(Settings):
+    """`[model]`: the language model."""
+
+    name: str = Field(
+        "smollm2-135m-instruct",
+        description="hub id, folder, 'smollm2-135m-instruct' (unpacked from its package), or 'scripted' (no model)",
+    )
+
+    @property
+    def scripted(self) -> bool:
+        return self.name == "scripted"
+
+
+class EvalSettings(Settings):
+    """`[eval]`: held-out evaluation; task reward only, greedy, on leases of its own."""
+
+    problems: int = Field(200, ge=0, description="held-out problems of an evaluation; 0 turns it off")
+    every_updates: int = Field(10, ge=0, description="updates between evaluations; 0: only before and after")
+    max_new_tokens: int | None = Field(None, ge=1, description="answer limit; unset: as in training")
+    generous_max_new_tokens: int | None = Field(
+        None, ge=1, description="second limit, before and after training only: shows what is learned beyond brevity"
+    )
+    pass_at_k: int = Field(0, ge=0, description="samples per problem for pass@k; 0 turns it off")
+    pass_at_k_problems: int = Field(50, ge=1, description="held-out problems for pass@k")
+
+
+class ClusterSettings(Settings):
+    """`[cluster]`: how much work is under way, and what the run keeps."""
+
+    groups_per_batch: int = Field(8, ge=1, description="problems per update")
+    buffer_bytes: int = Field(512 * 2**20, ge=1, description="rollout buffer's bound; admission pauses above it")
+    lease_attempts: int = Field(3, ge=1, description="tries per problem before it counts as failed")
+    stop_after_failures: int = Field(20, ge=1, description="failed problems in a row that stop the run")
+    checkpoint_every_updates: int = Field(20, ge=0, description="updates between checkpoints; 0: only at the end")
+    adapters_on_disk: int = Field(4, ge=1, description="newest adapters kept, beside those of evaluations and checkpoints")
+    tensorboard: bool = Field(True, description="also write metrics for TensorBoard")
+    object_store_bytes: int = Field(256 * 2**20, ge=80 * 2**20, description="size of a local Ray's object store")
+
+
+class RunSettings(Settings):
+    """`[run]`: name, place and seed."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="folder below `directory`")
+    directory: str = Field("runs", description="where runs are kept")
+    seed: int = Field(0, ge=0, description="everything random derives from it")
+
+
+class RunConfig(Settings):
+    """One run, whole."""
+
+    run: RunSettings = Field(default_factory=RunSettings)
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    task: TaskSettings = Field(default_factory=TaskSettings)
+    actors: ActorSettings = Field(default_factory=ActorSettings)
+    memory: MemorySettings = Field(default_factory=MemorySettings)
+    learner: LearnerSettings = Field(default_factory=LearnerSettings)
+    cluster: ClusterSettings = Field(default_factory=ClusterSettings)
+    eval: EvalSettings = Field(default_factory=EvalSettings)
+
+    @model_validator(mode="after")
+    def _scripted_goes_together(self) -> "RunConfig":
+        if self.model.scripted != (self.actors.engine == "scripted"):
+            raise ValueError(
+                f"model.name = '{self.model.name}' and actors.engine = '{self.actors.engine}' do not fit: the scripted "
+                "engine has no model. Set both to 'scripted' or neither"
+            )
+        return self
+
+    @property
+    def run_path(self) -> Path:
+        return Path(self.run.directory) / self.run.name
+
+    @property
+    def slots(self) -> int:
+        """Problems that may be under way at once (design.md, section 1)."""
+        return (self.learner.max_policy_lag + 1) * self.cluster.groups_per_batch
+
+    @property
+    def eval_max_new_tokens(self) -> int:
+        return self.eval.max_new_tokens or self.actors.max_new_tokens
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read, override, check. Raises ConfigError with everything that is wrong, not just the first thing."""
+    text = _read(path)
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    for override in overrides:
+        _apply(raw, override)
+    try:
+        return RunConfig.model_validate(raw)
+    except ValidationError as error:
+        lines = [_explain(path, text, dict(problem)) for problem in error.errors()]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from error
+
+
+def dump_config(config: RunConfig) -> str:
+    """The resolved configuration as TOML that `load_config` reads back to an equal object."""
+    sections = []
+    for section, values in config.model_dump(mode="json", exclude_none=True).items():
+        sections.extend(_toml_table([section], values))
+    return "\n".join(sections) + "\n"
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.toml"))) or "none in ./configs"
+        raise ConfigError(f"{path}: no such file. Configurations here: {known}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    """`section.key=value`; the value is read as TOML, and as a plain string where it is not TOML."""
+    key, separator, value = override.partition("=")
+    *sections, last = key.strip().split(".")
+    if not separator or not sections or not last:
+        raise ConfigError(f"--set {override}: expected section.key=value, for example --set learner.num_updates=20")
+    table = raw
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {override}: '{section}' is a value, not a section")
+    try:
+        table[last] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        table[last] = value
+
+
+def _explain(path: Path, text: str, problem: dict[str, Any]) -> str:
+    location = [str(part) for part in problem["loc"]]
+    where = f"{path}{_line_of(text, location)}"
+    dotted = ".".join(location) or "configuration"
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(location[:-1])
+        close = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+        section = f"[{'.'.join(location[:-1])}]" if location[:-1] else "the top level"
+        hint = f"did you mean '{close[0]}'?" if close else f"known here: {', '.join(sorted(known))}"
+        return f"{where}: unknown key '{location[-1]}' in {section}; {hint}"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = "" if problem["type"] in ("value_error", "missing") else f" (given: {problem['input']!r})"
+    return f"{where}: {dotted}: {message}{given}"
+
+
+def _known_keys(location: Sequence[str]) -> list[str]:
+    model: type[BaseModel] = RunConfig
+    for part in location:
+        if part.isdigit():
+            continue
+        inner = _model_in(model.model_fields[part].annotation) if part in model.model_fields else None
+        if inner is None:
+            return []
+        model = inner
+    return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_model_in(argument) for argument in get_args(annotation) if annotation is not Literal)
+    return next((model for model in found if model is not None), None)
+
+
+def _line_of(text: str, location: Sequence[str]) -> str:
+    """`:12` if the key stands in the file; overrides and defaults have no line."""
+    names = [part for part in location if not part.isdigit()]
+    section, current = ".".join(names[:-1]), ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line):
+            current = header[1]
+            if current == ".".join(names):
+                return f":{number}"
+        elif names and current == section and re.match(rf"\s*['\"]?{re.escape(names[-1])}['\"]?\s*=", line):
+            return f":{number}"
+    return ""
+
+
+def _toml_table(names: list[str], values: dict[str, Any]) -> list[str]:
+    """Scalars and lists first, then inner tables, then arrays of tables, as TOML demands."""
+    lines = [f"[{'.'.join(names)}]"]
+    tables = {key: value for key, value in values.items() if isinstance(value, dict)}
+    arrays = {key: value for key, value in values.items() if value and isinstance(value, list) and isinstance(value[0], dict)}
+    lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items() if key not in tables | arrays]
+    lines.append("")
+    for key, table in tables.items():
+        lines += _toml_table([*names, key], table)
+    for key, array in arrays.items():
+        for entry in array:
+            inner = _toml_table([*names, key], entry)
+            lines += [f"[[{'.'.join([*names, key])}]]", *inner[1:]]
+    return lines

@@ -1,0 +1,394 @@
+"""The controller: the loops of the picture.
+
+ task --problem--> _admit --lease--> WorkQueue --leases--> _worker_loop (one per worker)
+                     ^                                          | RolloutGroup
+       slot released |                                          v
+                     |                                     MemoryLane: read, score, write (in order, one call at a time)
+                     |                                          | ScoredGroup
+                     |                                          v
+                     +----- _learn: publish <- update <- RolloutBuffer.take (oldest first, lag bound)
+
+A slot is taken at admission and freed when the group's batch has been published, or the group was dropped or
+failed. Slots = (max_policy_lag + 1) x groups per batch, so one number bounds queues, bytes and staleness.
+
+With max_policy_lag 0 everything happens in lease order: memory is called once per batch, sorted, so that the
+same seed gives the same run. With more lag, memory takes what is there, and workers, memory and learner overlap.
+
+Every loop waits on one signal, `_changed`, given after each change of state.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from cluster.adapters import AdapterRegistry
+from cluster.buffer import RolloutBuffer
+from cluster.checkpoint import save_checkpoint
+from cluster.config import RunConfig
+from cluster.evaluator import Evaluator
+from cluster.ledger import Ledger
+from cluster.memory_lane import MemoryLane
+from cluster.metrics import StepContext, StepTiming, metrics_line
+from cluster.parts import Parts, WorkerHandle
+from cluster.recorder import Recorder
+from cluster.work_queue import WorkQueue
+from contracts.adapter import Adapter
+from contracts.errors import AdapterMissingError, EngineError, PartLostError, RunStopped
+from contracts.ports import Task
+from contracts.problem import Lease, Problem, Purpose, Sampling
+from contracts.reports import StepReport
+from contracts.rollout import RolloutGroup, ScoredGroup
+
+# A group with fewer trainable rollouts has no advantage to offer: its mean is itself.
+MIN_TRAINABLE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Where the learner's waiting time went, in seconds."""
+
+    rollouts_s: float = 0.0
+    memory_s: float = 0.0
+
+
+class Signal:
+    """Wakes every waiter after each change."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def notify(self) -> None:
+        self._event.set()
+        self._event = asyncio.Event()
+
+    async def wait(self) -> None:
+        await self._event.wait()
+
+
+class Controller:
+    """Drives one run from the first adapter to the last evaluation."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        task: Task,
+        parts: Parts,
+        registry: AdapterRegistry,
+        recorder: Recorder,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._task = task
+        self._parts = parts
+        self._registry = registry
+        self._recorder = recorder
+        self._clock = clock
+        self._started_s = clock()
+        self._workers = list(parts.workers)
+        self._changed = Signal()
+        self._ledger = Ledger(recorder.ledger_event)
+        self._queue = WorkQueue(config.actors.leases_per_call)
+        self._buffer = RolloutBuffer(
+            config.cluster.groups_per_batch, config.learner.max_policy_lag, config.cluster.buffer_bytes
+        )
+        self._lane = MemoryLane(
+            parts.memory,
+            deadline_s=config.memory.deadline_s,
+            late_policy=config.memory.late_policy,
+            deliver=self._to_buffer,
+            clock=clock,
+        )
+        self._evaluator = Evaluator(config, task, self._queue.add, recorder.evaluation)
+        self._step = 0
+        self._updating = False
+        self._stopping = False
+        self._tokens_generated = 0
+        self._failures_in_a_row = 0
+
+    @property
+    def step(self) -> int:
+        return self._step
+
+    async def run(self) -> None:
+        """Returns after the last evaluation, or soon after `stop`. Raises RunStopped, or what broke an invariant."""
+        await self._publish(await self._parts.learner.first_adapter())
+        loops = [self._worker_loop(worker) for worker in self._workers]
+        if self._parts.memory is not None:
+            loops.append(self._memory_loop())
+        main = asyncio.ensure_future(self._train_and_evaluate())
+        pending = {main, *(asyncio.ensure_future(loop) for loop in [*loops, self._heartbeat()])}
+        try:
+            while not main.done():
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for finished in done:
+                    finished.result()  # a loop's error is the run's
+        finally:
+            await _cancel(pending)
+            self._recorder.status(self.status())
+
+    def stop(self) -> None:
+        """Finish the update under way, then return from `run` without the last evaluation."""
+        self._stopping = True
+        self._changed.notify()
+
+    # -- learner ---------------------------------------------------------------------------------------------
+
+    async def _train_and_evaluate(self) -> None:
+        """Consumes batches; produces updates; waits for the buffer; unblocked by the memory lane."""
+        num_updates, every = self._config.learner.num_updates, self._config.eval.every_updates
+        evaluations = [asyncio.ensure_future(self._evaluator.evaluate(0, 0, at_edge=True))]
+        self._admit()
+        while self._step < num_updates and not self._stopping:
+            await self._learn()
+            if every and self._step % every == 0 and 0 < self._step < num_updates:
+                version = self._registry.newest
+                evaluations.append(asyncio.ensure_future(self._evaluator.evaluate(version, self._step, at_edge=False)))
+        if self._stopping:
+            await _cancel(evaluations)
+            return
+        await asyncio.gather(*evaluations)
+        if num_updates:
+            last = asyncio.ensure_future(self._evaluator.evaluate(self._registry.newest, self._step, at_edge=True))
+            self._changed.notify()
+            await last
+
+    async def _learn(self) -> None:
+        started = self._clock()
+        batch, wait = await self._next_batch()
+        if not batch:
+            return
+        self._updating, taken = True, self._clock()
+        report, adapter = await self._parts.learner.update(batch)
+        updated = self._clock()
+        await self._publish(adapter)
+        self._step += 1
+        self._updating = False
+        self._book(batch, report)
+        timing = StepTiming(
+            step_s=self._clock() - started,
+            update_s=updated - taken,
+            publish_s=self._clock() - updated,
+            wait_rollouts_s=wait.rollouts_s,
+            wait_memory_s=wait.memory_s,
+        )
+        self._record(batch, report, timing)
+        every = self._config.cluster.checkpoint_every_updates
+        if every and self._step % every == 0:
+            await self.checkpoint()
+
+    def _book(self, batch: Sequence[ScoredGroup], report: StepReport) -> None:
+        """The batch is trained; its slots are free."""
+        for scored in batch:
+            self._ledger.trained(scored.group.lease_id, report.policy_version)
+        self._ledger.check(in_flight=self._queue.training_leases + len(self._lane), buffered=len(self._buffer))
+        self._admit()
+
+    def _record(self, batch: Sequence[ScoredGroup], report: StepReport, timing: StepTiming) -> None:
+        context = StepContext(
+            step=self._step,
+            wall_s=self._clock() - self._started_s,
+            tokens_generated=self._tokens_generated,
+            late_groups=self._lane.late_groups,
+            buffered_bytes=self._buffer.state.nbytes,
+            dropped_or_failed=dict(self._ledger.reasons),
+        )
+        self._tokens_generated = 0
+        self._recorder.metrics(metrics_line(context, report, timing, self._lane.report, self._ledger.counts()))
+        self._recorder.groups(self._step, batch)
+
+    async def _next_batch(self) -> tuple[list[ScoredGroup], Wait]:
+        """The batch and what it cost to wait for it; empty only when the run is stopping."""
+        started = self._clock()
+        sampled: float | None = None  # when the workers had done their part and memory alone was missing
+        while not self._stopping:
+            under_way = [*self._queue.versions_under_way(), *self._lane.versions]
+            batch = self._buffer.take(self._registry.newest, under_way)
+            if batch is not None:
+                now = self._clock()
+                memory_s = now - sampled if sampled is not None else 0.0
+                return batch, Wait(now - started - memory_s, memory_s)
+            if sampled is None and self._memory_alone_is_missing():
+                sampled = self._clock()
+            await self._changed.wait()
+        return [], Wait()
+
+    def _memory_alone_is_missing(self) -> bool:
+        return 0 < len(self._lane) and len(self._buffer) + len(self._lane) >= self._config.cluster.groups_per_batch
+
+    async def _publish(self, adapter: Adapter) -> None:
+        """Workers fetch a version when they are about to need it: nobody is interrupted, nothing is drained."""
+        self._registry.publish(adapter)
+        pinned = {*self._queue.versions_needed(), *self._queue.versions_under_way(), self._checkpointed_version()}
+        self._registry.prune(pinned)
+        self._changed.notify()
+
+    def _checkpointed_version(self) -> int:
+        every = self._config.cluster.checkpoint_every_updates
+        return self._step - self._step % every if every else 0
+
+    # -- admission and rollouts ------------------------------------------------------------------------------
+
+    def _admit(self) -> None:
+        """Consumes free slots; produces leases. Called after every change that may have freed a slot."""
+        target = self._config.learner.num_updates * self._config.cluster.groups_per_batch
+        while not self._stopping and not self._buffer.full:
+            counts = self._ledger.counts()
+            under_way = counts.in_flight + counts.buffered
+            if under_way >= self._config.slots or counts.trained + under_way >= target:
+                break
+            problem = self._task.train_problem(self._ledger.next_lease_id)
+            self._queue.add(self._training_lease(self._ledger.issue(problem.problem_id), problem))
+        self._changed.notify()
+
+    def _training_lease(self, lease_id: int, problem: Problem) -> Lease:
+        actors = self._config.actors
+        return Lease(
+            lease_id=lease_id,
+            problem=problem,
+            num_rollouts=actors.rollouts_per_group,
+            sampling=Sampling(actors.temperature, actors.max_new_tokens),
+            purpose=Purpose.TRAIN,
+            policy_version=0,
+            run_seed=self._config.run.seed,
+            attempt=0,
+            deadline_s=actors.lease_deadline_s,
+        )
+
+    async def _worker_loop(self, worker: WorkerHandle) -> None:
+        """Consumes leases; produces groups; waits for leases; unblocked by admission and by evaluations."""
+        held: set[int] = set()
+        while worker in self._workers:
+            leases = self._queue.dispatch(self._registry.newest)
+            if not leases:
+                await self._changed.wait()
+                continue
+            version = leases[0].policy_version
+            try:
+                if version not in held:
+                    await worker.adopt(self._registry.reference(version))
+                    held.add(version)
+                groups = await worker.sample(leases)
+            except AdapterMissingError as error:  # pushed out by newer versions: fetch it again
+                held.discard(version)
+                self._sampling_failed(leases, error)
+            except EngineError as error:
+                self._sampling_failed(leases, error)
+            except PartLostError as error:
+                self._worker_lost(worker, leases, error)
+            else:
+                self._sampling_done(leases, groups)
+            self._changed.notify()
+
+    def _sampling_done(self, leases: Sequence[Lease], groups: Sequence[RolloutGroup]) -> None:
+        assert [lease.lease_id for lease in leases] == [group.lease_id for group in groups], "one group per lease"
+        for group in groups:
+            self._queue.done(group.lease_id)
+            if group.purpose is Purpose.EVAL:
+                self._evaluator.finished(group)
+                continue
+            self._tokens_generated += group.num_tokens
+            if len(group.trainable_rollouts) < MIN_TRAINABLE:
+                self._drop(group)
+            else:
+                self._failures_in_a_row = 0
+                self._lane.add(group)
+
+    def _sampling_failed(self, leases: Sequence[Lease], error: Exception) -> None:
+        """Back into the queue for another attempt; after the last, the ledger keeps the reason."""
+        self._recorder.event("sampling_failed", leases=[lease.lease_id for lease in leases], error=str(error))
+        for lease in reversed(leases):
+            if lease.attempt + 1 < self._config.cluster.lease_attempts:
+                self._queue.returned(lease)
+                continue
+            self._queue.done(lease.lease_id)
+            self._failures_in_a_row += 1
+            if lease.purpose is Purpose.EVAL:
+                self._evaluator.given_up(lease.lease_id)
+            else:
+                self._ledger.failed(lease.lease_id, type(error).__name__)
+        if self._failures_in_a_row >= self._config.cluster.stop_after_failures:
+            raise RunStopped(
+                f"{self._failures_in_a_row} problems in a row failed in all {self._config.cluster.lease_attempts} "
+                f"attempts; the last reason: {error}. events.jsonl has all of them"
+            )
+        self._admit()
+
+    def _worker_lost(self, worker: WorkerHandle, leases: Sequence[Lease], error: PartLostError) -> None:
+        self._recorder.event("worker_lost", worker=worker.worker_id, error=str(error))
+        self._workers.remove(worker)
+        self._sampling_failed(leases, error)
+        if not self._workers:
+            raise RunStopped(f"the last rollout worker is gone: {error}")
+
+    def _drop(self, group: RolloutGroup) -> None:
+        self._ledger.dropped(group.lease_id, "fewer than two trainable rollouts")
+        self._recorder.groups(self._step, [ScoredGroup.without_bonus(group)], fate="dropped")
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row >= self._config.cluster.stop_after_failures:
+            reasons = sorted({r.finish_reason.value for r in group.rollouts})
+            raise RunStopped(
+                f"{self._failures_in_a_row} groups in a row had fewer than two trainable rollouts; the last one ended by "
+                f"{', '.join(reasons)}. Raise actors.lease_deadline_s, or see `memr check-task`"
+            )
+        self._admit()
+
+    # -- memory ----------------------------------------------------------------------------------------------
+
+    async def _memory_loop(self) -> None:
+        """Consumes sampled groups; produces scored ones; waits for groups; unblocked by workers."""
+        in_order = self._config.learner.max_policy_lag == 0
+        while True:
+            if self._lane.has_new and not (in_order and self._queue.training_leases):
+                await self._lane.score_new(in_lease_order=in_order)
+            else:
+                await self._changed.wait()
+
+    def _to_buffer(self, scored: ScoredGroup) -> None:
+        self._ledger.buffered(scored.group.lease_id)
+        self._buffer.put(scored)
+        if scored.late:
+            self._recorder.event("memory_late", lease=scored.group.lease_id)
+        self._changed.notify()
+
+    # -- checkpoint and heartbeat ----------------------------------------------------------------------------
+
+    async def checkpoint(self) -> None:
+        """Adapter, optimiser and memory; ledger and rollouts are on disk already."""
+        self._ledger.audit()
+        folder = await save_checkpoint(self._config.run_path, self._step, self._parts)
+        self._recorder.event("checkpoint", step=self._step, folder=str(folder))
+
+    async def _heartbeat(self) -> None:
+        """Consumes nothing; produces status.json once a second."""
+        while True:
+            self._recorder.status(self.status())
+            await asyncio.sleep(1.0)
+
+    def status(self) -> dict[str, object]:
+        return {
+            "step": self._step,
+            "num_updates": self._config.learner.num_updates,
+            "policy_version": self._step,
+            "phase": self._phase(),
+            "workers": len(self._workers),
+            "at_workers": self._queue.at_workers,
+            "with_memory": len(self._lane),
+            "buffered": len(self._buffer),
+            "eval_leases": self._evaluator.open_leases,
+        }
+
+    def _phase(self) -> str:
+        if self._stopping:
+            return "stopping"
+        if self._updating:
+            return "updating"
+        if self._step == self._config.learner.num_updates:
+            return "evaluating" if self._evaluator.open_leases else "done"
+        return "waiting for memory" if self._memory_alone_is_missing() else "waiting for rollouts"
+
+
+async def _cancel(tasks: "set[asyncio.Future[None]] | list[asyncio.Future[None]]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,132 @@
+"""The ledger: what became of every problem that was issued. A state machine without I/O of its own.
+
+    issue -> IN_FLIGHT (leased, sampled, scored; may return for another attempt)
+                 -> BUFFERED -> TRAINED
+                 -> DROPPED(reason)   a finished group that is not trained
+                 -> FAILED(reason)    no attempt gave a group
+
+At any moment issued = trained + dropped + failed + in flight + buffered (design.md 3.4). `check` asserts it after
+every update against what the controller really holds; `audit`, at checkpoints, also counts every fate afresh.
+Events go to `sink`, which writes them.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from contracts.errors import LedgerError
+
+
+class Fate(StrEnum):
+    IN_FLIGHT = "in_flight"
+    BUFFERED = "buffered"
+    TRAINED = "trained"
+    DROPPED = "dropped"
+    FAILED = "failed"
+
+
+_ALLOWED = {
+    Fate.IN_FLIGHT: {Fate.BUFFERED, Fate.DROPPED, Fate.FAILED},
+    Fate.BUFFERED: {Fate.TRAINED, Fate.DROPPED},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEvent:
+    """One change of fate. policy_version: the version the group was trained into, else -1."""
+
+    lease_id: int
+    problem_id: str
+    fate: Fate
+    reason: str = ""
+    policy_version: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerCounts:
+    issued: int
+    trained: int
+    dropped: int
+    failed: int
+    in_flight: int
+    buffered: int
+
+
+class Ledger:
+    """Every training lease's fate. Evaluation leases are not booked: they take no slots."""
+
+    def __init__(self, sink: Callable[[LedgerEvent], None]) -> None:
+        self._sink = sink
+        self._fates: dict[int, Fate] = {}
+        self._problems: dict[int, str] = {}
+        self._reasons: Counter[str] = Counter()
+        self._counts: Counter[Fate] = Counter()
+
+    @property
+    def next_lease_id(self) -> int:
+        return len(self._fates)
+
+    @property
+    def reasons(self) -> Mapping[str, int]:
+        """How many problems were dropped or failed, by reason."""
+        return dict(self._reasons)
+
+    def issue(self, problem_id: str) -> int:
+        """Book a problem as issued and in flight; returns its lease id."""
+        lease_id = self.next_lease_id
+        self._fates[lease_id] = Fate.IN_FLIGHT
+        self._problems[lease_id] = problem_id
+        self._counts[Fate.IN_FLIGHT] += 1
+        self._sink(LedgerEvent(lease_id, problem_id, Fate.IN_FLIGHT))
+        return lease_id
+
+    def buffered(self, lease_id: int) -> None:
+        self._move(lease_id, Fate.BUFFERED)
+
+    def trained(self, lease_id: int, policy_version: int) -> None:
+        self._move(lease_id, Fate.TRAINED, policy_version=policy_version)
+
+    def dropped(self, lease_id: int, reason: str) -> None:
+        self._move(lease_id, Fate.DROPPED, reason)
+
+    def failed(self, lease_id: int, reason: str) -> None:
+        self._move(lease_id, Fate.FAILED, reason)
+
+    def counts(self) -> LedgerCounts:
+        return LedgerCounts(
+            issued=len(self._fates),
+            trained=self._counts[Fate.TRAINED],
+            dropped=self._counts[Fate.DROPPED],
+            failed=self._counts[Fate.FAILED],
+            in_flight=self._counts[Fate.IN_FLIGHT],
+            buffered=self._counts[Fate.BUFFERED],
+        )
+
+    def check(self, *, in_flight: int, buffered: int) -> None:
+        """Raises LedgerError unless the books agree with what the controller really holds."""
+        counts = self.counts()
+        booked = counts.trained + counts.dropped + counts.failed + counts.in_flight + counts.buffered
+        if counts.issued != booked or counts.in_flight != in_flight or counts.buffered != buffered:
+            raise LedgerError(
+                f"the ledger does not balance: {counts}; held by the controller: {in_flight} in flight, {buffered} "
+                "buffered. This is a bug in memr; the run stops so that no rollout is lost or trained twice. Please "
+                "report it with the run's ledger/ folder"
+            )
+
+    def audit(self) -> None:
+        """Raises LedgerError unless counting every fate afresh gives the running counts."""
+        recount = Counter(self._fates.values())
+        if recount != +self._counts:
+            raise LedgerError(f"the ledger's counts {dict(self._counts)} differ from a recount {dict(recount)}")
+
+    def _move(self, lease_id: int, fate: Fate, reason: str = "", policy_version: int = -1) -> None:
+        current = self._fates.get(lease_id)
+        if current is None or fate not in _ALLOWED.get(current, set()):
+            raise LedgerError(f"lease {lease_id} is {current or 'unknown'} and cannot become {fate}")
+        self._fates[lease_id] = fate
+        self._counts[current] -= 1
+        self._counts[fate] += 1
+        if reason:
+            self._reasons[reason] += 1
+        self._sink(LedgerEvent(lease_id, self._problems[lease_id], fate, reason, policy_version))

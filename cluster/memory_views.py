@@ -1,0 +1,54 @@
+"""`memr memory inspect` and `memr memory query`: a run's memory, from its newest checkpoint."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from cluster.checkpoint import newest_checkpoint
+from cluster.run_dir import RunRecord, read_run
+from contracts.errors import DataError
+from memory_service.encoder import load_encoder
+from memory_service.service import EpisodicMemory
+
+
+def load_memory(run: RunRecord) -> EpisodicMemory:
+    """Raises DataError if the run kept no memory."""
+    if not run.config.memory.enabled:
+        raise DataError(f"{run.path} ran with memory.profile = 'off': there is no memory to look into")
+    checkpoint = newest_checkpoint(run.path)
+    if checkpoint is None:
+        raise DataError(f"{run.path} has no checkpoint yet; the first comes after {run.config.cluster.checkpoint_every_updates} updates")
+    memory = EpisodicMemory(run.config.memory, load_encoder(run.config.memory))
+    memory.restore(next((checkpoint / "memory").glob("snapshot-*")))
+    return memory
+
+
+def show_inspect(console: Console, run_path: Path) -> None:
+    run = read_run(run_path)
+    contents = load_memory(run).contents()
+    console.print(f"[bold]{run.path}[/bold]: memory version {contents.memory_version}", highlight=False)
+    table = Table("", "questions", "responses", box=None, header_style="bold")
+    table.add_row("success", str(contents.success_queries), str(contents.successes))
+    table.add_row("failure", str(contents.failure_queries), str(contents.failures))
+    console.print(table)
+    console.print("\ndistance (1 - cosine) of each stored question to its nearest other question", highlight=False)
+    peak = max(contents.nearest_distance_counts, default=0) or 1
+    for low, high, count in zip(
+        contents.nearest_distance_edges[:-1], contents.nearest_distance_edges[1:], contents.nearest_distance_counts, strict=True
+    ):
+        console.print(f"  {low:.2f}-{high:.2f}  {count:>6}  {'█' * round(40 * count / peak)}", highlight=False)
+    if run.metrics:
+        recent = run.metrics[-20:]
+        bonus = sum(abs(line["bonus"]) for line in recent)
+        share = bonus / (bonus + sum(abs(line["task_reward"]) for line in recent) or 1.0)
+        console.print(f"\nintrinsic share of the reward, last {len(recent)} updates: {share:.0%}", highlight=False)
+
+
+def show_query(console: Console, run_path: Path, text: str, k: int) -> None:
+    neighbours = load_memory(read_run(run_path)).query(text, k)
+    table = Table("distance", "", "question", "response", box=None, header_style="bold")
+    for neighbour in neighbours:
+        outcome = "[green]right[/green]" if neighbour.correct else "[red]wrong[/red]"
+        table.add_row(f"{1 - neighbour.cosine:.3f}", outcome, neighbour.question.strip(), neighbour.response.strip()[:300])
+    console.print(table if neighbours else "the memory is empty")

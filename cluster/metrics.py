@@ -1,0 +1,56 @@
+"""One line of metrics.jsonl: pure, from reports to a flat dictionary. Values are never cleaned."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.ledger import LedgerCounts
+from contracts.reports import MemoryReport, StepReport
+
+
+@dataclass(frozen=True, slots=True)
+class StepTiming:
+    """Seconds of one turn of the learner's loop: waiting for rollouts or memory, then updating, then publishing."""
+
+    step_s: float
+    update_s: float
+    publish_s: float
+    wait_rollouts_s: float
+    wait_memory_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepContext:
+    """What the controller knows about an update beside the reports. late_groups: total so far."""
+
+    step: int
+    wall_s: float
+    tokens_generated: int
+    late_groups: int
+    buffered_bytes: int
+    dropped_or_failed: dict[str, int]
+
+
+def metrics_line(
+    context: StepContext,
+    report: StepReport,
+    timing: StepTiming,
+    memory: MemoryReport | None,
+    ledger: LedgerCounts,
+) -> dict[str, Any]:
+    """Step reports' fields by their own names; `step_s` is the whole turn, `update_s` the learner's share."""
+    line: dict[str, Any] = {"step": context.step, "wall_s": context.wall_s}
+    fields = dataclasses.asdict(report)
+    fields["learner_step_s"] = fields.pop("step_s")
+    line |= fields | dataclasses.asdict(timing)
+    line["tokens_generated"] = context.tokens_generated
+    line["memory_version"] = memory.memory_version if memory else -1
+    line["memory_episodes"] = memory.episodes if memory else 0
+    line["memory_queries"] = memory.queries if memory else 0
+    line["memory_encode_s"] = memory.encode_s if memory else 0.0
+    line["memory_read_s"] = memory.read_s if memory else 0.0
+    line["memory_late"] = context.late_groups
+    line["buffered_bytes"] = context.buffered_bytes
+    line["ledger"] = dataclasses.asdict(ledger)
+    line["dropped_or_failed"] = context.dropped_or_failed
+    return line

@@ -1,0 +1,72 @@
+"""`memr eval`: held-out accuracy in this process, without Ray: the same worker, verifier and arithmetic as in a run."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from actors.load import load_engine, load_worker_tokenizer
+from actors.rollout_worker import RolloutWorker
+from cluster.adapters import newest_adapter_folder, read_adapter
+from cluster.config import RunConfig, load_config
+from cluster.evaluation import EvalPlan, eval_leases, evaluate_groups
+from cluster.model_store import resolve_model
+from cluster.run_dir import read_run
+from contracts.adapter import Adapter
+from contracts.errors import ConfigError
+from contracts.problem import Sampling
+from contracts.rollout import RolloutGroup
+from tasks.load import load_task, make_verifier
+
+
+def evaluate_target(
+    target: str, config_path: Path | None, problems: int, max_new_tokens: int | None, samples: int, overrides: Sequence[str]
+) -> dict[str, Any]:
+    """The EvalReport of a run's newest adapter, or of a model without one, as a dictionary."""
+    config, model_path, adapter = _what_to_evaluate(target, config_path, overrides)
+    tokenizer = load_worker_tokenizer(config.actors, model_path)
+    task = load_task(config.task)
+    verifier = make_verifier(config.task)
+    worker = RolloutWorker(
+        worker_id="eval",
+        engine=load_engine(config.actors, model_path, tokenizer),
+        tokenizer=tokenizer,
+        task=task,
+        verifier=verifier,
+        settings=config.actors,
+    )
+    worker.adopt(adapter)
+    temperature = 0.0 if samples == 1 else config.actors.temperature
+    sampling = Sampling(temperature, max_new_tokens or config.eval_max_new_tokens)
+    version = adapter.manifest.policy_version
+    plan = EvalPlan(version, version, samples, sampling)
+    leases = eval_leases(plan, task.held_out(problems), -1, config.run.seed, config.actors.lease_deadline_s)
+    size = config.actors.leases_per_call(samples)
+    groups: list[RolloutGroup] = []
+    try:
+        for start in range(0, len(leases), size):
+            groups += worker.sample(leases[start : start + size])
+    finally:
+        verifier.close()
+    return dataclasses.asdict(evaluate_groups(plan, groups))
+
+
+def _what_to_evaluate(
+    target: str, config_path: Path | None, overrides: Sequence[str]
+) -> tuple[RunConfig, str, Adapter]:
+    if (Path(target) / "manifest.json").exists():
+        run = read_run(Path(target))
+        config = load_config(config_path or run.path / "config.toml", overrides)
+        return config, run.manifest["model_path"], read_adapter(newest_adapter_folder(run.path / "adapters"))
+    if config_path is None:
+        raise ConfigError(f"{target} is not a run: to evaluate a model give its task too, --config configs/quickstart.toml")
+    config = load_config(config_path, [*overrides, f'model.name="{target}"'])
+    model_path = resolve_model(target)
+    return config, model_path, _untrained(config, model_path)
+
+
+def _untrained(config: RunConfig, model_path: str) -> Adapter:
+    """Version 0, B = 0: the engine is never asked for the model without an adapter (design.md 3.2)."""
+    from learner.load import load_learner
+
+    return load_learner(config.learner, model_path, config.run.seed, "", (), config.actors.max_new_tokens).publish()

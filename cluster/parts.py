@@ -1,0 +1,57 @@
+"""The moving parts as the controller sees them: asynchronous handles, whatever is behind them.
+
+`ray_parts.py` puts Ray actors behind these; tests put plain objects. `AdapterRef` is whatever carries an
+adapter to a worker: an object-store reference under Ray, the adapter itself in tests.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from contracts.adapter import Adapter
+from contracts.problem import Lease
+from contracts.reports import MemoryReport, StepReport, WorkerReport
+from contracts.rollout import RolloutGroup, ScoredGroup
+
+AdapterRef = Any
+
+
+class WorkerHandle(Protocol):
+    """A rollout worker. Raises EngineError for a failed call, PartLostError once the process is gone."""
+
+    @property
+    def worker_id(self) -> str: ...
+
+    async def adopt(self, adapter: AdapterRef) -> None: ...
+
+    async def sample(self, leases: Sequence[Lease]) -> list[RolloutGroup]: ...
+
+    async def report(self) -> WorkerReport: ...
+
+
+class MemoryHandle(Protocol):
+    """The memory service; groups are scored in the order given."""
+
+    async def score(self, groups: Sequence[RolloutGroup]) -> tuple[list[ScoredGroup], MemoryReport]: ...
+
+    async def save(self, directory: Path) -> str: ...
+
+
+class LearnerHandle(Protocol):
+    """The learner; `update` is one policy update and the adapter it made."""
+
+    async def first_adapter(self) -> Adapter: ...
+
+    async def update(self, groups: Sequence[ScoredGroup]) -> tuple[StepReport, Adapter]: ...
+
+    async def save(self, directory: Path) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything the controller drives. memory is None with memory.profile = "off"."""
+
+    workers: tuple[WorkerHandle, ...]
+    memory: MemoryHandle | None
+    learner: LearnerHandle

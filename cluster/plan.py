@@ -1,0 +1,78 @@
+"""What a configuration amounts to, before anything starts. Pure: settings in, numbers out.
+
+Loads without torch and Ray. `memr plan` prints it; `memr train` prints its first lines.
+"""
+
+from dataclasses import dataclass
+
+from cluster.config import RunConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Derived values. rollouts and tokens are upper bounds of one update; bytes are estimates."""
+
+    problems_per_update: int
+    rollouts_per_update: int
+    max_tokens_per_update: int
+    num_updates: int
+    total_rollouts: int
+    max_policy_lag: int
+    slots: int
+    buffer_bytes_expected: int
+    memory_bytes_expected: int
+    threads: dict[str, int]
+
+
+def make_plan(config: RunConfig, encoder_dimension: int = 384) -> Plan:
+    """encoder_dimension: 384 is all-MiniLM-L6-v2's."""
+    rollouts = config.cluster.groups_per_batch * config.actors.rollouts_per_group
+    total = rollouts * config.learner.num_updates
+    # A token costs an id (4), a log-prob (4), a mask bit (1) and about 4 bytes of text.
+    group_bytes = config.actors.rollouts_per_group * config.actors.max_new_tokens * 13
+    memory = config.memory
+    episodes = min(total, 2 * memory.max_queries * memory.max_responses_per_query) if memory.enabled else 0
+    threads = {"worker": config.actors.torch_threads, "learner": config.learner.torch_threads}
+    if memory.enabled:
+        threads["memory"] = memory.torch_threads
+    return Plan(
+        problems_per_update=config.cluster.groups_per_batch,
+        rollouts_per_update=rollouts,
+        max_tokens_per_update=rollouts * config.actors.max_new_tokens,
+        num_updates=config.learner.num_updates,
+        total_rollouts=total,
+        max_policy_lag=config.learner.max_policy_lag,
+        slots=config.slots,
+        buffer_bytes_expected=config.slots * group_bytes,
+        memory_bytes_expected=episodes * (encoder_dimension * 4 + 400),
+        threads=threads,
+    )
+
+
+def plan_rows(config: RunConfig, plan: Plan) -> list[tuple[str, str]]:
+    """Name and value, ready to show."""
+    lag = "synchronous, deterministic" if plan.max_policy_lag == 0 else "asynchronous"
+    rows = [
+        ("model", f"{config.model.name}, LoRA r {config.learner.lora_r}, {config.learner.dtype}"),
+        ("task", f"{config.task.kind}, answers as '{config.task.answer_form}', at most {config.actors.max_new_tokens} tokens"),
+        ("one update", f"{plan.problems_per_update} problems x {config.actors.rollouts_per_group} rollouts = "
+                       f"{plan.rollouts_per_update} rollouts, at most {plan.max_tokens_per_update:,} tokens"),
+        ("the run", f"{plan.num_updates} updates, {plan.total_rollouts:,} rollouts"),
+        ("staleness", f"lag at most {plan.max_policy_lag} ({lag}); {plan.slots} problems under way at once"),
+        ("workers", f"{config.actors.num_workers} x {config.actors.engine} engine"),
+        ("memory", _memory_text(config, plan)),
+        ("evaluation", f"{config.eval.problems} held-out problems before, after and every {config.eval.every_updates or '-'} updates"),
+        ("threads", ", ".join(f"{name} {count}" for name, count in plan.threads.items())),
+    ]
+    return rows
+
+
+def _memory_text(config: RunConfig, plan: Plan) -> str:
+    memory = config.memory
+    if not memory.enabled:
+        return "off: the task reward alone (plain GRPO)"
+    name = "Memory-R+" if memory.uses_explore else "Memory-R"
+    return (
+        f"{name}, profile {memory.profile}, {memory.encoder}, K {memory.neighbours_k}, at most "
+        f"{plan.memory_bytes_expected / 2**20:.0f} MB"
+    )

@@ -1,0 +1,91 @@
+"""What a run leaves on disk while it goes on, and who may watch.
+
+JSONL is the truth: metrics.jsonl (one line per update), eval.jsonl, events.jsonl, ledger/events.jsonl,
+rollouts/*.parquet. Watchers (TensorBoard, the console) get the same dictionaries afterwards; one that
+raises is dropped with an event and the run goes on (field_lessons.md, 27).
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from cluster.ledger import LedgerEvent
+from contracts.arrow import write_groups
+from contracts.reports import EvalReport
+from contracts.rollout import ScoredGroup
+
+
+class Watcher(Protocol):
+    """Shows a run to somebody. `kind` is "metrics", "eval", "status" or "event"."""
+
+    def watch(self, kind: str, line: dict[str, Any]) -> None: ...
+
+    def show_groups(self, groups: Sequence[ScoredGroup]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Recorder:
+    """Appends lines, flushes each, and tells the watchers."""
+
+    def __init__(self, run_path: Path, watchers: Sequence[Watcher] = (), wall_clock: Callable[[], float] = time.time) -> None:
+        self._run_path = run_path
+        self._watchers = list(watchers)
+        self._wall_clock = wall_clock
+        self._files: dict[str, TextIO] = {}
+        for folder in ("ledger", "rollouts"):
+            (run_path / folder).mkdir(parents=True, exist_ok=True)
+
+    def metrics(self, line: dict[str, Any]) -> None:
+        self._append("metrics.jsonl", line)
+        self._tell(lambda watcher: watcher.watch("metrics", line))
+
+    def evaluation(self, report: EvalReport) -> None:
+        line = dataclasses.asdict(report)
+        self._append("eval.jsonl", line)
+        self._tell(lambda watcher: watcher.watch("eval", line))
+
+    def event(self, what: str, **details: Any) -> None:
+        line = {"time_s": self._wall_clock(), "event": what} | details
+        self._append("events.jsonl", line)
+        self._tell(lambda watcher: watcher.watch("event", line))
+
+    def ledger_event(self, event: LedgerEvent) -> None:
+        self._append("ledger/events.jsonl", dataclasses.asdict(event))
+
+    def groups(self, step: int, groups: Sequence[ScoredGroup], fate: str = "trained") -> None:
+        """The batch of one update, or dropped groups, as one Parquet file."""
+        first = min(scored.group.lease_id for scored in groups)
+        write_groups(groups, self._run_path / "rollouts" / f"step-{step:06d}-{fate}-{first:08d}.parquet")
+        self._tell(lambda watcher: watcher.show_groups(groups))
+
+    def status(self, line: dict[str, Any]) -> None:
+        """`status.json`, replaced whole: what `memr status` reads of a live run."""
+        line = {"time_s": self._wall_clock()} | line
+        temporary = self._run_path / ".status.json.partial"
+        temporary.write_text(json.dumps(line))
+        temporary.replace(self._run_path / "status.json")
+        self._tell(lambda watcher: watcher.watch("status", line))
+
+    def close(self) -> None:
+        self._tell(lambda watcher: watcher.close())
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+    def _append(self, name: str, line: dict[str, Any]) -> None:
+        if name not in self._files:
+            self._files[name] = (self._run_path / name).open("a", encoding="utf-8")
+        self._files[name].write(json.dumps(line) + "\n")
+        self._files[name].flush()
+
+    def _tell(self, action: Callable[[Watcher], None]) -> None:
+        for watcher in list(self._watchers):
+            try:
+                action(watcher)
+            except Exception as error:  # noqa: BLE001  a watcher's failure must not stop training
+                self._watchers.remove(watcher)
+                self._append("events.jsonl", {"event": "watcher_failed", "watcher": type(watcher).__name__, "error": repr(error)})

@@ -1,0 +1,154 @@
+"""`memr report`: one self-contained HTML file about a run: pictures, numbers, transcripts with their neighbours."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from jinja2 import Environment, FileSystemLoader, select_autoescape
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cluster.plan import make_plan, plan_rows
+from cluster.run_dir import RunRecord, read_run
+from cluster.summary import before_after, state_of
+from contracts.arrow import read_groups
+from contracts.rollout import ScoredGroup
+from contracts.verdict import Scored
+
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+NUM_TRANSCRIPTS = 3
+matplotlib.use("agg")
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    title: str
+    says: str
+    png_base64: str
+
+
+def write_report(run_path: Path) -> Path:
+    """Works on a live, finished or copied run; returns the file written."""
+    run = read_run(run_path)
+    environment = Environment(loader=FileSystemLoader(TEMPLATE.parent), autoescape=select_autoescape(default=True))
+    html = environment.get_template(TEMPLATE.name).render(
+        run=run,
+        state=state_of(run),
+        plan=plan_rows(run.config, make_plan(run.config)),
+        before_after=before_after(run),
+        pictures=_pictures(run),
+        transcripts=_transcripts(run_path),
+        last=run.metrics[-1] if run.metrics else None,
+    )
+    path = run_path / "report.html"
+    path.write_text(html, encoding="utf-8")
+    return path
+
+
+def _pictures(run: RunRecord) -> list[Picture]:
+    if not run.metrics:
+        return []
+    lines = run.metrics
+    return [
+        _picture("Reward by part", "mean per rollout; parts are weighted, exploit and explore before weighting", lines,
+                 lambda ax: _reward_parts(ax, lines)),
+        _picture("Held-out accuracy", "problems never trained on; task reward only", lines, lambda ax: _held_out(ax, run.evals)),
+        _picture("Answer length and truncation", "tokens per answer, and the share cut off at the limit", lines,
+                 lambda ax: _two_axes(ax, lines, "completion_tokens_mean", "truncated_share")),
+        _picture("Lag", "policy version at the update minus version at the first token", lines,
+                 lambda ax: _curves(ax, lines, ["lag_mean", "lag_max"])),
+        _picture("Learner against engine", "mean and 99th percentile of |log p learner - log p engine| on trained tokens", lines,
+                 lambda ax: _curves(ax, lines, ["mismatch_mean", "mismatch_p99"])),
+        _picture("Where a step's time goes", "seconds per update: waiting for rollouts, for memory, updating", lines,
+                 lambda ax: _times(ax, lines)),
+        _picture("Intrinsic share", "bonus as a share of bonus and task reward", lines, lambda ax: _share(ax, lines)),
+        _picture("Memory growth", "episodes and questions stored", lines,
+                 lambda ax: _curves(ax, lines, ["memory_episodes", "memory_queries"])),
+        _picture("Entropy and gradient", "policy entropy per token in nats, gradient norm", lines,
+                 lambda ax: _two_axes(ax, lines, "entropy", "grad_norm")),
+    ]
+
+
+def _picture(title: str, says: str, lines: Sequence[dict[str, Any]], draw: Any) -> Picture:
+    figure = Figure(figsize=(5.2, 2.9), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    draw(axes)
+    axes.set_xlabel("update")
+    axes.grid(alpha=0.25)
+    handles, _ = axes.get_legend_handles_labels()
+    if handles:
+        axes.legend(frameon=False, fontsize=8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return Picture(title, says, base64.b64encode(buffer.getvalue()).decode())
+
+
+def _steps(lines: Sequence[dict[str, Any]]) -> list[int]:
+    return [line["step"] for line in lines]
+
+
+def _curves(axes: Axes, lines: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
+    for name in names:
+        axes.plot(_steps(lines), [line[name] for line in lines], label=name.replace("_", " "))
+
+
+def _two_axes(axes: Axes, lines: Sequence[dict[str, Any]], left: str, right: str) -> None:
+    _curves(axes, lines, [left])
+    other = axes.twinx()
+    other.plot(_steps(lines), [line[right] for line in lines], color="tab:orange")
+    other.set_ylabel(right.replace("_", " "), color="tab:orange")
+
+
+def _reward_parts(axes: Axes, lines: Sequence[dict[str, Any]]) -> None:
+    for name in sorted(lines[-1]["reward_parts"]):
+        axes.plot(_steps(lines), [line["reward_parts"].get(name, 0.0) for line in lines], label=name)
+    _curves(axes, lines, ["intrinsic_exploit", "intrinsic_explore"])
+    axes.plot(_steps(lines), [line["reward"] for line in lines], "k--", label="reward (mix)")
+
+
+def _held_out(axes: Axes, evals: Sequence[dict[str, Any]]) -> None:
+    for limit, k in sorted({(line["max_new_tokens"], line["k"] or 0) for line in evals}):
+        chosen = [line for line in evals if (line["max_new_tokens"], line["k"] or 0) == (limit, k)]
+        values = [line["pass_at_k"] if k else line["accuracy"] for line in chosen]
+        label = f"pass@{k}" if k else "greedy"
+        axes.plot([line["step"] for line in chosen], values, "o-", label=f"{label}, {limit} tokens")
+    axes.set_ylim(0, 1)
+
+
+def _times(axes: Axes, lines: Sequence[dict[str, Any]]) -> None:
+    names = ["wait_rollouts_s", "wait_memory_s", "update_s", "publish_s"]
+    axes.stackplot(_steps(lines), [[line[n] for line in lines] for n in names], labels=[n.removesuffix("_s").replace("_", " ") for n in names])
+
+
+def _share(axes: Axes, lines: Sequence[dict[str, Any]]) -> None:
+    shares = [abs(line["bonus"]) / (abs(line["bonus"]) + abs(line["task_reward"]) or 1.0) for line in lines]
+    axes.plot(_steps(lines), shares)
+    axes.set_ylim(0, 1)
+
+
+def _transcripts(run_path: Path) -> list[dict[str, Any]]:
+    """A group from the start, the middle and the end of training."""
+    files = sorted((run_path / "rollouts").glob("*-trained-*.parquet"))
+    chosen = sorted({0, len(files) // 2, len(files) - 1}) if files else []
+    return [_transcript(files[i], read_groups(files[i])) for i in chosen][:NUM_TRANSCRIPTS]
+
+
+def _transcript(path: Path, groups: Sequence[ScoredGroup]) -> dict[str, Any]:
+    scored = next((s for s in groups if len({r.correct for r in s.group.rollouts}) > 1), groups[0])
+    rows = [
+        {
+            "text": rollout.text,
+            "correct": rollout.correct,
+            "finish": rollout.finish_reason.value,
+            "parts": dict(rollout.verdict.parts) if isinstance(rollout.verdict, Scored) else {"invalid": rollout.verdict.reason},
+            "exploit": float(scored.exploit_G[i]),
+            "explore": float(scored.explore_G[i]),
+            "bonus": float(scored.bonus_G[i]),
+        }
+        for i, rollout in enumerate(scored.group.rollouts[:4])
+    ]
+    return {"step": path.name.split("-")[1].lstrip("0"), "scored": scored, "rows": rows}

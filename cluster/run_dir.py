@@ -1,0 +1,123 @@
+"""A run on disk: where things are, what the manifest says, and how to read it back.
+
+runs/<name>/  config.toml manifest.json  ledger/ rollouts/  adapters/  checkpoints/  metrics.jsonl eval.jsonl
+              events.jsonl status.json summary.json report.html
+"""
+
+import json
+import os
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from cluster.config import RunConfig, dump_config, load_config
+from contracts.errors import ConfigError, DataError
+
+_PACKAGES = ("torch", "transformers", "peft", "ray", "faiss-cpu", "sentence-transformers", "pyarrow", "numpy")
+
+
+def create_run(config: RunConfig, details: dict[str, Any]) -> Path:
+    """A fresh folder with config.toml and manifest.json. Raises ConfigError if the run exists already."""
+    path = config.run_path
+    if (path / "manifest.json").exists():
+        raise ConfigError(
+            f"{path} already holds a run. Read it with `memr status {path}` or `memr report {path}`; for another run choose "
+            "another name with --set run.name=NAME, or delete the folder"
+        )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "config.toml").write_text(dump_config(config))
+        (path / "manifest.json").write_text(json.dumps(_manifest() | details, indent=1))
+    except OSError as error:
+        raise ConfigError(f"cannot write the run directory {path}: {error}. Set run.directory to a writable place") from error
+    return path
+
+
+def _manifest() -> dict[str, Any]:
+    return {
+        "packages": {name: version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "machine": {
+            "system": platform.platform(),
+            "cores": os.cpu_count(),
+            "memory_bytes": psutil.virtual_memory().total,
+        },
+        "git_commit": _git_commit(),
+        "pid": os.getpid(),
+    }
+
+
+def _git_commit() -> str | None:
+    """The commit of memr's own checkout; None when installed without one."""
+    here = Path(__file__).resolve().parent.parent
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run as it stands on disk: live, dead or copied."""
+
+    path: Path
+    config: RunConfig
+    manifest: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    evals: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+    status: dict[str, Any] | None
+    summary: dict[str, Any] | None
+
+
+def read_run(path: Path) -> RunRecord:
+    """Raises DataError if the folder is no run."""
+    manifest = _json(path / "manifest.json")
+    if manifest is None:
+        known = sorted(str(p.parent) for p in path.parent.glob("*/manifest.json"))
+        raise DataError(f"{path} is not a run (no manifest.json). Runs beside it: {', '.join(known) or 'none'}")
+    return RunRecord(
+        path=path,
+        config=load_config(path / "config.toml"),
+        manifest=manifest,
+        metrics=_json_lines(path / "metrics.jsonl"),
+        evals=_json_lines(path / "eval.jsonl"),
+        events=_json_lines(path / "events.jsonl"),
+        status=_json(path / "status.json"),
+        summary=_json(path / "summary.json"),
+    )
+
+
+def write_summary(path: Path, summary: dict[str, Any]) -> None:
+    temporary = path / ".summary.json.partial"
+    temporary.write_text(json.dumps(summary, indent=1))
+    temporary.replace(path / "summary.json")
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    try:
+        loaded: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, json.JSONDecodeError) as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+    return loaded
+
+
+def _json_lines(path: Path) -> list[dict[str, Any]]:
+    """A live run may be writing its last line: an unfinished one is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    try:
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} has a damaged line: {error}") from error

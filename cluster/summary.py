@@ -1,0 +1,99 @@
+"""Plan, status and summary as tables: what a run will be, is, was."""
+
+import os
+import time
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from cluster.config import RunConfig
+from cluster.console import eval_text, step_text
+from cluster.plan import make_plan, plan_rows
+from cluster.run_dir import RunRecord
+
+
+def show_plan(console: Console, config: RunConfig) -> None:
+    table = Table.grid(padding=(0, 2))
+    for name, value in plan_rows(config, make_plan(config)):
+        table.add_row(f"[bold]{name}[/bold]", value)
+    console.print(table)
+
+
+def show_status(console: Console, run: RunRecord) -> None:
+    console.print(f"[bold]{run.path}[/bold]: {state_of(run)}", highlight=False)
+    if run.metrics:
+        console.print(step_text(run.metrics[-1], run.config.learner.num_updates), highlight=False, soft_wrap=True)
+        ledger = run.metrics[-1]["ledger"]
+        console.print("ledger: " + ", ".join(f"{name} {count}" for name, count in ledger.items()), highlight=False)
+        console.print(f"bottleneck: {bottleneck(run)}", highlight=False)
+    for line in run.evals:
+        console.print(eval_text(line), highlight=False)
+
+
+def state_of(run: RunRecord, now_s: float | None = None) -> str:
+    """One phrase, from the files alone; "running" only if its process on this machine still is."""
+    if run.summary is not None:
+        how = "finished" if run.summary["exit_code"] == 0 else "interrupted after a checkpoint"
+        return f"{how}, {run.summary['updates']} updates in {run.summary['wall_s'] / 60:.1f} min"
+    stopped = [event for event in run.events if event["event"] == "stopped"]
+    if stopped:
+        return f"failed: {stopped[-1]['reason']}"
+    if run.status is None:
+        return "starting, or died before its first update"
+    age = (now_s if now_s is not None else time.time()) - run.status["time_s"]
+    if age < 15 and _is_ours(run.manifest["pid"]):
+        return f"running ({run.status['phase']}), update {run.status['step']} of {run.status['num_updates']}"
+    return f"not running; last sign of life {age / 60:.0f} min ago at update {run.status['step']} ({run.status['phase']})"
+
+
+def bottleneck(run: RunRecord) -> str:
+    """Which side the other waits for, over the last ten updates."""
+    recent = run.metrics[-10:]
+    waits = {
+        "rollout workers (the learner waits for rollouts)": sum(line["wait_rollouts_s"] for line in recent),
+        "memory (the learner waits for intrinsic rewards)": sum(line["wait_memory_s"] for line in recent),
+    }
+    total = sum(line["step_s"] for line in recent) or 1.0
+    name, seconds = max(waits.items(), key=lambda item: item[1])
+    if seconds / total < 0.1:
+        return "the learner (it hardly ever waits)"
+    return f"{name}: {seconds / total:.0%} of the time"
+
+
+def show_summary(console: Console, run: RunRecord) -> None:
+    """What changed, where it is, what to do next."""
+    console.print()
+    console.print(f"[bold]{run.path}[/bold] {state_of(run)}", highlight=False)
+    table = Table("held-out problems", "before", "after", box=None, header_style="bold")
+    for label, before, after in before_after(run):
+        table.add_row(label, before, after)
+    console.print(table)
+    if run.metrics:
+        waited = sum(line["wait_memory_s"] for line in run.metrics) / sum(line["step_s"] for line in run.metrics)
+        console.print(
+            f"memory: {run.metrics[-1]['memory_episodes']} episodes; the learner waited for it {waited:.2%} of its time",
+            highlight=False,
+        )
+    console.print(f"\nreport   {run.path / 'report.html'}", highlight=False)
+    console.print("next:    " + f"memr memory query {run.path} \"What is 7 + 8?\"", highlight=False)
+    console.print(f"         memr export {run.path} my-model --merge", highlight=False)
+    console.print("         memr train configs/word_problems.toml   (real data from a file)", highlight=False)
+
+
+def before_after(run: RunRecord) -> list[tuple[str, str, str]]:
+    """One row per kind of evaluation that was made both at step 0 and at the end."""
+    last_step = max((line["step"] for line in run.evals), default=0)
+    rows = []
+    for first in (line for line in run.evals if line["step"] == 0):
+        kind = (first["max_new_tokens"], first["k"])
+        last = [line for line in run.evals if line["step"] == last_step and (line["max_new_tokens"], line["k"]) == kind]
+        label = f"pass@{first['k']}" if first["k"] else "greedy accuracy"
+        label += f", at most {first['max_new_tokens']} tokens (n = {first['n']})"
+        score = "pass_at_k" if first["k"] else "accuracy"
+        rows.append((label, f"{first[score]:.1%}", f"{last[0][score]:.1%}" if last and last_step else "-"))
+    return rows
+
+
+def _is_ours(pid: int) -> bool:
+    return pid == os.getpid() or psutil.pid_exists(pid)

@@ -1,0 +1,151 @@
+"""One run from configuration to summary: `memr train`.
+
+    check the task and the prompts -> run directory -> Ray and the processes -> Controller.run -> checkpoint
+    -> summary, report
+
+Ctrl-C (or SIGTERM) asks the controller to stop after the update under way; the checkpoint is written and
+the exit code is 130. A second Ctrl-C ends at once.
+"""
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from actors.load import load_worker_tokenizer
+from cluster.adapters import AdapterRegistry
+from cluster.config import RunConfig
+from cluster.console import LiveConsole, PlainConsole
+from cluster.controller import Controller
+from cluster.local_ray import local_ray, share
+from cluster.model_store import resolve_model
+from cluster.ray_parts import LearnerInputs, end_parts, start_parts
+from cluster.recorder import Recorder, Watcher
+from cluster.run_dir import create_run, write_summary
+from cluster.tensorboard_watcher import TensorboardWatcher
+from contracts.errors import MemrError, RunStopped
+from contracts.ports import Task, Tokenizer
+from tasks.load import load_task
+from tasks.prompts import check_prompt_lengths
+
+NUM_PROBES = 3
+NUM_PROMPTS_CHECKED = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended. exit_code: 0 done, 130 stopped on request after a checkpoint."""
+
+    run_path: Path
+    exit_code: int
+    updates: int
+    wall_s: float
+
+
+def train(config: RunConfig, console: Console) -> Outcome:
+    """Raises MemrError with a message for the user; the run directory keeps whatever was written."""
+    started = time.monotonic()
+    say = Narrator(console)
+    say("loading the model's files and the tokenizer")
+    model_path = config.model.name if config.model.scripted else resolve_model(config.model.name)
+    tokenizer = load_worker_tokenizer(config.actors, model_path)
+    task = load_task(config.task)
+    check_prompts(config, task, tokenizer)
+    inputs = LearnerInputs(tokenizer.fingerprint, probe_sequences(task, tokenizer))
+    run_path = create_run(config, {"template_hash": inputs.template_hash, "model_path": model_path, "seed": config.run.seed})
+    say("starting the processes: rollout workers, memory, learner")
+    with local_ray(config):
+        outcome = asyncio.run(_run(config, task, model_path, inputs, run_path, console))
+    outcome = Outcome(run_path, outcome.exit_code, outcome.updates, time.monotonic() - started)
+    write_summary(run_path, {"exit_code": outcome.exit_code, "updates": outcome.updates, "wall_s": outcome.wall_s})
+    return outcome
+
+
+class Narrator:
+    """Says what happens while nothing moves yet."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._started = time.monotonic()
+
+    def __call__(self, what: str) -> None:
+        self._console.print(f"[dim]{time.monotonic() - self._started:5.1f} s[/dim]  {what}", highlight=False)
+
+
+def check_prompts(config: RunConfig, task: Task, tokenizer: Tokenizer) -> None:
+    """Every prompt of a small task, the first ones of a large one. Raises DataError for one that is too long."""
+    count = min(task.num_train or NUM_PROMPTS_CHECKED, NUM_PROMPTS_CHECKED)
+    problems = [task.train_problem(i) for i in range(count)] + task.held_out(config.eval.problems)
+    check_prompt_lengths(problems, tokenizer, config.task.max_prompt_tokens)
+
+
+def probe_sequences(task: Task, tokenizer: Tokenizer) -> tuple[NDArray[np.int32], ...]:
+    """A few prompts of the task, fixed for the run, that learner and engines score alike (design.md 3.3)."""
+    return tuple(tokenizer.encode_chat(task.train_problem(i).messages) for i in range(NUM_PROBES))
+
+
+async def _run(
+    config: RunConfig, task: Task, model_path: str, inputs: LearnerInputs, run_path: Path, console: Console
+) -> Outcome:
+    parts = await start_parts(config, model_path, inputs)
+    recorder = Recorder(run_path, _watchers(config, run_path, console))
+    registry = AdapterRegistry(run_path / "adapters", share, config.cluster.adapters_on_disk)
+    controller = Controller(config, task, parts, registry, recorder)
+    try:
+        with _stop_on_signals(controller.stop) as signals:
+            try:
+                await controller.run()
+            except MemrError as error:
+                recorder.event("stopped", reason=str(error))
+                if controller.step and not isinstance(error, RunStopped):
+                    raise
+                await controller.checkpoint()
+                raise
+            await controller.checkpoint()
+        return Outcome(run_path, 130 if signals.seen else 0, controller.step, 0.0)
+    finally:
+        recorder.close()
+        end_parts(parts)
+
+
+def _watchers(config: RunConfig, run_path: Path, console: Console) -> Sequence[Watcher]:
+    num_updates = config.learner.num_updates
+    watchers: list[Watcher] = [
+        LiveConsole(console, num_updates, f"memr  {run_path}") if console.is_terminal else PlainConsole(console, num_updates)
+    ]
+    if config.cluster.tensorboard:
+        watchers.append(TensorboardWatcher(run_path))
+    return watchers
+
+
+class _stop_on_signals:  # noqa: N801  a context manager, named like a function
+    """The first SIGINT or SIGTERM asks `stop`; the second SIGINT ends the process as usual."""
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self._stop = stop
+        self.seen = False
+
+    def __enter__(self) -> "_stop_on_signals":
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._handle)
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+    def _handle(self) -> None:
+        if self.seen:
+            sys.exit(130)
+        self.seen = True
+        self._stop()

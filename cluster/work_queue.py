@@ -1,0 +1,86 @@
+"""Leases on their way to a worker and back. A state machine without I/O.
+
+    add -> waiting -> dispatched (at a worker, with the version it will at least be sampled by) -> done
+               ^           |  failed: another attempt
+               +-----------+
+
+Evaluation leases wait in a queue of their own. A worker alternates between the two kinds while both wait,
+so that an evaluation neither stops training nor starves.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+
+from contracts.problem import Lease, Purpose
+
+
+class WorkQueue:
+    """leases_per_call: how many leases of so many rollouts each one call to a worker may carry."""
+
+    def __init__(self, leases_per_call: Callable[[int], int]) -> None:
+        self._leases_per_call = leases_per_call
+        self._waiting: dict[Purpose, deque[Lease]] = {Purpose.TRAIN: deque(), Purpose.EVAL: deque()}
+        self._dispatched: dict[int, Lease] = {}
+        self._last = Purpose.EVAL
+
+    def add(self, lease: Lease) -> None:
+        self._waiting[lease.purpose].append(lease)
+
+    def dispatch(self, policy_version: int) -> list[Lease]:
+        """The next call's leases, one kind, one shape; training leases carry the version the worker holds."""
+        purpose = self._next_purpose()
+        waiting = self._waiting[purpose]
+        if not waiting:
+            return []
+        self._last = purpose
+        first = waiting[0]
+        leases: list[Lease] = []
+        while waiting and len(leases) < self._leases_per_call(first.num_rollouts) and _same_shape(waiting[0], first):
+            lease = waiting.popleft()
+            leases.append(replace(lease, policy_version=policy_version) if purpose is Purpose.TRAIN else lease)
+        self._dispatched |= {lease.lease_id: lease for lease in leases}
+        return leases
+
+    def returned(self, lease: Lease) -> None:
+        """The call failed: the lease waits for its next attempt, first in line."""
+        del self._dispatched[lease.lease_id]
+        self._waiting[lease.purpose].appendleft(replace(lease, attempt=lease.attempt + 1))
+
+    def done(self, lease_id: int) -> None:
+        """The lease left the queue for good: sampled, or given up."""
+        del self._dispatched[lease_id]
+
+    @property
+    def training_leases(self) -> int:
+        """Training leases that wait or are at a worker."""
+        return len(self._waiting[Purpose.TRAIN]) + len(self._at_workers())
+
+    @property
+    def at_workers(self) -> int:
+        return len(self._dispatched)
+
+    def versions_under_way(self) -> list[int]:
+        """Lower bounds of the versions that training leases at workers are sampled by. Waiting leases have none:
+        whoever samples them will use the newest version of that time."""
+        return [lease.policy_version for lease in self._at_workers()]
+
+    def versions_needed(self) -> set[int]:
+        """Exact versions that evaluation leases ask for."""
+        leases = [*self._waiting[Purpose.EVAL], *self._dispatched.values()]
+        return {lease.policy_version for lease in leases if lease.purpose is Purpose.EVAL}
+
+    def _at_workers(self) -> list[Lease]:
+        return [lease for lease in self._dispatched.values() if lease.purpose is Purpose.TRAIN]
+
+    def _next_purpose(self) -> Purpose:
+        other = Purpose.TRAIN if self._last is Purpose.EVAL else Purpose.EVAL
+        return other if self._waiting[other] else self._last
+
+
+def _same_shape(lease: Lease, first: Lease) -> bool:
+    return (
+        lease.num_rollouts == first.num_rollouts
+        and lease.sampling == first.sampling
+        and (lease.purpose is Purpose.TRAIN or lease.policy_version == first.policy_version)
+    )

@@ -1,0 +1,72 @@
+"""An adapter: the LoRA weights of one policy version, published once as an immutable artifact (design.md 3.1)."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class LoraShape:
+    """What an engine must know to apply the weights: y += (alpha / r) * B A x on every target module."""
+
+    r: int
+    alpha: float
+    target_modules: tuple[str, ...]
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.r
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probe:
+    """A fixed token sequence and the learner's log-probs of it under one adapter (design.md 3.3).
+
+    tokens_P: int32. logprobs_P: float32, log p(token i | tokens before i) at temperature 1; entry 0 is 0.
+    """
+
+    tokens_P: NDArray[np.int32]
+    logprobs_P: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AdapterManifest:
+    """Everything about an adapter but its weights.
+
+    weights_hash: SHA-256 hex of the safetensors bytes.
+    base_model: the name or path the learner loaded; engines must have loaded the same.
+    template_hash: hash of tokenizer vocabulary and chat template (tasks.prompts.template_hash).
+    dtype: torch dtype name of the learner's base weights.
+    """
+
+    policy_version: int
+    weights_hash: str
+    num_bytes: int
+    base_model: str
+    lora: LoraShape
+    dtype: str
+    template_hash: str
+    probes: tuple[Probe, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return f"v{self.policy_version:06d}-{self.weights_hash[:12]}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Adapter:
+    """Manifest and weights: safetensors bytes, tensor names as PEFT writes them
+    (`base_model.model.<module path>.lora_A.weight` [r, in], `...lora_B.weight` [out, r])."""
+
+    manifest: AdapterManifest
+    weights: bytes
+
+    def __post_init__(self) -> None:
+        actual = hashlib.sha256(self.weights).hexdigest()
+        if actual != self.manifest.weights_hash:
+            raise ValueError(
+                f"adapter v{self.manifest.policy_version}: weights hash to {actual[:12]}, the manifest says "
+                f"{self.manifest.weights_hash[:12]}; the artifact is damaged, publish or copy it again"
+            )

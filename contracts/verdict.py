@@ -1,0 +1,32 @@
+"""What a verifier says of one answer: a number with its parts, or that it could not tell.
+
+An error never becomes a number (design.md 5.1): a verifier that crashes, hangs or is handed rubbish
+returns `Invalid`, and a rollout with an invalid verdict is never trained on.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A task reward.
+
+    value: the weighted sum of `parts`, the scalar the learner sees.
+    parts: weighted value by part name (`correctness`, `format`, ...); they add up to `value`.
+    correct: whether the final answer is right; memory files the episode under success or failure by it.
+    """
+
+    value: float
+    correct: bool
+    parts: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Invalid:
+    """The answer could not be judged; `reason` is counted and shown."""
+
+    reason: str
+
+
+Verdict = Scored | Invalid

@@ -1,0 +1,43 @@
+"""The learner as a Ray actor: placement and threads, nothing else."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+
+from contracts.adapter import Adapter
+from contracts.reports import StepReport
+from contracts.rollout import ScoredGroup
+from learner.config import LearnerSettings
+from learner.load import load_learner
+
+
+@ray.remote(max_restarts=0, num_cpus=0)
+class LearnerActor:
+    """One thread owns the policy."""
+
+    def __init__(
+        self,
+        settings: LearnerSettings,
+        model_path: str,
+        seed: int,
+        template_hash: str,
+        probe_tokens: Sequence[NDArray[np.int32]],
+        max_new_tokens: int,
+    ) -> None:
+        self._learner = load_learner(settings, model_path, seed, template_hash, probe_tokens, max_new_tokens)
+
+    def ready(self) -> None:
+        """Returns once the constructor has finished."""
+
+    def publish(self) -> Adapter:
+        return self._learner.publish()
+
+    def update(self, groups: Sequence[ScoredGroup]) -> tuple[StepReport, Adapter]:
+        report = self._learner.step(groups)
+        return report, self._learner.publish()
+
+    def save(self, directory: str) -> None:
+        self._learner.save(Path(directory))

@@ -1,0 +1,29 @@
+"""The episodic memory as a Ray actor: a process of its own whose one thread owns the index."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import ray
+
+from contracts.reports import MemoryReport
+from contracts.rollout import RolloutGroup, ScoredGroup
+from memory_service.config import MemorySettings
+from memory_service.encoder import load_encoder
+from memory_service.service import EpisodicMemory
+
+
+@ray.remote(max_restarts=0, num_cpus=0)
+class MemoryActor:
+    """Calls are served one at a time, in the order in which they arrive."""
+
+    def __init__(self, settings: MemorySettings) -> None:
+        self._memory = EpisodicMemory(settings, load_encoder(settings))
+
+    def ready(self) -> None:
+        """Returns once the constructor has finished."""
+
+    def score(self, groups: Sequence[RolloutGroup]) -> tuple[list[ScoredGroup], MemoryReport]:
+        return self._memory.score(groups), self._memory.report()
+
+    def save(self, directory: str) -> str:
+        return self._memory.save(Path(directory))

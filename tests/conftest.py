@@ -1,0 +1,20 @@
+"""Fixtures that more than one package's tests use."""
+
+from pathlib import Path
+
+import pytest
+
+from cluster.model_store import PACKAGED_MODEL, resolve_model
+
+
+@pytest.fixture(scope="session")
+def smollm2_dir() -> Path:
+    """SmolLM2-135M-Instruct as safetensors; unpacked from its package once per machine (about half a minute)."""
+    return Path(resolve_model(PACKAGED_MODEL))
+
+
+@pytest.fixture(scope="session")
+def word_problems() -> Path | None:
+    """Real word problems beside the checkout on development machines, or None."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    return folder if folder.is_dir() else None

@@ -1,0 +1,68 @@
+"""The buffer gives the oldest first and never lets a publication break the lag bound."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.buffer import RolloutBuffer, publication_waits_for
+from tests.fakes import make_group, make_scored
+
+
+@pytest.mark.parametrize(
+    ("version", "max_lag", "under_way", "left", "expected"),
+    [
+        (0, 0, [], [], None),
+        (0, 0, [0], [], 0),  # publishing 1 would leave the group of version 0 with lag 1
+        (5, 2, [4], [], None),  # lag 6 - 4 = 2
+        (5, 2, [3], [], 3),  # lag 6 - 3 = 3
+        (5, 2, [6], [3], 3),
+    ],
+)
+def test_publication_waits_for_a_group_it_would_make_stale(
+    version: int, max_lag: int, under_way: list[int], left: list[int], expected: int | None
+) -> None:
+    assert publication_waits_for(version, max_lag, under_way, left) == expected
+
+
+def test_oldest_version_goes_first_and_a_short_buffer_waits() -> None:
+    buffer = RolloutBuffer(groups_per_batch=2, max_policy_lag=2, max_bytes=10**6)
+    buffer.put(make_scored(make_group(5, version=1)))
+    assert buffer.take(1, []) is None
+    buffer.put(make_scored(make_group(9, version=0)))
+    buffer.put(make_scored(make_group(3, version=1)))
+    batch = buffer.take(1, [])
+    assert batch is not None
+    assert [scored.group.lease_id for scored in batch] == [9, 3]
+    assert len(buffer) == 1
+
+
+def test_full_buffer_never_starves_the_learner() -> None:
+    buffer = RolloutBuffer(groups_per_batch=2, max_policy_lag=0, max_bytes=1)
+    buffer.put(make_scored(make_group(0)))
+    assert not buffer.full, "one group of two: admission must go on although the bytes are over the bound"
+    buffer.put(make_scored(make_group(1)))
+    assert buffer.full
+    assert buffer.take(0, []) is not None
+    assert buffer.state.nbytes == 0
+
+
+@given(
+    st.integers(0, 3),
+    st.lists(st.tuples(st.sampled_from(["start", "finish", "train"]), st.integers(0, 10**6)), max_size=120),
+)
+def test_no_history_trains_beyond_the_bound(max_lag: int, actions: list[tuple[str, int]]) -> None:
+    """Workers start groups at the current version within the slots, finish them in any order."""
+    size = 2
+    buffer = RolloutBuffer(size, max_lag, 10**9)
+    version, next_id = 0, 0
+    under_way: dict[int, int] = {}
+    for action, choice in actions:
+        if action == "start" and len(under_way) + len(buffer) < (max_lag + 1) * size:
+            under_way[next_id] = version
+            next_id += 1
+        elif action == "finish" and under_way:
+            lease = sorted(under_way)[choice % len(under_way)]
+            buffer.put(make_scored(make_group(lease, version=under_way.pop(lease))))
+        elif action == "train" and (batch := buffer.take(version, list(under_way.values()))):
+            assert all(version - scored.group.policy_version <= max_lag for scored in batch)
+            version += 1

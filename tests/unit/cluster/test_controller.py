@@ -1,0 +1,216 @@
+"""The controller's loops on fakes: order, slots, lag, retries, late memory, evaluation, stopping."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.adapters import AdapterRegistry
+from cluster.config import RunConfig
+from cluster.controller import Controller
+from cluster.parts import Parts
+from cluster.recorder import Recorder
+from contracts.adapter import Adapter
+from contracts.errors import PartLostError, RunStopped
+from contracts.problem import Lease
+from contracts.rollout import FinishReason
+from tests.fakes import CountingTask, FakeLearner, FakeMemory, FakeWorker, engine_error
+
+Events = list[tuple[Any, ...]]
+
+
+def make_config(path: Path, *, lag: int = 0, updates: int = 4, **sections: dict[str, Any]) -> RunConfig:
+    base: dict[str, dict[str, Any]] = {
+        "run": {"directory": str(path), "name": "r"},
+        "model": {"name": "scripted"},
+        "actors": {"engine": "scripted", "rollouts_per_group": 2, "max_batch_rows": 4, "max_new_tokens": 8},
+        "learner": {"num_updates": updates, "max_policy_lag": lag},
+        "cluster": {"groups_per_batch": 4, "checkpoint_every_updates": 0, "tensorboard": False},
+        "eval": {"problems": 0},
+    }
+    for name, values in sections.items():
+        base[name] = base.get(name, {}) | values
+    return RunConfig.model_validate(base)
+
+
+class Run:
+    """A controller on fakes, and what it left behind."""
+
+    def __init__(self, config: RunConfig, **fakes: Any) -> None:
+        self.events: Events = []
+        workers = fakes.get("workers") or [FakeWorker()]
+        for worker in workers:
+            worker.events = self.events
+        self.learner = fakes.get("learner") or FakeLearner(config.learner.max_policy_lag)
+        self.learner.events = self.events
+        self.memory = fakes.get("memory", FakeMemory())
+        if self.memory is not None:
+            self.memory.events = self.events
+        self.path = config.run_path
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.recorder = Recorder(self.path)
+        registry = AdapterRegistry(self.path / "adapters", _itself, keep=2)
+        parts = Parts(tuple(workers), self.memory, self.learner)
+        self.controller = Controller(config, CountingTask(), parts, registry, self.recorder)
+
+    async def run(self) -> None:
+        try:
+            async with asyncio.timeout(30):
+                await self.controller.run()
+        finally:
+            self.recorder.close()
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.path / name).read_text().splitlines()]
+
+
+def _itself(adapter: Adapter) -> Adapter:
+    return adapter
+
+
+async def test_without_lag_sampling_scoring_updating_alternate_in_lease_order(tmp_path: Path) -> None:
+    run = Run(make_config(tmp_path, updates=2))
+    await run.run()
+    assert run.events == [
+        ("adopt", "w0", 0),
+        ("sample", "w0", 0, (0, 1)),
+        ("sample", "w0", 0, (2, 3)),
+        ("score", (0, 1, 2, 3)),
+        ("update", 1, (0, 1, 2, 3)),
+        ("adopt", "w0", 1),
+        ("sample", "w0", 1, (4, 5)),
+        ("sample", "w0", 1, (6, 7)),
+        ("score", (4, 5, 6, 7)),
+        ("update", 2, (4, 5, 6, 7)),
+    ]
+
+
+async def test_without_lag_two_workers_of_different_speed_give_the_same_batches(tmp_path: Path) -> None:
+    slow_first = [FakeWorker("w0", delay_s=lambda lease: 0.02), FakeWorker("w1")]
+    run = Run(make_config(tmp_path, updates=2), workers=slow_first)
+    await run.run()
+    assert [event for event in run.events if event[0] == "score"] == [("score", (0, 1, 2, 3)), ("score", (4, 5, 6, 7))]
+
+
+async def test_with_lag_workers_go_on_while_the_learner_updates(tmp_path: Path) -> None:
+    run = Run(make_config(tmp_path, lag=2, updates=6), learner=FakeLearner(2, delay_s=0.02))
+    await run.run()
+    first_update = run.events.index(next(event for event in run.events if event[0] == "update"))
+    sampled_before = [event for event in run.events[:first_update] if event[0] == "sample"]
+    assert len(sampled_before) > 2, "more than the first batch was sampled before the first update ended"
+    lines = run.lines("metrics.jsonl")
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert max(line["lag_max"] for line in lines) in (1, 2)
+
+
+async def test_every_issued_problem_is_accounted_for_at_the_end(tmp_path: Path) -> None:
+    run = Run(make_config(tmp_path, lag=1, updates=5))
+    await run.run()
+    ledger = run.lines("metrics.jsonl")[-1]["ledger"]
+    assert ledger == {"issued": 20, "trained": 20, "dropped": 0, "failed": 0, "in_flight": 0, "buffered": 0}
+
+
+async def test_a_failed_call_is_tried_again_and_then_counted_as_failed(tmp_path: Path) -> None:
+    def only_lease_1_fails(lease: Lease) -> Exception | None:
+        return engine_error(lease) if lease.lease_id == 1 else None
+
+    config = make_config(tmp_path, updates=2, actors={"max_batch_rows": 2})
+    run = Run(config, workers=[FakeWorker(fault=only_lease_1_fails)])
+    await run.run()
+    tries = [event for event in run.events if event[0] == "sample" and event[3] == (1,)]
+    assert len(tries) == config.cluster.lease_attempts
+    ledger = run.lines("metrics.jsonl")[-1]["ledger"]
+    assert (ledger["failed"], ledger["trained"], ledger["issued"]) == (1, 8, 9)
+    assert run.lines("metrics.jsonl")[-1]["dropped_or_failed"] == {"EngineError": 1}
+
+
+async def test_a_group_that_cannot_train_is_dropped_with_its_reason_and_replaced(tmp_path: Path) -> None:
+    def lease_2_times_out(lease: Lease) -> FinishReason:
+        return FinishReason.TIMEOUT if lease.lease_id == 2 else FinishReason.STOP
+
+    run = Run(make_config(tmp_path, updates=2), workers=[FakeWorker(finish=lease_2_times_out)])
+    await run.run()
+    last = run.lines("metrics.jsonl")[-1]
+    assert last["ledger"]["dropped"] == 1
+    assert last["ledger"]["trained"] == 8
+    assert last["dropped_or_failed"] == {"fewer than two trainable rollouts": 1}
+    assert len(list((run.path / "rollouts").glob("*-dropped-*.parquet"))) == 1
+
+
+async def test_nothing_but_failures_stops_the_run_and_says_why(tmp_path: Path) -> None:
+    config = make_config(tmp_path, cluster={"stop_after_failures": 4})
+    run = Run(config, workers=[FakeWorker(fault=engine_error)])
+    with pytest.raises(RunStopped, match="4 problems in a row failed.*the engine stumbled"):
+        await run.run()
+
+
+async def test_a_lost_worker_gives_its_leases_back_and_the_other_one_finishes(tmp_path: Path) -> None:
+    def dies(lease: Lease) -> Exception | None:
+        return PartLostError("worker w0 died")
+
+    run = Run(make_config(tmp_path, updates=3), workers=[FakeWorker("w0", fault=dies), FakeWorker("w1")])
+    await run.run()
+    ledger = run.lines("metrics.jsonl")[-1]["ledger"]
+    assert (ledger["trained"], ledger["failed"], ledger["in_flight"]) == (12, 0, 0)
+    assert [line["event"] for line in run.lines("events.jsonl")].count("worker_lost") == 1
+
+
+async def test_late_memory_under_zero_trains_whole_groups_without_bonus_and_counts_them(tmp_path: Path) -> None:
+    config = make_config(tmp_path, updates=1, memory={"deadline_s": 0.05, "late_policy": "zero"})
+    run = Run(config, memory=FakeMemory(delay_s=0.3))
+    await run.run()
+    batch = run.learner.batches[0]
+    assert all(scored.late and not scored.bonus_G.any() for scored in batch)
+    assert run.lines("metrics.jsonl")[-1]["memory_late"] == 4
+
+
+async def test_late_memory_under_wait_is_waited_for_and_counted(tmp_path: Path) -> None:
+    config = make_config(tmp_path, updates=1, memory={"deadline_s": 0.05, "late_policy": "wait"})
+    run = Run(config, memory=FakeMemory(delay_s=0.3))
+    await run.run()
+    assert all(not scored.late and scored.bonus_G.all() for scored in run.learner.batches[0])
+    line = run.lines("metrics.jsonl")[-1]
+    assert line["memory_late"] == 4
+    assert line["wait_memory_s"] > line["wait_rollouts_s"]
+
+
+async def test_without_memory_groups_go_straight_to_the_learner(tmp_path: Path) -> None:
+    run = Run(make_config(tmp_path, updates=2, memory={"profile": "off"}), memory=None)
+    await run.run()
+    assert [event[0] for event in run.events].count("score") == 0
+    assert run.lines("metrics.jsonl")[-1]["memory_episodes"] == 0
+
+
+async def test_evaluation_runs_beside_training_on_its_exact_version_and_takes_no_slots(tmp_path: Path) -> None:
+    config = make_config(tmp_path, lag=1, updates=4, eval={"problems": 6, "every_updates": 2})
+    run = Run(config)
+    await run.run()
+    evals = run.lines("eval.jsonl")
+    assert sorted(line["step"] for line in evals) == [0, 2, 4]
+    assert all(line["policy_version"] == line["step"] and line["n"] == 6 for line in evals)
+    eval_versions = {event[2] for event in run.events if event[0] == "sample" and event[3][0] < 0}
+    assert eval_versions == {0, 2, 4}
+    assert run.lines("metrics.jsonl")[-1]["ledger"]["issued"] == 16
+
+
+async def test_stop_finishes_the_update_under_way_and_skips_the_last_evaluation(tmp_path: Path) -> None:
+    config = make_config(tmp_path, lag=1, updates=1000, eval={"problems": 2, "every_updates": 0})
+    run = Run(config)
+    task = asyncio.ensure_future(run.run())
+    while run.controller.step < 3:
+        await asyncio.sleep(0.001)
+    run.controller.stop()
+    await task
+    assert 3 <= run.controller.step < 1000
+    assert [line["step"] for line in run.lines("eval.jsonl")] == [0]
+
+
+async def test_pass_at_k_and_the_generous_limit_are_measured_before_and_after(tmp_path: Path) -> None:
+    settings = {"problems": 4, "every_updates": 0, "generous_max_new_tokens": 32, "pass_at_k": 3, "pass_at_k_problems": 2}
+    run = Run(make_config(tmp_path, updates=1, eval=settings))
+    await run.run()
+    kinds = [(line["step"], line["max_new_tokens"], line["k"], line["n"]) for line in run.lines("eval.jsonl")]
+    assert kinds == [(s, *rest) for s in (0, 1) for rest in ((8, None, 4), (32, None, 4), (8, 3, 2))]
+    assert run.lines("eval.jsonl")[2]["pass_at_k"] == 1.0, "the fake's second sample is right"

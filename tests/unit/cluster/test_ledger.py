@@ -1,0 +1,62 @@
+"""The ledger balances, and says so when it does not."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.ledger import Fate, Ledger, LedgerEvent
+from contracts.errors import LedgerError
+
+
+def test_every_fate_is_counted_once() -> None:
+    events: list[LedgerEvent] = []
+    ledger = Ledger(events.append)
+    a, b, c, d = (ledger.issue(name) for name in "abcd")
+    ledger.buffered(a)
+    ledger.trained(a, policy_version=1)
+    ledger.buffered(b)
+    ledger.dropped(c, "too short")
+    ledger.failed(d, "EngineError")
+    counts = ledger.counts()
+    assert (counts.issued, counts.trained, counts.dropped, counts.failed) == (4, 1, 1, 1)
+    assert (counts.in_flight, counts.buffered) == (0, 1)
+    assert ledger.reasons == {"too short": 1, "EngineError": 1}
+    assert [event.fate for event in events if event.lease_id == a] == [Fate.IN_FLIGHT, Fate.BUFFERED, Fate.TRAINED]
+    ledger.check(in_flight=0, buffered=1)
+
+
+def test_a_problem_is_never_trained_twice() -> None:
+    ledger = Ledger(lambda event: None)
+    lease = ledger.issue("a")
+    ledger.buffered(lease)
+    ledger.trained(lease, 1)
+    with pytest.raises(LedgerError, match="is trained and cannot become trained"):
+        ledger.trained(lease, 2)
+
+
+def test_a_group_the_controller_lost_stops_the_run() -> None:
+    ledger = Ledger(lambda event: None)
+    ledger.issue("a")
+    with pytest.raises(LedgerError, match="does not balance.*0 in flight"):
+        ledger.check(in_flight=0, buffered=0)
+
+
+@given(st.lists(st.sampled_from(["issue", "buffer", "train", "drop", "fail"]), max_size=60), st.randoms())
+def test_identity_holds_over_any_history(actions: list[str], random: object) -> None:
+    ledger = Ledger(lambda event: None)
+    in_flight: list[int] = []
+    buffered: list[int] = []
+    for action in actions:
+        if action == "issue":
+            in_flight.append(ledger.issue("p"))
+        elif action == "buffer" and in_flight:
+            buffered.append(in_flight.pop())
+            ledger.buffered(buffered[-1])
+        elif action == "train" and buffered:
+            ledger.trained(buffered.pop(0), 1)
+        elif action == "drop" and in_flight:
+            ledger.dropped(in_flight.pop(0), "x")
+        elif action == "fail" and in_flight:
+            ledger.failed(in_flight.pop(), "y")
+        ledger.check(in_flight=len(in_flight), buffered=len(buffered))
+        ledger.audit()
