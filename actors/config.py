@@ -74,8 +74,12 @@ class ActorSettings(Settings):
     max_batch_rows: int = Field(default=64, ge=1, description="Samples decoded together (rows of one wave).")
     torch_threads: int = Field(default=2, ge=1, description="CPU threads of one worker's matrix products.")
     lease_deadline_s: float = Field(default=600.0, gt=0, description="Seconds a worker may take for one lease.")
-    adapters_kept: int = Field(default=3, ge=1, description="Newest policy versions a worker keeps loaded.")
+    adapters_kept: int = Field(default=4, ge=1, description="Newest policy versions a worker keeps loaded.")
     probe_tolerance: float = Field(
         default=0.1, gt=0, description="Largest mean |log-prob difference| to the learner's probes that is served."
     )
     scripted: ScriptedSettings = Field(default=ScriptedSettings(), description="The scripted engine's script.")
+
+    def leases_per_call(self, num_rollouts: int) -> int:
+        """How many leases of so many rollouts fill one wave; at least one."""
+        return max(1, self.max_batch_rows // num_rollouts)

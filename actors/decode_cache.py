@@ -1,17 +1,19 @@
 """The KV cache of one wave: every prompt's keys and values once, every sample's own in a preallocated slab.
 
-The model writes each new token through `Cache.update` and gets back the sample's own tokens alone; the prompt's
-part is read by `shared_attention`. Nothing is concatenated or copied per step; the slab doubles when full.
+The model writes each new token through `Cache.update`; `shared_attention` reads the whole slab and masks its
+unused end. Nothing is concatenated per step, and shapes change only every SLAB_STEP tokens: the bfloat16 matrix
+library of CPUs compiles a kernel per shape (5 to 8 ms each, measured), a cost that would recur with every token.
 
-Shape letters: N prompts, R rows (samples), H key-value heads, P prompt length (left-padded), T tokens
-after the prompt, C slab capacity, D head size.
+Shape letters: N prompts, R rows (samples), H key-value heads, P prompt length (left-padded), C slab capacity,
+D head size.
 """
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-FIRST_CAPACITY = 32
+SLAB_STEP = 32
 
 
 class SuffixLayer(CacheLayerMixin):
@@ -24,22 +26,29 @@ class SuffixLayer(CacheLayerMixin):
         self.length = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        rows, heads, _, size = key_states.shape
-        self.keys = key_states.new_empty(rows, heads, FIRST_CAPACITY, size)
-        self.values = value_states.new_empty(rows, heads, FIRST_CAPACITY, value_states.shape[-1])
+        # Zeros, not garbage: the unused end is multiplied by weight 0, and 0 x NaN is NaN.
+        rows, heads = key_states.shape[:2]
+        self.keys = key_states.new_zeros(rows, heads, SLAB_STEP, key_states.shape[-1])
+        self.values = value_states.new_zeros(rows, heads, SLAB_STEP, value_states.shape[-1])
         self.is_initialized = True
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
-        """Append one token per row ([R, H, 1, D]); returns views of everything appended so far."""
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_args: object, **_kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """Append one token per row ([R, H, 1, D]); returns the whole slab, of which `length` columns are in use."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        assert self.keys is not None and self.values is not None
+        assert self.keys is not None
+        assert self.values is not None
         if self.length == self.keys.shape[2]:
-            self.keys, self.values = _doubled(self.keys), _doubled(self.values)
+            self.keys, self.values = (
+                functional.pad(self.keys, (0, 0, 0, SLAB_STEP)),
+                functional.pad(self.values, (0, 0, 0, SLAB_STEP)),
+            )
         self.keys[:, :, self.length] = key_states[:, :, 0]
         self.values[:, :, self.length] = value_states[:, :, 0]
         self.length += 1
-        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+        return self.keys, self.values
 
     def keep(self, rows: Tensor) -> None:
         """Drop every row that is not listed."""
@@ -105,7 +114,3 @@ class SharedPrefixCache(Cache):
         """[N, S, ...] back to [R, ...]."""
         flat = slots_NS.reshape(-1, *slots_NS.shape[2:])
         return flat if self.is_rectangle else flat[self.slot_of_R]
-
-
-def _doubled(slab: Tensor) -> Tensor:
-    return torch.cat([slab, torch.empty_like(slab)], dim=2)

@@ -13,12 +13,15 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from actors import shared_attention
 from actors.decode_cache import SharedPrefixCache
+
+# Padded prompt lengths are multiples of this, so that few kernels are compiled (see decode_cache).
+PROMPT_STEP = 16
 
 
 class Decoder(Protocol):
@@ -32,7 +35,9 @@ class Decoder(Protocol):
 
 
 class DecoderClass(Protocol):
-    def __call__(self, model: PreTrainedModel, cache: DynamicCache, mask_NP: Tensor, prompt_of_R: Tensor) -> Decoder: ...
+    def __call__(
+        self, model: PreTrainedModel, cache: DynamicCache, mask_NP: Tensor, prompt_of_R: Tensor
+    ) -> Decoder: ...
 
 
 class SharedPrefixDecoder:
@@ -47,7 +52,7 @@ class SharedPrefixDecoder:
             values.append(layer.values)
         self._model = model
         self._cache = SharedPrefixCache(keys, values, mask_NP, prompt_of_R)
-        self._position_R1 = mask_NP.sum(dim=1)[prompt_of_R, None]
+        self._position_R1 = mask_NP.sum(dim=1)[prompt_of_R][:, None]
 
     def step(self, tokens_R: Tensor) -> Tensor:
         # The 4-dimensional mask is passed through by transformers untouched: no mask is built per step.
@@ -76,7 +81,7 @@ class ExpandedDecoder:
         cache.batch_select_indices(prompt_of_R)
         self._model, self._cache = model, cache
         self._mask = mask_NP[prompt_of_R].long()
-        self._position_R1 = mask_NP.sum(dim=1)[prompt_of_R, None]
+        self._position_R1 = mask_NP.sum(dim=1)[prompt_of_R][:, None]
 
     def step(self, tokens_R: Tensor) -> Tensor:
         self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], dim=1)
@@ -101,7 +106,7 @@ def prefill(
     model: PreTrainedModel, prompts: list[NDArray[np.int32]], pad_token_id: int
 ) -> tuple[DynamicCache, Tensor, Tensor]:
     """Run every prompt once, left-padded. Returns the cache, mask_NP (true on real tokens) and next-token logits_NV."""
-    longest = max(len(prompt) for prompt in prompts)
+    longest = -(-max(len(prompt) for prompt in prompts) // PROMPT_STEP) * PROMPT_STEP
     tokens_NP = torch.full((len(prompts), longest), pad_token_id, dtype=torch.long)
     mask_NP = torch.zeros(len(prompts), longest, dtype=torch.bool)
     for row, prompt in enumerate(prompts):
@@ -145,7 +150,9 @@ def _toy(model: PreTrainedModel) -> PreTrainedModel:
     if getattr(config, "layer_types", None) is not None:
         config.update({"layer_types": config.layer_types[:2]})
     with torch.random.fork_rng(devices=[]):
-        return type(model)(config).to(model.device, torch.float32).eval()
+        toy = type(model)(config).eval()
+    nn.Module.to(toy, device=model.device, dtype=torch.float32)
+    return toy
 
 
 def _same_numbers(toy: PreTrainedModel) -> bool:

@@ -20,30 +20,27 @@ class LoraPath(Protocol):
 
 
 class MergedLora:
-    """W = W0 + scale B A, computed in float32 and cast; W0 of every layer touched is kept."""
+    """W = W0 + scale B A, computed in float32 and cast.
 
-    def __init__(self, model: nn.Module, layers: Mapping[str, nn.Linear]) -> None:
+    The loaded weight stays as W0 (often a file mapping that workers share) and the layer gets one of its own, so a
+    weight tied to the embedding leaves the embedding alone.
+    """
+
+    def __init__(self, layers: Mapping[str, nn.Linear]) -> None:
         self._layers = layers
         self._base: dict[str, Tensor] = {}
-        self._merged: set[str] = set()
-        self._shared = {id(p) for module in model.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
 
     @torch.no_grad()
     def use(self, weights: LoraWeights) -> None:
-        for path in self._merged - weights.pairs.keys():
+        for path in self._base.keys() - weights.pairs.keys():
             self._layers[path].weight.copy_(self._base[path])
         for path, pair in weights.pairs.items():
             layer = self._layers[path]
             if path not in self._base:
-                self._keep_base(path, layer)
-            update = torch.addmm(self._base[path].float(), pair.b_OK, pair.a_KI, alpha=weights.scale)
-            layer.weight.copy_(update)
-        self._merged = set(weights.pairs)
-
-    def _keep_base(self, path: str, layer: nn.Linear) -> None:
-        self._base[path] = layer.weight.detach().clone()
-        if id(layer.weight) in self._shared:  # tied to the embedding, which must not change
-            layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
+                self._base[path] = layer.weight.detach()
+                layer.weight = nn.Parameter(torch.empty_like(layer.weight), requires_grad=False)
+            merged = torch.addmm(self._base[path].float(), pair.b_OK, pair.a_KI, alpha=weights.scale)
+            layer.weight.copy_(merged)
 
 
 class SideLora:

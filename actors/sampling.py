@@ -10,7 +10,7 @@ Simplified: no top-p, top-k or min-p (field_lessons.md, 4); the log-prob is that
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 BLOCK = 256
 
@@ -52,7 +52,7 @@ def inverse_cdf(weights_RV: Tensor, uniforms_R: Tensor) -> tuple[Tensor, Tensor]
 
 def _blocks(weights_RV: Tensor) -> Tensor:
     missing = -weights_RV.shape[1] % BLOCK
-    padded = F.pad(weights_RV, (0, missing)) if missing else weights_RV
+    padded = functional.pad(weights_RV, (0, missing)) if missing else weights_RV
     return padded.view(padded.shape[0], -1, BLOCK)
 
 
@@ -63,6 +63,7 @@ def _search(cumulative_RN: Tensor, target_R: Tensor) -> tuple[Tensor, Tensor]:
     """
     last_R = cumulative_RN[:, -1]
     target_R = torch.minimum(target_R, torch.nextafter(last_R, torch.zeros_like(last_R)))
-    index_R = torch.searchsorted(cumulative_RN, target_R[:, None], right=True)[:, 0].clamp(max=cumulative_RN.shape[1] - 1)
-    before_RN = F.pad(cumulative_RN, (1, 0))
+    index_R = torch.searchsorted(cumulative_RN, target_R[:, None], right=True)[:, 0]
+    index_R = index_R.clamp(max=cumulative_RN.shape[1] - 1)  # NaN compares as never greater
+    before_RN = functional.pad(cumulative_RN, (1, 0))
     return index_R, target_R - before_RN.gather(1, index_R[:, None])[:, 0]

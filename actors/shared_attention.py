@@ -5,7 +5,7 @@ G x rep queries (a matrix product) instead of once per sample; key-value heads a
 float32 covers both parts, so the result equals ordinary attention. Prefill and scoring go to stock sdpa.
 
 Shape letters: N prompts, S slots per prompt, R rows, H key-value heads, Q queries per key-value head,
-P prompt length, T own tokens, D head size.
+X = S x Q, P prompt length, C slab capacity (own tokens and an unused end), D head size.
 """
 
 from collections.abc import Callable
@@ -41,7 +41,10 @@ def shared_prefix_attention(
     decode_cache: SharedPrefixCache | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention signature; query [R, H x Q, 1, D]. Raises ValueError for variants it does not know."""
+    """transformers' attention signature; query [R, H x Q, 1, D], key and value the slabs.
+
+    Raises ValueError for attention variants (soft caps, sinks, windows) that it does not compute.
+    """
     if decode_cache is None:
         stock: Callable[..., tuple[Tensor, None]] = sdpa_attention_forward
         return stock(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
@@ -58,10 +61,10 @@ def shared_prefix_attention(
 
 
 def grouped_attention(
-    query_RHQD: Tensor, key_RHTD: Tensor, value_RHTD: Tensor, layer: int, cache: SharedPrefixCache
+    query_RHQD: Tensor, key_RHCD: Tensor, value_RHCD: Tensor, layer: int, cache: SharedPrefixCache
 ) -> Tensor:
     """softmax(q [K_prompt; K_own]^T) [V_prompt; V_own] with the scale already in q; returns [R, H, Q, D]."""
-    rows, heads, queries, size = query_RHQD.shape
+    heads, queries, size = query_RHQD.shape[1:]
     prefix_keys_NHPD, prefix_values_NHPD = cache.prefix_keys[layer], cache.prefix_values[layer]
     prompts, length = prefix_keys_NHPD.shape[0], prefix_keys_NHPD.shape[2]
 
@@ -71,11 +74,12 @@ def grouped_attention(
     if cache.is_padded:
         prompt_NHXP.masked_fill_(cache.masked_N1P[:, None], -torch.inf)
     prompt_NSHQP = prompt_NHXP.view(prompts, heads, -1, queries, length).transpose(1, 2)
-    own_RHQT = torch.matmul(query_RHQD, key_RHTD.transpose(2, 3))
+    own_RHQC = torch.matmul(query_RHQD, key_RHCD.transpose(2, 3))
+    own_RHQC[..., cache.suffixes[layer].length :] = -torch.inf
 
-    scores = torch.cat([cache.to_rows(prompt_NSHQP), own_RHQT], dim=-1)
+    scores = torch.cat([cache.to_rows(prompt_NSHQP), own_RHQC], dim=-1)
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(scores.dtype)
     weights_NHXP = cache.to_slots(weights[..., :length]).transpose(1, 2).reshape(prompts, heads, -1, length)
     from_prompt_NHXD = torch.matmul(weights_NHXP, prefix_values_NHPD)
     from_prompt_NSHQD = from_prompt_NHXD.view(prompts, heads, -1, queries, from_prompt_NHXD.shape[-1]).transpose(1, 2)
-    return cache.to_rows(from_prompt_NSHQD) + torch.matmul(weights[..., length:], value_RHTD)
+    return cache.to_rows(from_prompt_NSHQD) + torch.matmul(weights[..., length:], value_RHCD)

@@ -45,9 +45,10 @@ class TransformersEngine:
         self._max_rows = max_batch_rows
         self._clock = clock
         self._layers = {path: module for path, module in model.named_modules() if isinstance(module, nn.Linear)}
-        self._head = next((path for path, layer in self._layers.items() if layer is model.get_output_embeddings()), None)
+        head = model.get_output_embeddings()
+        self._head = next((path for path, layer in self._layers.items() if layer is head), None)
         self._new_decoder = choose_decoder(model)
-        self._lora: LoraPath = MergedLora(model, self._layers) if lora_path == "merged" else SideLora(self._layers)
+        self._lora: LoraPath = MergedLora(self._layers) if lora_path == "merged" else SideLora(self._layers)
         self._versions: dict[int, LoraWeights] = {}
         self._active: int | None = None
 
@@ -95,7 +96,9 @@ class TransformersEngine:
             self._lora.use(self._versions[policy_version])
             self._active = policy_version
 
-    def _decode(self, requests: Sequence[GenerationRequest], wave: list[Slice], ends_at: float) -> list[list[Generation]]:
+    def _decode(
+        self, requests: Sequence[GenerationRequest], wave: list[Slice], ends_at: float
+    ) -> list[list[Generation]]:
         rows = WaveRows(requests, wave, self._eos)
         if self._clock() < ends_at:
             try:
@@ -106,8 +109,8 @@ class TransformersEngine:
 
     def _run(self, rows: WaveRows, prompts: list[NDArray[np.int32]], ends_at: float) -> None:
         cache, mask_NP, logits_NV = prefill(self._model, prompts, self._pad_token_id)
-        decoder = self._new_decoder(self._model, cache, mask_NP, rows.prompt_of_R)
-        logits_RV = logits_NV[rows.prompt_of_R]
+        decoder = self._new_decoder(self._model, cache, mask_NP, rows.prompts)
+        logits_RV = logits_NV[rows.prompts]
         while True:
             tokens_R = rows.sample(logits_RV)
             if rows.num_live == 0 or self._clock() >= ends_at:

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from actors.sampling import sample_tokens
 from actors.seeds import uniforms
-from actors.waves import Slice, worth_compacting
+from actors.waves import Slice, rows_after_compaction
 from contracts.errors import EngineError
 from contracts.ports import Generation, GenerationRequest
 from contracts.rollout import FinishReason
@@ -50,8 +51,8 @@ class WaveRows:
         return int(self._live_R.sum())
 
     @property
-    def prompt_of_R(self) -> Tensor:
-        """The wave's prompt of each row, ascending."""
+    def prompts(self) -> Tensor:
+        """Which of the wave's prompts each row continues, [R], ascending."""
         return torch.repeat_interleave(torch.tensor(self._counts)).to(self._eos.device)
 
     def sample(self, logits_RV: Tensor) -> Tensor:
@@ -74,9 +75,11 @@ class WaveRows:
 
     def compact(self) -> Tensor | None:
         """Positions of the rows to keep when enough have ended, None when all stay."""
-        if not worth_compacting(self.num_live, len(self._row_R)):
+        target = rows_after_compaction(self.num_live, len(self._row_R))
+        if target == len(self._row_R):
             return None
-        kept = self._live_R.nonzero()[:, 0]
+        first_live = torch.argsort(self._live_R.int(), descending=True, stable=True)
+        kept = first_live[:target].sort().values
         self._row_R, self._live_R = self._row_R[kept], self._live_R[kept]
         return kept
 
@@ -102,7 +105,7 @@ class WaveRows:
         return self._work[: len(logits_RV)]
 
 
-def _padded(draws: list[np.ndarray[tuple[int], np.dtype[np.float64]]], length: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def _padded(draws: list[NDArray[np.float64]], length: int) -> NDArray[np.float64]:
     matrix = np.zeros((len(draws), length))
     for row, numbers in enumerate(draws):
         matrix[row, : len(numbers)] = numbers

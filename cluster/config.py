@@ -92,6 +92,17 @@ class RunConfig(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _workers_keep_what_the_lag_needs(self) -> "RunConfig":
+        needed = self.learner.max_policy_lag + 2
+        if self.actors.adapters_kept < needed:
+            raise ValueError(
+                f"actors.adapters_kept is {self.actors.adapters_kept}, learner.max_policy_lag is "
+                f"{self.learner.max_policy_lag}: a worker must keep at least {needed} versions (the new one loads before "
+                "the old one goes). Raise actors.adapters_kept or lower learner.max_policy_lag"
+            )
+        return self
+
     @property
     def run_path(self) -> Path:
         return Path(self.run.directory) / self.run.name

@@ -99,7 +99,7 @@ class Controller:
             deliver=self._to_buffer,
             clock=clock,
         )
-        self._evaluator = Evaluator(config, task, self._queue.add, recorder.evaluation)
+        self._evaluator = Evaluator(config, task, self._submit, recorder.evaluation)
         self._step = 0
         self._updating = False
         self._stopping = False
@@ -149,9 +149,7 @@ class Controller:
             return
         await asyncio.gather(*evaluations)
         if num_updates:
-            last = asyncio.ensure_future(self._evaluator.evaluate(self._registry.newest, self._step, at_edge=True))
-            self._changed.notify()
-            await last
+            await self._evaluator.evaluate(self._registry.newest, self._step, at_edge=True)
 
     async def _learn(self) -> None:
         started = self._clock()
@@ -239,6 +237,10 @@ class Controller:
                 break
             problem = self._task.train_problem(self._ledger.next_lease_id)
             self._queue.add(self._training_lease(self._ledger.issue(problem.problem_id), problem))
+        self._changed.notify()
+
+    def _submit(self, lease: Lease) -> None:
+        self._queue.add(lease)
         self._changed.notify()
 
     def _training_lease(self, lease_id: int, problem: Problem) -> Lease:

@@ -1,0 +1,124 @@
+"""The turns of rollouts: generate, let the environment answer, append, until every rollout has ended.
+
+Consumes leases and an engine; produces finished records without verdicts. One question is the case of an
+environment that says DONE after the first turn. All live rollouts of a turn go to the engine in one call.
+
+P prompt tokens, T everything after the prompt. A rollout's token budget counts what the policy wrote, in all turns.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.seeds import rollout_seed, turn_seed
+from contracts.ports import Engine, Environment, EnvironmentReply, Generation, GenerationRequest, Task, Tokenizer
+from contracts.problem import Lease, Sampling
+from contracts.rollout import FinishReason, TurnOutcome
+
+
+@dataclass(slots=True, eq=False)
+class Episode:
+    """One rollout while it grows. `pieces`: (tokens, log-probs, written by the policy) in order."""
+
+    lease: Lease
+    index: int
+    prompt_P: NDArray[np.int32]
+    environment: Environment
+    pieces: list[tuple[NDArray[np.int32], NDArray[np.float32], bool]] = field(default_factory=list)
+    turn_ends: list[int] = field(default_factory=list)
+    outcomes: list[TurnOutcome] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    final_text: str = ""
+
+    @property
+    def rollout_id(self) -> str:
+        return f"{self.lease.lease_id}/{self.lease.attempt}/{self.index}"
+
+    @property
+    def seed(self) -> int:
+        lease = self.lease
+        return rollout_seed(lease.run_seed, lease.problem.problem_id, lease.lease_id, self.index, lease.attempt)
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(len(tokens) for tokens, _, _ in self.pieces)
+
+    @property
+    def budget(self) -> int:
+        """Tokens the policy may still write."""
+        written = sum(len(tokens) for tokens, _, is_policy in self.pieces if is_policy)
+        return self.lease.sampling.max_new_tokens - written
+
+    @property
+    def tokens(self) -> NDArray[np.int32]:
+        return np.concatenate([np.zeros(0, np.int32), *(tokens for tokens, _, _ in self.pieces)])
+
+    @property
+    def logprobs(self) -> NDArray[np.float32]:
+        return np.concatenate([np.zeros(0, np.float32), *(logprobs for _, logprobs, _ in self.pieces)])
+
+    @property
+    def policy_mask(self) -> NDArray[np.bool_]:
+        return np.concatenate([np.zeros(0, np.bool_), *(np.full(len(t), mine) for t, _, mine in self.pieces)])
+
+
+def open_episodes(lease: Lease, task: Task, tokenizer: Tokenizer) -> list[Episode]:
+    """The lease's rollouts before their first token."""
+    messages = [{"role": message["role"], "content": message["content"]} for message in lease.problem.messages]
+    prompt_P = tokenizer.encode_chat(messages)
+    return [Episode(lease, i, prompt_P, task.environment(lease.problem)) for i in range(lease.num_rollouts)]
+
+
+def play(
+    groups: Sequence[Sequence[Episode]],
+    engine: Engine,
+    tokenizer: Tokenizer,
+    policy_version: int,
+    deadline_s: float,
+    clock: Callable[[], float],
+) -> None:
+    """Run every episode to its end, in place. Raises what the engine raises."""
+    ends_at = clock() + deadline_s
+    live = [list(group) for group in groups]
+    while live:
+        requests = [_request(batch) for batch in live]
+        results = engine.generate(requests, policy_version, max(0.0, ends_at - clock()))
+        for batch, generations in zip(live, results, strict=True):
+            for episode, generation in zip(batch, generations, strict=True):
+                _take_turn(episode, generation, tokenizer)
+        live = [[episode] for batch in live for episode in batch if episode.finish_reason is None]
+
+
+def _request(batch: Sequence[Episode]) -> GenerationRequest:
+    """Episodes of one batch share their tokens so far: a whole group on turn one, a single rollout afterwards."""
+    first = batch[0]
+    sampling = Sampling(first.lease.sampling.temperature, first.budget)
+    seeds = tuple(turn_seed(episode.seed, len(episode.outcomes)) for episode in batch)
+    return GenerationRequest(np.concatenate([first.prompt_P, first.tokens]), seeds, sampling)
+
+
+def _take_turn(episode: Episode, generation: Generation, tokenizer: Tokenizer) -> None:
+    episode.pieces.append((generation.tokens_T, generation.logprobs_T, True))
+    episode.turn_ends.append(episode.num_tokens)
+    episode.final_text = tokenizer.decode(generation.tokens_T)
+    if not generation.finish_reason.trainable:
+        episode.outcomes.append(TurnOutcome.FAULT)
+        episode.finish_reason = generation.finish_reason
+        return
+    reply = episode.environment.step(episode.final_text)
+    is_over = reply.outcome is not TurnOutcome.CONTINUE
+    out_of_tokens = generation.finish_reason is FinishReason.LENGTH or episode.budget == 0
+    episode.outcomes.append(TurnOutcome.LIMIT if out_of_tokens and not is_over else reply.outcome)
+    if is_over:
+        episode.finish_reason = generation.finish_reason
+    elif out_of_tokens:
+        episode.finish_reason = FinishReason.LENGTH
+    else:
+        _append_reply(episode, reply, tokenizer)
+
+
+def _append_reply(episode: Episode, reply: EnvironmentReply, tokenizer: Tokenizer) -> None:
+    tokens = tokenizer.encode_reply(reply.text)
+    episode.pieces.append((tokens, np.zeros(len(tokens), np.float32), False))

@@ -1,0 +1,79 @@
+"""The learner's state on disk: one safetensors file and a JSON manifest with its hash, written last.
+
+Whoever calls `save` renames the directory into place (design.md 6); here the manifest's presence means complete.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_from_bytes
+from safetensors.torch import save as tensors_to_bytes
+from torch import Tensor
+
+from contracts.errors import DataError
+
+TENSORS, MANIFEST = "learner.safetensors", "learner.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class LearnerManifest:
+    """What must agree on resume (field_lessons.md, 18), and the version."""
+
+    policy_version: int
+    base_model: str
+    template_hash: str
+    dtype: str
+    lora_r: int
+    lora_alpha: float
+    target_modules: tuple[str, ...]
+    tensors_hash: str = ""
+    format: int = FORMAT
+
+
+def write(directory: Path, manifest: LearnerManifest, tensors: Mapping[str, Tensor]) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    payload = tensors_to_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    fields = asdict(manifest) | {"tensors_hash": hashlib.sha256(payload).hexdigest()}
+    _write_synced(directory / TENSORS, payload)
+    _write_synced(directory / MANIFEST, json.dumps(fields, indent=1).encode())
+
+
+def read(directory: Path) -> tuple[LearnerManifest, dict[str, Tensor]]:
+    """Raises DataError where the checkpoint is missing, incomplete or damaged."""
+    try:
+        fields = json.loads((directory / MANIFEST).read_bytes())
+        payload = (directory / TENSORS).read_bytes()
+        manifest = LearnerManifest(**fields | {"target_modules": tuple(fields["target_modules"])})
+        actual = hashlib.sha256(payload).hexdigest()
+        if actual != manifest.tensors_hash or manifest.format != FORMAT:
+            raise DataError(
+                f"learner checkpoint {directory}: {TENSORS} hashes to {actual[:12]}, the manifest says "
+                f"{manifest.tensors_hash[:12]} (format {manifest.format}); resume from an older checkpoint"
+            )
+        return manifest, tensors_from_bytes(payload)
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        raise DataError(f"cannot read the learner checkpoint {directory}: {error}; use an older one") from error
+
+
+def check_same(stored: LearnerManifest, own: LearnerManifest) -> None:
+    """Raises DataError naming the first field in which the checkpoint is another run's."""
+    for name in ("base_model", "template_hash", "dtype", "lora_r", "lora_alpha", "target_modules"):
+        theirs, ours = getattr(stored, name), getattr(own, name)
+        if theirs != ours:
+            raise DataError(
+                f"learner checkpoint of v{stored.policy_version} has {name} {theirs!r}, this learner has {ours!r}; resume with "
+                "the configuration of the run that wrote it"
+            )
+
+
+def _write_synced(path: Path, payload: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(payload)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,37 @@
+"""From settings to a learner: the one place that knows which learners exist."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.ports import PolicyLearner
+from learner.config import LearnerSettings
+from learner.scripted_learner import ScriptedLearner
+
+SCRIPTED_MODEL = "scripted"
+
+
+def load_learner(
+    settings: LearnerSettings,
+    model_path: str,
+    seed: int,
+    template_hash: str,
+    probe_tokens: Sequence[NDArray[np.int32]],
+    max_new_tokens: int,
+) -> PolicyLearner:
+    """The learner of this process; sets its torch threads and allocator. model_path "scripted" needs no model.
+
+    Raises DataError where the model cannot be loaded.
+    """
+    if model_path == SCRIPTED_MODEL:
+        scripted = settings.scripted
+        return ScriptedLearner(settings.max_policy_lag, scripted.update_s, scripted.adapter_bytes)
+    # Imported here: a scripted run never loads torch.
+    from learner.host_memory import keep_freed_memory
+    from learner.learner import Learner
+    from learner.policy import LoraPolicy
+
+    keep_freed_memory()
+    policy = LoraPolicy.load(model_path, settings, seed)
+    return Learner(policy, settings, template_hash, probe_tokens, max_new_tokens)

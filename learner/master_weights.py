@@ -1,0 +1,122 @@
+"""The adapter's float32 weights, gradients and AdamW moments; the model holds copies in its own dtype.
+
+    model parameter (bfloat16) --backward--> gradient --hook, at once--> float32 master gradient (sums micro-batches)
+                    ^                                                           |
+                    +------------------ copy after the update ------ AdamW on the float32 master
+
+A bfloat16 sum over micro-batches or a bfloat16 weight would lose updates of 2^-8 of its size. In float32 the path is
+the same.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from contracts.errors import LearnerError
+from learner.config import LearnerSettings
+
+
+class MasterWeights:
+    """Owns what the optimiser changes. `parameters`: the model's adapter parameters by name, in a fixed order."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], settings: LearnerSettings) -> None:
+        self._parameters = dict(parameters)
+        self._masters = {name: p.detach().to(torch.float32, copy=True) for name, p in self._parameters.items()}
+        for name, master in self._masters.items():
+            master.grad = torch.zeros_like(master)
+            self._parameters[name].register_post_accumulate_grad_hook(_add_to(master.grad))
+        self._optimizer = torch.optim.AdamW(
+            list(self._masters.values()),
+            lr=settings.learning_rate,
+            betas=(settings.adam_beta1, settings.adam_beta2),
+            weight_decay=settings.weight_decay,
+        )
+
+    def zero_gradients(self) -> None:
+        for _, gradient in self._gradients():
+            gradient.zero_()
+
+    def grad_norm(self) -> float:
+        """L2 norm over all of the adapter. Raises LearnerError naming the first tensor that is not finite."""
+        norms = torch.stack([torch.linalg.vector_norm(gradient) for _, gradient in self._gradients()])
+        finite = torch.isfinite(norms)
+        if not finite.all():
+            name = list(self._masters)[int((~finite).to(torch.int8).argmax())]
+            raise LearnerError(
+                f"the gradient of {name} is not finite; the weights are unchanged. Lower learner.learning_rate or "
+                "learner.importance_cap, or train in learner.dtype = 'float32'"
+            )
+        return float(torch.linalg.vector_norm(norms))
+
+    def update(self, learning_rate: float, grad_norm: float, max_grad_norm: float) -> float:
+        """Clip, step, write back to the model; returns the L2 norm of the change.
+
+        Raises LearnerError, with the old weights back in place, where the new ones are not finite.
+        """
+        before = self.copies()
+        if grad_norm > max_grad_norm:
+            for _, gradient in self._gradients():
+                gradient.mul_(max_grad_norm / grad_norm)
+        self._optimizer.param_groups[0]["lr"] = learning_rate
+        self._optimizer.step()
+        norms = [torch.linalg.vector_norm(master - before[name]) for name, master in self._masters.items()]
+        delta_norm = float(torch.linalg.vector_norm(torch.stack(norms)))
+        if not torch.isfinite(torch.tensor(delta_norm)):
+            self.load_weights(before)
+            raise LearnerError("the update made weights that are not finite; lower learner.learning_rate")
+        self.write_to_model()
+        return delta_norm
+
+    def write_to_model(self, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Round the masters, or `weights` in their place, into the model's parameters."""
+        with torch.no_grad():
+            for name, weight in (weights or self._masters).items():
+                self._parameters[name].copy_(weight)
+
+    def copies(self) -> dict[str, Tensor]:
+        return {name: master.clone() for name, master in self._masters.items()}
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        for name, master in self._masters.items():
+            master.copy_(weights[name])
+        self.write_to_model()
+
+    def state(self) -> dict[str, Tensor]:
+        """Weights and moments as flat named tensors: weight/<name>, exp_avg/<name>, exp_avg_sq/<name>, step/<name>."""
+        tensors = {f"weight/{name}": master for name, master in self._masters.items()}
+        for name, master in self._masters.items():
+            for kind, value in self._optimizer.state.get(master, {}).items():
+                tensors[f"{kind}/{name}"] = value
+        return tensors
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Inverse of `state`. Raises ValueError naming what differs."""
+        for name, master in self._masters.items():
+            stored = tensors.get(f"weight/{name}")
+            if stored is None or stored.shape != master.shape:
+                found = "missing" if stored is None else f"of shape {tuple(stored.shape)}"
+                raise ValueError(
+                    f"checkpoint does not fit this adapter: {name} is {found}, expected {tuple(master.shape)}; "
+                    "resume with the learner.lora_* settings and model of the run that wrote it"
+                )
+        self.load_weights({name: tensors[f"weight/{name}"] for name in self._masters})
+        self._optimizer.state.clear()
+        for name, master in self._masters.items():
+            moments = {kind: tensors.get(f"{kind}/{name}") for kind in ("step", "exp_avg", "exp_avg_sq")}
+            if all(value is not None for value in moments.values()):
+                self._optimizer.state[master] = {kind: v.clone() for kind, v in moments.items() if v is not None}
+
+    def _gradients(self) -> Iterator[tuple[str, Tensor]]:
+        for name, master in self._masters.items():
+            assert master.grad is not None
+            yield name, master.grad
+
+
+def _add_to(total: Tensor):  # type: ignore[no-untyped-def]
+    def hook(parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            total.add_(parameter.grad)
+            parameter.grad = None
+
+    return hook

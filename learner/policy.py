@@ -1,0 +1,193 @@
+"""The policy: a frozen base model with one LoRA adapter, and the two readings of it that the learner needs.
+
+    LoraPolicy.load -> score(micro-batch) -> log-probs and entropies at policy tokens -> losses -> MasterWeights
+
+The reference policy is the same model with the adapter off (`reference`), so there is one copy of the base weights.
+Simplified away: adapters on embeddings and the output head, and models that post-process logits (soft caps, scales):
+`load` compares our log-probs with the model's own and refuses what does not agree.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load as tensors_from_bytes
+from safetensors.torch import save as tensors_to_bytes
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from contracts.adapter import LoraShape
+from contracts.errors import DataError
+from learner import packed_attention
+from learner.config import LearnerSettings
+from learner.packing import MicroBatch, TrainRow, pack
+from learner.shared_prefix import packed_hidden, padded_hidden
+from learner.token_logprobs import token_logprobs
+from learner.token_table import TokenTable, token_table
+
+_ADAPTER = "default"
+# Largest mean |log-prob difference| between the model's own forward and ours that `load` lets pass.
+_SELF_CHECK_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
+
+
+class LoraPolicy:
+    """base_model: as given to `load`. lora: what an engine must know. adapter_parameters: trainable, by PEFT's names."""
+
+    def __init__(self, model: PeftModel, base_model: str, settings: LearnerSettings) -> None:
+        self._model = model
+        self._settings = settings
+        self._causal = model.get_base_model()
+        self._backbone = self._causal.base_model
+        self.base_model = base_model
+        config = model.peft_config[_ADAPTER]
+        # PEFT spells the targets of "all-linear" out layer by layer; the last name part says the same.
+        targets = tuple(sorted({name.split(".")[-1] for name in config.target_modules}))
+        self.lora = LoraShape(config.r, float(config.lora_alpha), targets)
+        self.adapter_parameters: dict[str, nn.Parameter] = {
+            name.replace(f".{_ADAPTER}.", "."): p for name, p in model.named_parameters() if p.requires_grad
+        }
+        head = self._causal.get_output_embeddings()
+        if getattr(head, "bias", None) is not None:
+            raise DataError(f"{base_model}: the output head has a bias, which the chunked log-probs do not add")
+        self._head_VD: Tensor = head.weight
+
+    @classmethod
+    def load(cls, model_path: str, settings: LearnerSettings, seed: int) -> "LoraPolicy":
+        """model_path: folder or hub id. seed: of the adapter's first matrices (B = 0, so version 0 is the base model).
+
+        Raises DataError where the model cannot be read or does not agree with our log-probs of it.
+        """
+        torch.set_num_threads(settings.torch_threads)
+        packed_attention.register()
+        try:
+            base = AutoModelForCausalLM.from_pretrained(
+                model_path, dtype=getattr(torch, settings.dtype), attn_implementation="sdpa", trust_remote_code=False
+            )
+        except (OSError, ValueError) as error:
+            raise DataError(f"cannot load the model {model_path}: {error}") from error
+        return cls.around(base.to(device_of(settings)), model_path, settings, seed)
+
+    @classmethod
+    def around(cls, base: nn.Module, base_model: str, settings: LearnerSettings, seed: int) -> "LoraPolicy":
+        """The same from a model in memory."""
+        packed_attention.register()
+        base.set_attn_implementation(packed_attention.NAME)  # type: ignore[operator]
+        targets = settings.lora_targets
+        config = LoraConfig(
+            r=settings.lora_r,
+            lora_alpha=settings.lora_alpha,  # type: ignore[arg-type]
+            lora_dropout=settings.lora_dropout,
+            target_modules="all-linear" if targets == "all_linear" else list(targets),
+            bias="none",
+            task_type="CAUSAL_LM",
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = get_peft_model(base, config, autocast_adapter_dtype=False)
+        model.eval()
+        for name, module in model.named_modules():
+            # Only the adapter's own dropout acts in training; the base model stays deterministic.
+            if "lora_dropout" in name:
+                module.train()
+        policy = cls(model, base_model, settings)
+        policy.check_against_model()
+        return policy
+
+    @property
+    def device(self) -> torch.device:
+        return self._head_VD.device
+
+    @property
+    def dtype_name(self) -> str:
+        return str(self._head_VD.dtype).removeprefix("torch.")
+
+    def score(self, batch: MicroBatch) -> tuple[TokenTable, Tensor, Tensor]:
+        """The batch's policy tokens with log-prob and entropy of each, [N] float32; differentiable in the adapter."""
+        table = token_table(batch.rows, self.device)
+        hidden = packed_hidden if self._settings.shared_prefix else padded_hidden
+        logprob_N, entropy_N = token_logprobs(
+            hidden(self._backbone, batch, table),
+            self._head_VD,
+            table.target_N,
+            table.temperature_N,
+            self._settings.logprob_chunk_tokens,
+            entropy_gradient=self._settings.entropy_weight > 0,
+        )
+        return table, logprob_N, entropy_N
+
+    def logprobs(self, batch: MicroBatch) -> Tensor:
+        """[N] float32 of the batch's policy tokens, without gradient and without dropout."""
+        with torch.no_grad(), self._without_dropout():
+            return self.score(batch)[1]
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Inside, the adapter is off: the policy is the base model."""
+        with self._model.disable_adapter():
+            yield
+
+    def sequence_logprobs(self, tokens_P: NDArray[np.int32]) -> NDArray[np.float32]:
+        """[P] log p(token i | tokens before i) at temperature 1; entry 0 is 0."""
+        if len(tokens_P) < 2:
+            return np.zeros(len(tokens_P), np.float32)
+        logprob_N = self.logprobs(_whole_sequence(tokens_P))
+        return np.concatenate([np.zeros(1, np.float32), logprob_N.cpu().numpy()])
+
+    def adapter_bytes(self) -> bytes:
+        """The adapter as safetensors with PEFT's names, in the base dtype."""
+        return tensors_to_bytes({name: p.detach().contiguous() for name, p in self.adapter_parameters.items()})
+
+    def load_adapter_bytes(self, weights: bytes) -> None:
+        """Raises ValueError where names or shapes are not this adapter's."""
+        tensors = tensors_from_bytes(weights)
+        expected = {name: tuple(p.shape) for name, p in self.adapter_parameters.items()}
+        found = {name: tuple(t.shape) for name, t in tensors.items()}
+        if found != expected:
+            different = sorted(set(expected.items()) ^ set(found.items()))
+            raise ValueError(f"adapter does not fit {self.base_model}, first difference: {different[0]}")
+        with torch.no_grad():
+            for name, parameter in self.adapter_parameters.items():
+                parameter.copy_(tensors[name])
+
+    def check_against_model(self) -> None:
+        """Raises DataError unless our log-probs of a few tokens are those of the model's own forward."""
+        vocabulary = len(self._head_VD)
+        tokens_P = np.arange(12, dtype=np.int32) * max(1, vocabulary // 16) % vocabulary
+        ids_1P = torch.from_numpy(tokens_P.astype(np.int64))[None].to(self.device)
+        with torch.no_grad(), self._without_dropout():
+            logits_PV = self._causal(input_ids=ids_1P, use_cache=False).logits[0]
+        own_P = torch.log_softmax(logits_PV.float(), -1)[:-1].gather(1, ids_1P[0, 1:, None])[:, 0].cpu().numpy()
+        gap = float(np.abs(self.sequence_logprobs(tokens_P)[1:] - own_P).mean())
+        if not gap <= _SELF_CHECK_TOLERANCE[self.dtype_name]:
+            raise DataError(
+                f"{self.base_model}: the learner's log-probs differ from the model's own by {gap:.3g} on average. The model "
+                "post-processes logits or uses an attention that learner.shared_prefix = true does not do"
+            )
+
+    @contextmanager
+    def _without_dropout(self) -> Iterator[None]:
+        dropouts = [m for name, m in self._model.named_modules() if "lora_dropout" in name and m.training]
+        for module in dropouts:
+            module.eval()
+        try:
+            yield
+        finally:
+            for module in dropouts:
+                module.train()
+
+
+def device_of(settings: LearnerSettings) -> torch.device:
+    if settings.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(settings.device)
+
+
+def _whole_sequence(tokens_P: NDArray[np.int32]) -> MicroBatch:
+    """The sequence as a rollout whose prompt is its first token."""
+    rest = len(tokens_P) - 1
+    zeros_T, ones_T = np.zeros(rest, np.float32), np.ones(rest, np.bool_)
+    row = TrainRow(tokens_P[:1], tokens_P[1:], zeros_T, ones_T, advantage=0.0, temperature=1.0, lag=0)
+    return pack([[row]], budget_tokens=1, share_prompts=True)[0]

@@ -1,0 +1,93 @@
+"""From an answer to its score, twice: a quick judge that is bounded in time, and a full one for child processes.
+
+    text -> final answer -> correct? -> weighted parts -> Scored
+
+The quick judge knows built-in parts and the exact comparison alone, and says None where that is not enough. The
+full judge runs whatever the settings name: math-verify, a generator's scorer, users' code. It may raise and hang.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from contracts.ports import Answer
+from contracts.verdict import Scored
+from tasks.answers import compare, final_answer
+from tasks.config import REWARD_NAMES, AnswerForm, TaskSettings
+from tasks.dotted_path import load_dotted
+from tasks.math_check import is_equal
+from tasks.reasoning_gym_scorer import reasoning_gym_check
+from tasks.rewards import RewardInput, WeightedPart, built_in, combine
+
+CorrectnessCheck = Callable[[Answer, str | None], bool | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """check: (answer, final answer) -> right, wrong, or None when it cannot tell."""
+
+    form: AnswerForm
+    parts: tuple[WeightedPart, ...]
+    check: CorrectnessCheck
+
+    def judge(self, answer: Answer) -> Scored | None:
+        final = final_answer(answer.text, self.form, answer.truncated)
+        correct = self.check(answer, final)
+        if correct is None:
+            return None
+        return combine(RewardInput(answer, self.form, final, correct), self.parts)
+
+
+def quick_judge(settings: TaskSettings) -> Judge | None:
+    """None where the settings name users' code, which never runs in the parent process."""
+    if settings.scorer is not None or any(part.name not in REWARD_NAMES for part in settings.rewards):
+        return None
+    check = _wrong_if_missing if settings.kind == "reasoning_gym" else _exact_check
+    return Judge(settings.answer_form, _parts(settings), check)
+
+
+def full_judge(settings: TaskSettings) -> Judge:
+    """Raises ConfigError for users' code that cannot be loaded."""
+    return Judge(settings.answer_form, _parts(settings), _full_check(settings))
+
+
+def _parts(settings: TaskSettings) -> tuple[WeightedPart, ...]:
+    return tuple(
+        WeightedPart(
+            part.name,
+            part.weight,
+            built_in(part.name) if part.name in REWARD_NAMES else load_dotted(part.name, "task.rewards"),
+        )
+        for part in settings.rewards
+    )
+
+
+def _full_check(settings: TaskSettings) -> CorrectnessCheck:
+    if settings.scorer is not None:
+        return _users_check(settings.scorer)
+    if settings.kind == "reasoning_gym":
+        return reasoning_gym_check(settings.generator, settings.generator_params)
+    return _math_check
+
+
+def _users_check(path: str) -> CorrectnessCheck:
+    scorer = load_dotted(path, "task.scorer")
+
+    def check(answer: Answer, final: str | None) -> bool:
+        correct = scorer(answer, final)
+        if not isinstance(correct, bool):
+            raise TypeError(f"task.scorer '{path}' gave {correct!r}; it must return True or False")
+        return correct
+
+    return check
+
+
+def _math_check(answer: Answer, final: str | None) -> bool:
+    return final is not None and is_equal(final, answer.problem.answer)
+
+
+def _exact_check(answer: Answer, final: str | None) -> bool | None:
+    return False if final is None else compare(final, answer.problem.answer)
+
+
+def _wrong_if_missing(answer: Answer, final: str | None) -> bool | None:  # noqa: ARG001
+    return False if final is None else None

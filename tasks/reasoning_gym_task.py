@@ -1,0 +1,101 @@
+"""Problems of reasoning_gym's generators (over 100 of them), by name, without end or `num_train` of them.
+
+Training, held-out and example entries come from three streams of random seeds that never meet, and each question
+must besides fall on its side of the hash split: a generator that repeats itself cannot leak held-out questions.
+"""
+
+import json
+
+from contracts.errors import DataError
+from contracts.ports import Environment
+from contracts.problem import Problem
+from tasks.config import TaskSettings
+from tasks.environment import make_environment
+from tasks.problem_list import Candidate, ProblemList, Split
+from tasks.question_hash import is_held_out, question_hash
+from tasks.reasoning_gym_scorer import Generator
+
+TRAIN_STREAM, HELD_OUT_STREAM, EXAMPLE_STREAM = range(3)
+TRIES_PER_PROBLEM = 64
+SEED_STRIDE = 1_000_003
+
+
+class ReasoningGymTask:
+    """Implements contracts.ports.Task as an endless stream: any index can be computed without those before it.
+
+    Raises ConfigError for an unknown generator or parameter, DataError for one that gives too few questions.
+    """
+
+    num_train: int | None = None
+
+    def __init__(self, settings: TaskSettings) -> None:
+        self._settings = settings
+        self._generator = Generator(settings.generator, settings.generator_params)
+        self._held_out: list[Candidate] = []
+        candidates = self._distinct(EXAMPLE_STREAM, settings.worked_examples)
+        self._example_hashes = {question_hash(candidate.question) for candidate in candidates}
+        self._examples = tuple(candidate.as_example() for candidate in candidates)
+
+    def train_problem(self, index: int) -> Problem:
+        return self.train_candidate(index).as_problem(self._settings, self._examples)
+
+    def train_candidate(self, index: int) -> Candidate:
+        """The first entry of the index's own stretch of seeds that is no held-out question and no worked example."""
+        start = (self._settings.seed * SEED_STRIDE + index) * TRIES_PER_PROBLEM
+        for entry_index in range(start, start + TRIES_PER_PROBLEM):
+            candidate = self._candidate(TRAIN_STREAM, entry_index)
+            if self._on_side(TRAIN_STREAM, candidate) and question_hash(candidate.question) not in self._example_hashes:
+                return candidate
+        raise self._too_few("training", 1)
+
+    def held_out(self, n: int) -> list[Problem]:
+        if len(self._held_out) < n:
+            self._held_out = self._distinct(HELD_OUT_STREAM, n)
+        return [candidate.as_problem(self._settings, self._examples) for candidate in self._held_out[:n]]
+
+    def environment(self, problem: Problem) -> Environment:
+        return make_environment(self._settings, problem)
+
+    def first(self, num_train: int) -> Split:
+        """A finite task of the first distinct training problems; it draws its held-out problems from here."""
+        found: dict[str, Candidate] = {}
+        for index in range(num_train * TRIES_PER_PROBLEM):
+            candidate = self.train_candidate(index)
+            found.setdefault(candidate.problem_id, candidate)
+            if len(found) == num_train:
+                return Split((), tuple(found.values()), ())
+        raise self._too_few("training", num_train)
+
+    def _distinct(self, stream: int, n: int) -> list[Candidate]:
+        found: dict[str, Candidate] = {}
+        tries = int(n * TRIES_PER_PROBLEM / self._settings.split_share)
+        for index in range(tries):
+            if len(found) == n:
+                break
+            candidate = self._candidate(stream, index)
+            if self._on_side(stream, candidate):
+                found.setdefault(candidate.problem_id, candidate)
+        if len(found) < n:
+            raise self._too_few("held-out" if stream == HELD_OUT_STREAM else "example", n)
+        return list(found.values())
+
+    def _on_side(self, stream: int, candidate: Candidate) -> bool:
+        return is_held_out(candidate.question, self._settings.split_share) == (stream == HELD_OUT_STREAM)
+
+    def _candidate(self, stream: int, index: int) -> Candidate:
+        entry = self._generator.entry(stream, index)
+        question = entry["question"]
+        return Candidate(
+            problem_id=f"{self._settings.generator}/{question_hash(question)}",
+            question=question,
+            answer=str(entry["answer"] or ""),
+            split_question=question,
+            metadata=json.dumps({"stream": stream, "index": index}),
+        )
+
+    def _too_few(self, what: str, n: int) -> DataError:
+        return DataError(
+            f"reasoning_gym's '{self._settings.generator}' does not give {n} distinct {what} questions with "
+            f"task.generator_params = {self._settings.generator_params}. Widen the parameters, change "
+            "task.held_out_share, or ask for fewer (task.num_train, eval.problems)"
+        )

@@ -1,0 +1,61 @@
+"""Versions count up, reach disk whole, and go when nobody needs them."""
+
+from pathlib import Path
+
+import pytest
+
+from cluster.adapters import AdapterRegistry, newest_adapter_folder, read_adapter, write_adapter
+from contracts.adapter import Adapter
+from contracts.errors import DataError
+from tests.fakes import make_adapter
+
+
+def registry(path: Path, keep: int = 2) -> AdapterRegistry:
+    return AdapterRegistry(path, lambda adapter: adapter, keep)
+
+
+def test_versions_count_up_by_one_and_are_never_replaced(tmp_path: Path) -> None:
+    adapters = registry(tmp_path)
+    adapters.publish(make_adapter(0))
+    adapters.publish(make_adapter(1))
+    for wrong in (1, 3):
+        with pytest.raises(ValueError, match="versions count up by one"):
+            adapters.publish(make_adapter(wrong))
+    assert adapters.newest == 1
+
+
+def test_old_versions_go_unless_pinned(tmp_path: Path) -> None:
+    adapters = registry(tmp_path)
+    for version in range(5):
+        adapters.publish(make_adapter(version))
+    adapters.prune(pinned={1})
+    assert sorted(p.name[:7] for p in tmp_path.glob("v*")) == ["v000001", "v000003", "v000004"]
+    assert adapters.reference(1).manifest.policy_version == 1
+    with pytest.raises(KeyError):
+        adapters.reference(0)
+
+
+def test_adapter_comes_back_from_disk_and_damage_is_noticed(tmp_path: Path) -> None:
+    adapter = make_adapter(3)
+    folder = write_adapter(adapter, tmp_path)
+    assert folder.name == adapter.manifest.name
+    back = read_adapter(folder)
+    assert back.weights == adapter.weights
+    assert back.manifest.lora == adapter.manifest.lora
+    (folder / "adapter_model.safetensors").write_bytes(b"other")
+    with pytest.raises(ValueError, match="the artifact is damaged"):
+        read_adapter(folder)
+
+
+def test_a_folder_without_manifest_is_no_adapter(tmp_path: Path) -> None:
+    (tmp_path / "v000009-abc").mkdir()
+    write_adapter(make_adapter(2), tmp_path)
+    assert newest_adapter_folder(tmp_path).name.startswith("v000002")
+    with pytest.raises(DataError, match="not an adapter"):
+        read_adapter(tmp_path / "v000009-abc")
+
+
+def test_weights_must_match_the_manifest() -> None:
+    good = make_adapter(1)
+    with pytest.raises(ValueError, match="damaged"):
+        Adapter(good.manifest, good.weights + b"x")

@@ -1,0 +1,92 @@
+"""Mistakes in a configuration come back with file, section, line and the nearest known name."""
+
+from pathlib import Path
+
+import pytest
+
+from cluster.config import dump_config, load_config
+from cluster.plan import make_plan, plan_rows
+from contracts.errors import ConfigError
+
+CONFIGS = sorted((Path(__file__).parents[3] / "configs").glob("*.toml"))
+
+
+def write(path: Path, text: str) -> Path:
+    file = path / "c.toml"
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_config_loads_plans_and_survives_the_round_trip(path: Path, tmp_path: Path) -> None:
+    config = load_config(path)
+    assert plan_rows(config, make_plan(config))
+    copy = write(tmp_path, dump_config(config))
+    assert load_config(copy) == config
+
+
+def test_unknown_key_names_line_and_nearest_key(tmp_path: Path) -> None:
+    file = write(tmp_path, "[learner]\nlora_r = 8\nlearning_rat = 1e-4\n")
+    with pytest.raises(ConfigError, match=r"c\.toml:3: unknown key 'learning_rat' in \[learner\]; did you mean 'learning_rate'"):
+        load_config(file)
+
+
+def test_unknown_section_is_told_too(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown key 'learnr' in the top level; did you mean 'learner'"):
+        load_config(write(tmp_path, "[learnr]\nlora_r = 8\n"))
+
+
+def test_unknown_key_of_a_nested_section_is_told_with_its_section(tmp_path: Path) -> None:
+    text = '[model]\nname = "scripted"\n[actors]\nengine = "scripted"\n[actors.scripted]\naccuracy_per_versoin = 0.1\n'
+    with pytest.raises(ConfigError, match=r":6: unknown key .* in \[actors.scripted\]; did you mean 'accuracy_per_version'"):
+        load_config(write(tmp_path, text))
+
+
+def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, "[learner]\nlora_r = -1\n[cluster]\ngroups = 3\n"))
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_values_of_the_wrong_type_are_not_bent(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"c\.toml:2: learner\.lora_r: .*valid integer"):
+        load_config(write(tmp_path, '[learner]\nlora_r = "8"\n'))
+
+
+def test_set_overrides_the_file_and_creates_sections(tmp_path: Path) -> None:
+    file = write(tmp_path, "[learner]\nlora_r = 8\n")
+    config = load_config(file, ["learner.lora_r=4", "run.name=other", "memory.profile=paper"])
+    assert (config.learner.lora_r, config.run.name, config.memory.mix) == (4, "other", "raw_sum")
+
+
+@pytest.mark.parametrize("override", ["learner", "learner=3", "=3", "learner.lora_r.x=1"])
+def test_malformed_set_says_what_is_expected(override: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--set"):
+        load_config(write(tmp_path, "[learner]\nlora_r = 8\n"), [override])
+
+
+def test_missing_file_and_broken_toml_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        load_config(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load_config(write(tmp_path, "[learner\n"))
+
+
+def test_scripted_engine_and_scripted_model_go_together(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Set both to 'scripted' or neither"):
+        load_config(write(tmp_path, '[model]\nname = "scripted"\n'))
+
+
+def test_slots_are_one_more_than_the_lag_times_the_batch(tmp_path: Path) -> None:
+    file = write(tmp_path, "[learner]\nmax_policy_lag = 2\n[cluster]\ngroups_per_batch = 8\n")
+    assert load_config(file).slots == 24
+
+
+def test_a_worker_must_keep_the_versions_that_the_lag_allows(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"actors\.adapters_kept.*at least 5"):
+        load_config(write(tmp_path, "[learner]\nmax_policy_lag = 3\n[actors]\nadapters_kept = 4\n"))
+
+
+def test_run_name_cannot_leave_its_directory(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"run\.name"):
+        load_config(write(tmp_path, '[run]\nname = "../../etc"\n'))

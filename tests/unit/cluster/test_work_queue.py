@@ -1,0 +1,79 @@
+"""Leases go out in order, come back for another attempt, and evaluation alternates with training."""
+
+from cluster.evaluation import EvalPlan, eval_leases, evaluate_groups, pass_at_k
+from cluster.work_queue import WorkQueue
+from contracts.problem import Lease, Problem, Purpose, Sampling
+from tests.fakes import make_group
+
+
+def lease(lease_id: int, purpose: Purpose = Purpose.TRAIN, rollouts: int = 2, version: int = 0) -> Lease:
+    problem = Problem(str(lease_id), "?", "", ())
+    return Lease(lease_id, problem, rollouts, Sampling(1.0, 8), purpose, version, 0, 0, 60.0)
+
+
+def ids(leases: list[Lease]) -> list[int]:
+    return [item.lease_id for item in leases]
+
+
+def queue_of(*leases: Lease, rows: int = 4) -> WorkQueue:
+    queue = WorkQueue(lambda num_rollouts: max(1, rows // num_rollouts))
+    for item in leases:
+        queue.add(item)
+    return queue
+
+
+def test_a_call_carries_as_many_leases_as_one_wave_holds() -> None:
+    queue = queue_of(*(lease(i) for i in range(3)))
+    assert ids(queue.dispatch(5)) == [0, 1]
+    assert queue.versions_under_way() == [5, 5]
+    assert ids(queue.dispatch(6)) == [2]
+    assert queue.dispatch(6) == []
+    assert queue.training_leases == 3
+
+
+def test_training_and_evaluation_alternate_while_both_wait() -> None:
+    trains = [lease(i, rollouts=4) for i in range(3)]
+    evals = [lease(-1 - i, Purpose.EVAL, rollouts=4, version=1) for i in range(2)]
+    queue = queue_of(*trains, *evals)
+    assert [ids(queue.dispatch(3))[0] for _ in range(5)] == [0, -1, 1, -2, 2]
+
+
+def test_evaluation_keeps_its_exact_version_and_does_not_count_as_under_way() -> None:
+    queue = queue_of(lease(-1, Purpose.EVAL, version=1))
+    assert queue.versions_needed() == {1}
+    assert queue.dispatch(7)[0].policy_version == 1
+    assert queue.versions_under_way() == []
+    assert queue.training_leases == 0
+
+
+def test_leases_of_different_shape_do_not_share_a_call() -> None:
+    queue = queue_of(lease(-1, Purpose.EVAL, 1, version=0), lease(-2, Purpose.EVAL, 1, version=1))
+    assert ids(queue.dispatch(9)) == [-1]
+    assert ids(queue.dispatch(9)) == [-2]
+
+
+def test_a_returned_lease_is_first_in_line_with_its_next_attempt() -> None:
+    queue = queue_of(*(lease(i, rollouts=4) for i in range(2)))
+    failed = queue.dispatch(0)[0]
+    queue.returned(failed)
+    again = queue.dispatch(0)[0]
+    assert (again.lease_id, again.attempt) == (0, 1)
+
+
+def test_pass_at_k_counts_the_chance_of_at_least_one_right_sample() -> None:
+    assert pass_at_k(4, 0, 2) == 0.0
+    assert pass_at_k(4, 4, 2) == 1.0
+    assert pass_at_k(4, 1, 2) == 0.5  # 1 - C(3,2)/C(4,2) = 1 - 3/6
+
+
+def test_a_problem_that_failed_counts_as_wrong_and_invalid() -> None:
+    plan = EvalPlan(2, 2, 1, Sampling(0.0, 8))
+    report = evaluate_groups(plan, [make_group(-1, rewards=[1.0]), make_group(-2, rewards=[0.0]), None, None])
+    assert (report.n, report.accuracy, report.invalid, report.pass_at_k) == (4, 0.25, 2, None)
+
+
+def test_eval_leases_have_negative_ids_and_one_version() -> None:
+    plan = EvalPlan(3, 3, 1, Sampling(0.0, 8))
+    leases = eval_leases(plan, [Problem("a", "?", "", ()), Problem("b", "?", "", ())], -5, 0, 9.0)
+    assert ids(leases) == [-5, -6]
+    assert {item.policy_version for item in leases} == {3}
