@@ -150,7 +150,8 @@ def _toy(model: PreTrainedModel) -> PreTrainedModel:
     if getattr(config, "layer_types", None) is not None:
         config.update({"layer_types": config.layer_types[:2]})
     with torch.random.fork_rng(devices=[]):
-        toy = type(model)(config).eval()
+        toy: PreTrainedModel = type(model)(config)
+    toy.train(False)
     nn.Module.to(toy, device=model.device, dtype=torch.float32)
     return toy
 

@@ -148,8 +148,8 @@ class RolloutWorker:
             if not difference <= tolerance:
                 raise EngineError(
                     f"worker {self._worker_id}: adapter {adapter.manifest.name}, probe {number}: log-probs differ from "
-                    f"the learner's by {difference:.4f} on average, limit {tolerance}. Give learner and actors the same "
-                    f"model and dtype, or raise actors.probe_tolerance"
+                    f"the learner's by {difference:.4f} on average, limit {tolerance}. Give learner and actors the "
+                    f"same model and dtype, or raise actors.probe_tolerance"
                 )
 
     def _drop(self, versions: Sequence[int]) -> None:

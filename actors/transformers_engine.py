@@ -39,13 +39,15 @@ class TransformersEngine:
         max_batch_rows: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._model = model.eval().requires_grad_(False)
+        self._model = model
+        model.train(False)
+        model.requires_grad_(False)
         self._pad_token_id = tokenizer.pad_token_id
         self._eos = torch.tensor(sorted(tokenizer.eos_token_ids), device=model.device)
         self._max_rows = max_batch_rows
         self._clock = clock
         self._layers = {path: module for path, module in model.named_modules() if isinstance(module, nn.Linear)}
-        head = model.get_output_embeddings()
+        head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
         self._head = next((path for path, layer in self._layers.items() if layer is head), None)
         self._new_decoder = choose_decoder(model)
         self._lora: LoraPath = MergedLora(self._layers) if lora_path == "merged" else SideLora(self._layers)
@@ -103,7 +105,7 @@ class TransformersEngine:
         if self._clock() < ends_at:
             try:
                 self._run(rows, [requests[piece.request].prompt_P for piece in wave], ends_at)
-            except RuntimeError as error:
+            except (RuntimeError, IndexError) as error:
                 raise EngineError(f"decoding {len(rows)} rows failed: {error}. Lower actors.max_batch_rows") from error
         return rows.generations()
 
@@ -124,6 +126,6 @@ class TransformersEngine:
     def _forward(self, tokens_1P: Tensor) -> Tensor:
         try:
             logits: Tensor = self._model(input_ids=tokens_1P, use_cache=False).logits
-        except RuntimeError as error:
+        except (RuntimeError, IndexError) as error:
             raise EngineError(f"scoring {tokens_1P.shape[1]} tokens failed: {error}") from error
         return logits

@@ -59,6 +59,10 @@ class Tokenizer(Protocol):
     eos_token_ids: frozenset[int]
     pad_token_id: int
 
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that decides how a chat becomes tokens; the same on learner, workers and resume."""
+
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> NDArray[np.int32]:
         """Prompt token ids, generation prompt included."""
 

@@ -26,7 +26,8 @@ def grpo(rewards_G: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     if nothing_to_compare(rewards_G):
         return np.zeros_like(rewards_G)
-    return (rewards_G - rewards_G.mean()) / (rewards_G.std(ddof=1) + GRPO_EPS)
+    spread = float(rewards_G.std(ddof=1)) + GRPO_EPS
+    return (rewards_G - float(rewards_G.mean())) / spread
 
 
 def dr_grpo(rewards_G: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -37,7 +38,7 @@ def dr_grpo(rewards_G: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     if nothing_to_compare(rewards_G):
         return np.zeros_like(rewards_G)
-    return rewards_G - rewards_G.mean()
+    return rewards_G - float(rewards_G.mean())
 
 
 def rloo(rewards_G: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -49,7 +50,7 @@ def rloo(rewards_G: NDArray[np.float64]) -> NDArray[np.float64]:
     if nothing_to_compare(rewards_G):
         return np.zeros_like(rewards_G)
     num_others = len(rewards_G) - 1
-    return rewards_G - (rewards_G.sum() - rewards_G) / num_others
+    return rewards_G - (float(rewards_G.sum()) - rewards_G) / num_others
 
 
 ESTIMATORS: dict[Advantage, Estimator] = {"grpo": grpo, "dr_grpo": dr_grpo, "rloo": rloo, "loop": rloo}

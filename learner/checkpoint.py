@@ -67,8 +67,8 @@ def check_same(stored: LearnerManifest, own: LearnerManifest) -> None:
         theirs, ours = getattr(stored, name), getattr(own, name)
         if theirs != ours:
             raise DataError(
-                f"learner checkpoint of v{stored.policy_version} has {name} {theirs!r}, this learner has {ours!r}; resume with "
-                "the configuration of the run that wrote it"
+                f"learner checkpoint of v{stored.policy_version} has {name} {theirs!r}, this learner has {ours!r}; "
+                "resume with the configuration of the run that wrote it"
             )
 
 

@@ -16,8 +16,8 @@ Loss = Literal["clipped", "cispo", "gspo"]
 class ScriptedLearnerSettings(Settings):
     """[learner.scripted]: the learner that goes with the scripted engine; it has no model."""
 
-    update_s: float = Field(0.0, ge=0, description="Simulated time of one update, in seconds.")
-    adapter_bytes: int = Field(1024, ge=4, description="Size of the published weights.")
+    update_s: float = Field(default=0.0, ge=0, description="Simulated time of one update, in seconds.")
+    adapter_bytes: int = Field(default=1024, ge=4, description="Size of the published weights.")
 
 
 class LearnerSettings(Settings):
@@ -32,7 +32,7 @@ class LearnerSettings(Settings):
     shared_prefix: bool = Field(
         True, description="Run each prompt once per group; off for models whose attention is not plain and full."
     )
-    micro_batch_tokens: int = Field(1024, ge=1, description="Tokens of one forward and backward; bounds memory.")
+    micro_batch_tokens: int = Field(1280, ge=1, description="Tokens of one forward and backward; bounds memory.")
     logprob_chunk_tokens: int = Field(128, ge=1, description="Rows of the [tokens, vocabulary] matrix alive at once.")
 
     lora_r: int = Field(16, ge=1, description="Rank of the adapter.")
@@ -81,7 +81,9 @@ class LearnerSettings(Settings):
     mismatch_stop: float = Field(
         1.0, gt=0, description="The same mean at which the learner refuses the batch: the two run different models."
     )
-    scripted: ScriptedLearnerSettings = Field(ScriptedLearnerSettings(), description="The learner without a model.")
+    scripted: ScriptedLearnerSettings = Field(
+        default=ScriptedLearnerSettings(), description="The learner without a model."
+    )
 
     @field_validator("lora_targets", mode="before")
     @classmethod
@@ -95,7 +97,9 @@ class LearnerSettings(Settings):
         if not names and value != "all_linear":
             raise ValueError('lora_targets is empty; name modules such as "q_proj", or write "all_linear"')
         if any(name.split(".")[-1] == "lm_head" for name in names):
-            raise ValueError("lora_targets names lm_head; the head stays frozen (log-probs are taken in chunks from it)")
+            raise ValueError(
+                "lora_targets names lm_head; the head stays frozen (log-probs are taken in chunks from it)"
+            )
         return value
 
     @field_validator("mismatch_stop")

@@ -50,7 +50,7 @@ def credit(scored: ScoredGroup, settings: LearnerSettings) -> CreditedGroup:
     chosen = [i for i, rollout in enumerate(group.rollouts) if rollout.trainable]
     rollouts = tuple(group.rollouts[i] for i in chosen)
     for rollout in rollouts:
-        _check_finite(group, rollout)
+        _check_usable(group, rollout)
     cut_G = np.array([r.finish_reason is FinishReason.LENGTH for r in rollouts], np.bool_)
     task_rewards_G = np.array([r.task_reward for r in rollouts], np.float64)
     if settings.overlong == "penalty":
@@ -75,14 +75,18 @@ def _advantages(
     estimate = ESTIMATORS[settings.advantage]
     if stage is BonusStage.BEFORE_NORMALISATION:
         return estimate(task_rewards_G + bonus_G)
+    advantages_G = estimate(task_rewards_G)
     if nothing_to_compare(bonus_G):
-        return estimate(task_rewards_G)
-    return estimate(task_rewards_G) + bonus_G - bonus_G.mean()
+        return advantages_G
+    centred_G: NDArray[np.float64] = bonus_G - bonus_G.mean()
+    return advantages_G + centred_G
 
 
-def _check_finite(group: RolloutGroup, rollout: Rollout) -> None:
+def _check_usable(group: RolloutGroup, rollout: Rollout) -> None:
+    if not len(group.prompt_P):
+        raise ValueError(f"group {group.group_id} has an empty prompt: nothing predicts the first token")
     if not np.isfinite(rollout.logprobs_T[rollout.policy_mask_T]).all() or not np.isfinite(rollout.task_reward):
         raise ValueError(
-            f"rollout {rollout.rollout_id} of group {group.group_id} (worker {group.worker_id}) has a log-prob or reward "
-            "that is not finite; its engine or verifier is broken, stop that worker and drop the group"
+            f"rollout {rollout.rollout_id} of group {group.group_id} (worker {group.worker_id}) has a log-prob or "
+            "reward that is not finite; its engine or verifier is broken, stop that worker and drop the group"
         )

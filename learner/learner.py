@@ -39,8 +39,8 @@ from learner.update_record import UpdateRecord
 class Learner:
     """A PolicyLearner (contracts.ports) around one LoRA policy. Not thread-safe: one owner calls it.
 
-    probe_tokens: fixed sequences whose log-probs every published adapter carries. max_new_tokens: of the run's sampling,
-    the constant of Dr. GRPO's normaliser. clock: seconds, monotonic.
+    probe_tokens: fixed sequences whose log-probs every published adapter carries. max_new_tokens: of the run's
+    sampling, the constant of Dr. GRPO's normaliser. clock: seconds, monotonic.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class Learner:
         loss = loss_N.sum() / normaliser
         _check_finite(loss, {"log-prob": logprob_N, "entropy": entropy_N, "weight": weights[0], "kl": kl_N})
         loss.backward()  # type: ignore[no-untyped-call]
-        record.add(table, logprob_N, entropy_N, kl_N, weights, float(loss))
+        record.add(table, logprob_N, entropy_N, kl_N, weights, float(loss.detach()))
 
     def _clip_and_update(self, record: UpdateRecord) -> UpdateNorms:
         settings = self._settings
@@ -160,8 +160,8 @@ class Learner:
         grad_norm = self._masters.grad_norm()
         if record.has_live_token and grad_norm == 0:
             raise LearnerError(
-                f"update of v{self._version}: rewards vary but the gradient is exactly 0, so nothing can be learned. Does "
-                f"learner.lora_targets ({settings.lora_targets}) adapt layers that the model uses?"
+                f"update of v{self._version}: rewards vary but the gradient is exactly 0, so nothing can be learned. "
+                f"Does learner.lora_targets ({settings.lora_targets}) adapt layers that the model uses?"
             )
         if grad_norm == 0:
             # AdamW would still move on old moments: no evidence, no change.
@@ -176,9 +176,9 @@ class Learner:
         gap = record.mismatch()
         if gap.at_lag_0 and gap.mean > self._settings.mismatch_stop:
             raise LearnerError(
-                f"learner and engine disagree: mean |log-prob difference| {gap.mean:.3g} (p99 {gap.p99:.3g}) on tokens of the "
-                f"current version v{self._version}, limit {self._settings.mismatch_stop}. Compare base model, adapter, chat "
-                "template and temperature of the two, or raise learner.mismatch_stop"
+                f"learner and engine disagree: mean |log-prob difference| {gap.mean:.3g} (p99 {gap.p99:.3g}) on tokens "
+                f"of the current version v{self._version}, limit {self._settings.mismatch_stop}. Compare base model, "
+                "adapter, chat template and temperature of the two, or raise learner.mismatch_stop"
             )
 
     def _manifest(self) -> checkpoint.LearnerManifest:
@@ -199,6 +199,6 @@ def _check_finite(loss: Tensor, terms: dict[str, Tensor]) -> None:
         return
     bad = next((name for name, values in terms.items() if not torch.isfinite(values).all()), "sum")
     raise LearnerError(
-        f"the loss is not finite: first bad term is the {bad}; the weights are unchanged. Look at learner.learning_rate and "
-        "at the log-probs that the engine reports"
+        f"the loss is not finite: first bad term is the {bad}; the weights are unchanged. Look at "
+        "learner.learning_rate and at the log-probs that the engine reports"
     )

@@ -20,7 +20,7 @@ def load_learner(
     probe_tokens: Sequence[NDArray[np.int32]],
     max_new_tokens: int,
 ) -> PolicyLearner:
-    """The learner of this process; sets its torch threads and allocator. model_path "scripted" needs no model.
+    """The learner of this process; sets its torch threads. model_path "scripted" needs no model.
 
     Raises DataError where the model cannot be loaded.
     """
@@ -28,10 +28,8 @@ def load_learner(
         scripted = settings.scripted
         return ScriptedLearner(settings.max_policy_lag, scripted.update_s, scripted.adapter_bytes)
     # Imported here: a scripted run never loads torch.
-    from learner.host_memory import keep_freed_memory
     from learner.learner import Learner
     from learner.policy import LoraPolicy
 
-    keep_freed_memory()
     policy = LoraPolicy.load(model_path, settings, seed)
     return Learner(policy, settings, template_hash, probe_tokens, max_new_tokens)

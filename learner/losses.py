@@ -4,9 +4,9 @@ Every loss of this file has the gradient  - w_t A_t d log pi(y_t)  with its own 
 
     clipped   w = r  inside the clip range, else 0        PPO (Schulman et al. 2017, arXiv 1707.06347, equation 7), with
                                                           the wider upper side of DAPO (arXiv 2503.14476, equation 10)
-    cispo     w = min(r, 1 + clip_high), never 0          MiniMax-M1 (arXiv 2506.13585, section 3.1); it clips no lower side
-    gspo      as clipped, r the geometric mean over       GSPO (arXiv 2507.18071, equations 5 to 7). The paper's ranges are
-              the rollout's policy tokens                 near 3e-4; with `tokens` the rollouts weigh by their length
+    cispo     w = min(r, 1 + clip_high), never 0          MiniMax-M1 (arXiv 2506.13585, section 3.1); no lower side
+    gspo      as clipped, r the geometric mean over       GSPO (arXiv 2507.18071, equations 5 to 7); its ranges are near
+              the rollout's policy tokens                 3e-4. With `tokens` rollouts weigh by their length
 
 with r = pi_now / pi_behaviour (importance.py). "Outside the clip range" is where PPO's min() picks its constant branch:
 A > 0 and r > 1 + clip_high, or A < 0 and r < 1 - clip_low. At r = 1 all three are the plain on-policy policy gradient.

@@ -8,7 +8,7 @@ A bfloat16 sum over micro-batches or a bfloat16 weight would lose updates of 2^-
 the same.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,9 @@ class MasterWeights:
         self._masters = {name: p.detach().to(torch.float32, copy=True) for name, p in self._parameters.items()}
         for name, master in self._masters.items():
             master.grad = torch.zeros_like(master)
-            self._parameters[name].register_post_accumulate_grad_hook(_add_to(master.grad))
+            self._parameters[name].register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                _add_to(master.grad)
+            )
         self._optimizer = torch.optim.AdamW(
             list(self._masters.values()),
             lr=settings.learning_rate,
@@ -113,7 +115,7 @@ class MasterWeights:
             yield name, master.grad
 
 
-def _add_to(total: Tensor):  # type: ignore[no-untyped-def]
+def _add_to(total: Tensor) -> Callable[[Tensor], None]:
     def hook(parameter: Tensor) -> None:
         if parameter.grad is not None:
             total.add_(parameter.grad)

@@ -57,8 +57,8 @@ def packed_attention(
     unknown = {name for name, given in kwargs.items() if given is not None} - _HARMLESS
     if unknown or dropout:
         raise ValueError(
-            f"attention of {type(module).__name__} wants {sorted(unknown) or 'dropout'}, which the shared-prefix forward does "
-            "not do; set learner.shared_prefix = false"
+            f"attention of {type(module).__name__} wants {sorted(unknown) or 'dropout'}, which the shared-prefix "
+            "forward does not do; set learner.shared_prefix = false"
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     query_NHD, key_NHD, value_NHD = ((tensor[0].transpose(0, 1)) for tensor in (query * scale, key, value))
@@ -67,18 +67,18 @@ def packed_attention(
 
 def _both_parts(query_NHD: Tensor, key_NHD: Tensor, value_NHD: Tensor, layout: PackedLayout) -> Tensor:
     split = layout.num_prompt_tokens
-    prompt_keys, prompt_values = (_PadRows.apply(x[:split], layout.prompts) for x in (key_NHD, value_NHD))
-    prompt_queries = _PadRows.apply(query_NHD[:split], layout.prompts)
+    prompt_keys, prompt_values = (_pad(x[:split], layout.prompts) for x in (key_NHD, value_NHD))
+    prompt_queries = _pad(query_NHD[:split], layout.prompts)
     prompts = _attend(prompt_queries, prompt_keys, prompt_values, _causal_bias(prompt_queries, None))
-    outputs = [_UnpadRows.apply(prompts, layout.prompts)]
+    outputs = [_unpad(prompts, layout.prompts)]
     if len(query_NHD) > split:
-        queries = _PadRows.apply(query_NHD[split:], layout.rows)
+        queries = _pad(query_NHD[split:], layout.rows)
         keys, values = (
-            torch.cat([prefix.index_select(0, layout.prompt_of_R), _PadRows.apply(x[split:], layout.rows)], dim=1)
+            torch.cat([prefix.index_select(0, layout.prompt_of_R), _pad(x[split:], layout.rows)], dim=1)
             for prefix, x in ((prompt_keys, key_NHD), (prompt_values, value_NHD))
         )
         rows = _attend(queries, keys, values, _causal_bias(queries, layout.prompt_mask_RP))
-        outputs.append(_UnpadRows.apply(rows, layout.rows))
+        outputs.append(_unpad(rows, layout.rows))
     return torch.cat(outputs)
 
 
@@ -109,9 +109,21 @@ def _causal_bias(query_RTXD: Tensor, prompt_mask_RP: Tensor | None) -> Tensor:
     own_1TT = query_RTXD.new_full((1, length, length), -torch.inf).triu_(1)
     if prompt_mask_RP is None:
         return own_1TT
-    prompt_R1P = torch.zeros_like(prompt_mask_RP, dtype=own_1TT.dtype).masked_fill_(~prompt_mask_RP, -torch.inf)[:, None]
+    prompt_R1P = torch.zeros_like(prompt_mask_RP, dtype=own_1TT.dtype).masked_fill_(~prompt_mask_RP, -torch.inf)[
+        :, None
+    ]
     rows = len(prompt_mask_RP)
     return torch.cat([prompt_R1P.expand(rows, length, -1), own_1TT.expand(rows, -1, -1)], dim=2)
+
+
+def _pad(flat_N: Tensor, index: RowIndex) -> Tensor:
+    rows_RT: Tensor = _PadRows.apply(flat_N, index)  # type: ignore[no-untyped-call]
+    return rows_RT
+
+
+def _unpad(rows_RT: Tensor, index: RowIndex) -> Tensor:
+    flat_N: Tensor = _UnpadRows.apply(rows_RT, index)  # type: ignore[no-untyped-call]
+    return flat_N
 
 
 class _PadRows(torch.autograd.Function):
@@ -124,7 +136,7 @@ class _PadRows(torch.autograd.Function):
         return flat_N.index_select(0, index.pad_RT.flatten()).view(*index.pad_RT.shape, *flat_N.shape[1:])
 
     @staticmethod
-    def backward(ctx: Any, grad_RT: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad_RT: Tensor) -> tuple[Tensor, None]:
         return grad_RT.flatten(0, 1).index_select(0, ctx.index.unpad_N), None
 
 
@@ -137,7 +149,7 @@ class _UnpadRows(torch.autograd.Function):
         return rows_RT.flatten(0, 1).index_select(0, index.unpad_N)
 
     @staticmethod
-    def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor, None]:
         index: RowIndex = ctx.index
         slots = grad_N.new_zeros(index.pad_RT.numel(), *grad_N.shape[1:])
         return slots.index_copy_(0, index.unpad_N, grad_N).view(*index.pad_RT.shape, *grad_N.shape[1:]), None

@@ -68,7 +68,9 @@ def pack(groups: Sequence[Sequence[TrainRow]], budget_tokens: int, share_prompts
     and each carries its prompt.
     """
     cost: Callable[[Sequence[TrainRow]], int] = shared_cost if share_prompts else padded_cost
-    units = [list(group) for group in groups if group] if share_prompts else [[row] for group in groups for row in group]
+    units = (
+        [list(group) for group in groups if group] if share_prompts else [[row] for group in groups for row in group]
+    )
     batches: list[MicroBatch] = []
     current: list[TrainRow] = []
     for unit in sorted(units, key=lambda rows: max(row.num_with_prompt for row in rows), reverse=True):

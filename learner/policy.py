@@ -17,7 +17,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from contracts.adapter import LoraShape
 from contracts.errors import DataError
@@ -34,23 +34,27 @@ _SELF_CHECK_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
 
 
 class LoraPolicy:
-    """base_model: as given to `load`. lora: what an engine must know. adapter_parameters: trainable, by PEFT's names."""
+    """base_model: as given to `load`. lora: what an engine must know. adapter_parameters: trainable, PEFT's names."""
 
     def __init__(self, model: PeftModel, base_model: str, settings: LearnerSettings) -> None:
         self._model = model
         self._settings = settings
-        self._causal = model.get_base_model()
-        self._backbone = self._causal.base_model
+        causal = model.get_base_model()
+        assert isinstance(causal, PreTrainedModel)
+        self._causal = causal
+        self._backbone: nn.Module = causal.base_model
         self.base_model = base_model
         config = model.peft_config[_ADAPTER]
+        assert isinstance(config, LoraConfig)
         # PEFT spells the targets of "all-linear" out layer by layer; the last name part says the same.
-        targets = tuple(sorted({name.split(".")[-1] for name in config.target_modules}))
+        targets = tuple(sorted({name.split(".")[-1] for name in config.target_modules or ()}))
         self.lora = LoraShape(config.r, float(config.lora_alpha), targets)
         self.adapter_parameters: dict[str, nn.Parameter] = {
             name.replace(f".{_ADAPTER}.", "."): p for name, p in model.named_parameters() if p.requires_grad
         }
-        head = self._causal.get_output_embeddings()
-        if getattr(head, "bias", None) is not None:
+        head: object = self._causal.get_output_embeddings()  # type: ignore[no-untyped-call]
+        assert isinstance(head, nn.Linear)
+        if "bias" in dict(head.named_parameters()):
             raise DataError(f"{base_model}: the output head has a bias, which the chunked log-probs do not add")
         self._head_VD: Tensor = head.weight
 
@@ -68,13 +72,14 @@ class LoraPolicy:
             )
         except (OSError, ValueError) as error:
             raise DataError(f"cannot load the model {model_path}: {error}") from error
-        return cls.around(base.to(device_of(settings)), model_path, settings, seed)
+        nn.Module.to(base, device_of(settings))
+        return cls.around(base, model_path, settings, seed)
 
     @classmethod
-    def around(cls, base: nn.Module, base_model: str, settings: LearnerSettings, seed: int) -> "LoraPolicy":
+    def around(cls, base: PreTrainedModel, base_model: str, settings: LearnerSettings, seed: int) -> "LoraPolicy":
         """The same from a model in memory."""
         packed_attention.register()
-        base.set_attn_implementation(packed_attention.NAME)  # type: ignore[operator]
+        base.set_attn_implementation(packed_attention.NAME)
         targets = settings.lora_targets
         config = LoraConfig(
             r=settings.lora_r,
@@ -163,8 +168,8 @@ class LoraPolicy:
         gap = float(np.abs(self.sequence_logprobs(tokens_P)[1:] - own_P).mean())
         if not gap <= _SELF_CHECK_TOLERANCE[self.dtype_name]:
             raise DataError(
-                f"{self.base_model}: the learner's log-probs differ from the model's own by {gap:.3g} on average. The model "
-                "post-processes logits or uses an attention that learner.shared_prefix = true does not do"
+                f"{self.base_model}: the learner's log-probs differ from the model's own by {gap:.3g} on average. The "
+                "model post-processes logits or uses an attention that learner.shared_prefix = true does not do"
             )
 
     @contextmanager

@@ -19,11 +19,11 @@ def reject_stale(groups: Sequence[ScoredGroup], policy_version: int, max_policy_
         lag = policy_version - group.policy_version
         if lag > max_policy_lag:
             raise StaleGroupError(
-                f"learner at v{policy_version} got group {group.group_id} sampled by v{group.policy_version}: lag {lag}, "
-                f"limit {max_policy_lag}. Raise learner.max_policy_lag or lower cluster.groups_per_batch."
+                f"learner at v{policy_version} got group {group.group_id} sampled by v{group.policy_version}: lag "
+                f"{lag}, limit {max_policy_lag}. Raise learner.max_policy_lag or lower cluster.groups_per_batch."
             )
         if lag < 0:
             raise ValueError(
-                f"learner at v{policy_version} got group {group.group_id} sampled by v{group.policy_version}, which it has "
-                "not published; restore the learner from the checkpoint that belongs to this run"
+                f"learner at v{policy_version} got group {group.group_id} sampled by v{group.policy_version}, which it "
+                "has not published; restore the learner from the checkpoint that belongs to this run"
             )

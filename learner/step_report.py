@@ -34,8 +34,8 @@ def make_report(
     """policy_version: after the update. times_s: forward and backward, whole step.
 
     Rewards, lengths and shares are over trainable rollouts; an update without any reports zeros. Token means (entropy,
-    kl, clip share, mismatch) are over the tokens that ran: groups without signal are skipped unless a KL or entropy term
-    needs them. kl is 0 where kl_weight is: the reference is not run to report a number.
+    kl, clip share, mismatch) are over the tokens that ran: groups without signal are skipped unless a KL or entropy
+    term needs them. kl is 0 where kl_weight is: the reference is not run to report a number.
     """
     rollouts = [rollout for group in credited for rollout in group.rollouts]
     task_rewards = np.array([rollout.task_reward for rollout in rollouts])
@@ -92,4 +92,6 @@ def _trainable(groups: Sequence[ScoredGroup], name: str) -> NDArray[np.float32]:
 def _part_means(rollouts: Sequence[Rollout]) -> dict[str, float]:
     """A part that a rollout's verdict does not name counts 0 there."""
     parts = [rollout.verdict.parts for rollout in rollouts if isinstance(rollout.verdict, Scored)]
-    return {name: _mean([part.get(name, 0.0) for part in parts]) for name in sorted({n for part in parts for n in part})}
+    return {
+        name: _mean([part.get(name, 0.0) for part in parts]) for name in sorted({n for part in parts for n in part})
+    }

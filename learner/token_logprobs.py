@@ -30,10 +30,10 @@ def token_logprobs(
 
     entropy_gradient: whether entropy_N carries a gradient; off it costs no second product with the head.
     """
-    logprob_N, entropy_N = _TokenLogprobs.apply(
+    both: tuple[Tensor, Tensor] = _TokenLogprobs.apply(  # type: ignore[no-untyped-call]
         hidden_ND, head_VD, target_N, temperature_N, chunk_tokens, entropy_gradient
     )
-    return logprob_N, entropy_N
+    return both
 
 
 class _TokenLogprobs(torch.autograd.Function):
@@ -87,8 +87,8 @@ class _TokenLogprobs(torch.autograd.Function):
 def _softmax(
     hidden_CD: Tensor, head_VD: Tensor, temperature_C: Tensor, wide: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """z_CV, p_CV = softmax(z) and lse_C = logsumexp(z). torch's logsumexp is many times slower than its softmax on a CPU,
-    so lse is read off the largest entry, whose probability is at least 1 / V: log p = z - lse there."""
+    """z_CV, p_CV = softmax(z) and lse_C = logsumexp(z). torch's logsumexp is many times slower than its softmax on a
+    CPU, so lse is read off the largest entry, whose probability is at least 1 / V: log p = z - lse there."""
     z_CV = (hidden_CD @ head_VD.t()).to(wide)
     z_CV.div_(temperature_C.to(wide)[:, None])
     p_CV = torch.softmax(z_CV, dim=-1)

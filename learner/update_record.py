@@ -50,7 +50,8 @@ class UpdateRecord:
     def mismatch(self) -> Mismatch:
         if not self.lag:
             return Mismatch(0.0, 0.0, 0.0, at_lag_0=False)
-        return mismatch(*(np.concatenate(part) for part in (self.learner_logprob, self.engine_logprob, self.lag)))
+        learner_N, engine_N = np.concatenate(self.learner_logprob), np.concatenate(self.engine_logprob)
+        return mismatch(learner_N, engine_N, np.concatenate(self.lag))
 
     def mean(self, name: str) -> float:
         """Over all tokens that ran; 0 where none did."""

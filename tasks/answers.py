@@ -14,12 +14,13 @@ from tasks.config import AnswerForm
 BOX = "\\boxed{"
 MAX_NUMBER_CHARS = 100
 
-_UNSIGNED = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
+_UNSIGNED = r"(?:\d{1,3}(?:,\d{3}){1,8}(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 _FRACTION = r"\\[dt]?frac\{-?\d+\}\{\d+\}|\d+\s\d+/\d+|\d+/\d+"
 _CURRENCY = r"(?:\\?\$|[€£¥])?"
 _NUMBER_IN_TEXT = re.compile(rf"(?:(?<![\w)\]}}])[-+−])?{_CURRENCY}(?:{_FRACTION}|{_UNSIGNED})(?:\s?\\?%)?")
 _WHOLE_NUMBER = re.compile(
-    rf"(?P<sign>[-+−]?)\s?{_CURRENCY}\s?(?P<inner>-?)(?:\\[dt]?frac\{{(?P<top>-?\d+)\}}\{{(?P<bottom>\d+)\}}"
+    r"(?P<sign>[-+−]?)\s?(?:(?:\\?\$|[€£¥])\s?(?P<inner>-?))?"
+    rf"(?:\\[dt]?frac\{{(?P<top>-?\d+)\}}\{{(?P<bottom>\d+)\}}"
     rf"|(?:(?P<whole>\d+)\s)?(?P<over>\d+)\s?/\s?(?P<under>\d+)|(?P<decimal>{_UNSIGNED}))(?P<percent>\s?\\?%)?"
 )
 _WORDS = re.compile(r"[a-z][a-z\s',;-]*")
@@ -60,7 +61,7 @@ def render_answer(answer: str, form: AnswerForm, reasoning: str = "") -> str:
 
 
 def parse_number(text: str) -> Number | None:
-    """The number that the whole text is, decorations aside: "$1,000.50", "-3/4", "\\frac{1}{2}", "1 1/2", "50%", "18."."""
+    """The number that the whole text is, decorations aside: "$1,000.5", "-3/4", "\\frac{1}{2}", "1 1/2", "50%"."""
     text = _undecorated(text)
     if len(text) > MAX_NUMBER_CHARS or (match := _WHOLE_NUMBER.fullmatch(text)) is None:
         return None
@@ -124,12 +125,10 @@ def _last_boxed(text: str) -> str | None:
 
 
 def _last_number(text: str, truncated: bool) -> str | None:
-    last = None
-    for last in _NUMBER_IN_TEXT.finditer(text):
-        pass
-    if last is None or (truncated and text[last.end() :] in ("", ".", ",", "/")):
+    numbers = list(_NUMBER_IN_TEXT.finditer(text))
+    if not numbers or (truncated and text[numbers[-1].end() :] in ("", ".", ",", "/")):
         return None
-    return last[0]
+    return numbers[-1][0]
 
 
 def _undecorated(text: str) -> str:

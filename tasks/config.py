@@ -27,15 +27,21 @@ class RewardPart(Settings):
             return name
         close = difflib.get_close_matches(name, REWARD_NAMES, n=1, cutoff=0.5)
         hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(REWARD_NAMES)}"
-        raise ValueError(f"unknown reward part '{name}'; {hint} A function of your own is named package.module:function")
+        raise ValueError(
+            f"unknown reward part '{name}'; {hint} A function of your own is named package.module:function"
+        )
 
 
 class TaskSettings(Settings):
     """`[task]`: problems, prompts, answer form, rewards, verifier."""
 
     kind: str = Field("arithmetic", description="arithmetic | reasoning_gym | file | package.module:Class (your own)")
-    seed: int = Field(0, ge=0, description="order of the training problems; the held-out problems do not depend on it")
-    num_train: int | None = Field(None, ge=1, description="use this many distinct training problems; unset: all there are")
+    seed: int = Field(
+        0, ge=0, description="order (reasoning_gym: choice) of training problems; held-out problems do not depend on it"
+    )
+    num_train: int | None = Field(
+        None, ge=1, description="use this many distinct training problems; unset: all there are"
+    )
     held_out_share: float | None = Field(
         None, gt=0.0, lt=1.0, description="share of questions held out by hash; unset: 0.35 for arithmetic, else 0.1"
     )
@@ -59,7 +65,8 @@ class TaskSettings(Settings):
     id_field: str = Field("id", description="file: key of a unique name; rows without it are named by a hash")
 
     answer_form: AnswerForm = Field(
-        "number", description="number: the last number; boxed: last \\boxed{}; think_answer: <think></think><answer></answer>"
+        "number",
+        description="number: the last number; boxed: last \\boxed{}; think_answer: <think></think><answer></answer>",
     )
     system_prompt: str | None = Field(None, description="system message; unset: the answer form's own; '': none")
     worked_examples: int = Field(0, ge=0, le=16, description="solved problems put before the question as earlier turns")
@@ -77,7 +84,9 @@ class TaskSettings(Settings):
         None, description="package.module:function that decides what is correct; unset: the task's own"
     )
     verifier_processes: int = Field(2, ge=1, description="most child processes that judge answers at once")
-    verifier_timeout_s: float = Field(5.0, gt=0.0, description="time for one answer; then it is invalid, the child killed")
+    verifier_timeout_s: float = Field(
+        5.0, gt=0.0, description="time for one answer; then it is invalid, the child killed"
+    )
     verifier_memory_bytes: int = Field(4 * 2**30, ge=2**28, description="address space of one child process")
 
     @field_validator("operations", "rewards", mode="before")

@@ -18,8 +18,10 @@ def load_dotted(path: str, setting: str) -> Any:
             f"{setting} = '{path}': no module '{error.name}'. Install it into memr's environment, or put the folder "
             "that holds it on PYTHONPATH"
         ) from error
-    except Exception as error:  # noqa: BLE001  a user's module may raise anything while it is imported
-        raise ConfigError(f"{setting} = '{path}': importing {module_name} failed: {type(error).__name__}: {error}") from error
+    except Exception as error:
+        raise ConfigError(
+            f"{setting} = '{path}': importing {module_name} failed: {type(error).__name__}: {error}"
+        ) from error
     if not hasattr(module, name):
         raise ConfigError(f"{setting} = '{path}': module {module_name} has no '{name}'")
     return getattr(module, name)

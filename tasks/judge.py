@@ -66,6 +66,7 @@ def _full_check(settings: TaskSettings) -> CorrectnessCheck:
         return _users_check(settings.scorer)
     if settings.kind == "reasoning_gym":
         return reasoning_gym_check(settings.generator, settings.generator_params)
+    is_equal("x + 1", "1 + x")  # loads the algebra system before any answer's clock runs
     return _math_check
 
 

@@ -4,7 +4,11 @@ Runs in a verifier's child process: sympy may take seconds or for ever over a to
 time limits use SIGALRM, which works in main threads only; they are off here, the child's deadline holds instead.
 """
 
+import re
+
 from tasks.answers import BOX, compare
+
+_PLAIN_NAMES = re.compile(r"(?<![\\A-Za-z])(pi|infty|sin|cos|tan|log|ln)(?![A-Za-z])")
 
 
 def is_equal(answer: str, reference: str) -> bool:
@@ -24,5 +28,7 @@ def _algebraically_equal(answer: str, reference: str) -> bool:
 
 
 def _boxed(text: str) -> str:
-    """One box, which math-verify reads first; a box inside a box would be read as a set."""
-    return text if text.startswith(BOX) else f"{BOX}{text}}}"
+    """One box, which math-verify reads first; a box inside a box would be read as a set. Names that plain text
+    writes without a backslash get theirs: `pi` alone would be read as p times i."""
+    latex = _PLAIN_NAMES.sub(r"\\\1", text)
+    return latex if latex.startswith(BOX) else f"{BOX}{latex}}}"

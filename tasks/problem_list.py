@@ -1,6 +1,6 @@
 """A task with finitely many problems, and how any task's candidates are split and put in order.
 
-    candidates -> worked examples | held out (by hash) | training problems -> one shuffle per epoch
+candidates -> worked examples | held out (by hash) | training problems -> one shuffle per epoch
 """
 
 import random
@@ -48,8 +48,10 @@ class Split:
 
 
 def split_by_hash(candidates: Sequence[Candidate], share: float, num_examples: int) -> Split:
-    """Held-out problems by the hash of their question; everything in the order of the hashes, so that the first n
-    of a list are a fair sample that no seed and no order of the source changes. Examples come from the training side."""
+    """Held-out problems by the hash of their question; examples come from the training side.
+
+    Every list is in the order of the hashes: its first n are a fair sample, whatever the seed and the source's order.
+    """
     held = [c for c in candidates if is_held_out(c.split_question, share)]
     rest = [c for c in candidates if not is_held_out(c.split_question, share)]
     return with_held_out(rest, held, num_examples)
@@ -59,7 +61,8 @@ def with_held_out(train: Sequence[Candidate], held_out: Sequence[Candidate], num
     """The same with held-out problems given: questions that occur among them leave the training side."""
     held_hashes = {question_hash(c.split_question) for c in held_out}
     ordered = sorted(
-        (c for c in train if question_hash(c.split_question) not in held_hashes), key=lambda c: question_hash(c.question)
+        (c for c in train if question_hash(c.split_question) not in held_hashes),
+        key=lambda c: question_hash(c.question),
     )
     held = sorted(held_out, key=lambda c: question_hash(c.question))
     taken = {question_hash(c.split_question) for c in ordered[:num_examples]}

@@ -47,7 +47,11 @@ class Generator:
 
         if self._name not in DATASETS:
             close = difflib.get_close_matches(self._name, DATASETS, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(close)}?" if close else "known are the keys of reasoning_gym.factory.DATASETS"
+            hint = (
+                f"did you mean {' or '.join(close)}?"
+                if close
+                else "known are the keys of reasoning_gym.factory.DATASETS"
+            )
             raise ConfigError(f"task.generator = '{self._name}': reasoning_gym has no such generator; {hint}")
         try:
             return reasoning_gym.create_dataset(self._name, seed=seed, size=BLOCK, **self._params)

@@ -11,9 +11,9 @@ from contracts.ports import Environment
 from contracts.problem import Problem
 from tasks.config import TaskSettings
 from tasks.environment import make_environment
-from tasks.problem_list import Candidate, ProblemList, Split
+from tasks.problem_list import Candidate, epoch_order
 from tasks.question_hash import is_held_out, question_hash
-from tasks.reasoning_gym_scorer import Generator
+from tasks.reasoning_gym_scorer import STREAM, Generator
 
 TRAIN_STREAM, HELD_OUT_STREAM, EXAMPLE_STREAM = range(3)
 TRIES_PER_PROBLEM = 64
@@ -21,32 +21,36 @@ SEED_STRIDE = 1_000_003
 
 
 class ReasoningGymTask:
-    """Implements contracts.ports.Task as an endless stream: any index can be computed without those before it.
+    """Implements contracts.ports.Task. Endless unless `num_train` is set; any index of the endless stream can be
+    computed without those before it.
 
     Raises ConfigError for an unknown generator or parameter, DataError for one that gives too few questions.
     """
-
-    num_train: int | None = None
 
     def __init__(self, settings: TaskSettings) -> None:
         self._settings = settings
         self._generator = Generator(settings.generator, settings.generator_params)
         self._held_out: list[Candidate] = []
         candidates = self._distinct(EXAMPLE_STREAM, settings.worked_examples)
+        if not all(candidate.answer for candidate in candidates):
+            raise DataError(
+                f"reasoning_gym's '{settings.generator}' gives no reference answers, so it has no worked examples: "
+                "set task.worked_examples = 0"
+            )
         self._example_hashes = {question_hash(candidate.question) for candidate in candidates}
         self._examples = tuple(candidate.as_example() for candidate in candidates)
+        self._train = self._first_distinct(settings.num_train) if settings.num_train else []
+
+    @property
+    def num_train(self) -> int | None:
+        return self._settings.num_train
 
     def train_problem(self, index: int) -> Problem:
-        return self.train_candidate(index).as_problem(self._settings, self._examples)
-
-    def train_candidate(self, index: int) -> Candidate:
-        """The first entry of the index's own stretch of seeds that is no held-out question and no worked example."""
-        start = (self._settings.seed * SEED_STRIDE + index) * TRIES_PER_PROBLEM
-        for entry_index in range(start, start + TRIES_PER_PROBLEM):
-            candidate = self._candidate(TRAIN_STREAM, entry_index)
-            if self._on_side(TRAIN_STREAM, candidate) and question_hash(candidate.question) not in self._example_hashes:
-                return candidate
-        raise self._too_few("training", 1)
+        if not self._train:
+            return self._train_candidate(index).as_problem(self._settings, self._examples)
+        epoch, position = divmod(index, len(self._train))
+        order = epoch_order(len(self._train), self._settings.seed, epoch)
+        return self._train[order[position]].as_problem(self._settings, self._examples)
 
     def held_out(self, n: int) -> list[Problem]:
         if len(self._held_out) < n:
@@ -56,15 +60,23 @@ class ReasoningGymTask:
     def environment(self, problem: Problem) -> Environment:
         return make_environment(self._settings, problem)
 
-    def first(self, num_train: int) -> Split:
-        """A finite task of the first distinct training problems; it draws its held-out problems from here."""
+    def _train_candidate(self, index: int) -> Candidate:
+        """The first entry of the index's own stretch of seeds that is no held-out question and no worked example."""
+        start = (self._settings.seed * SEED_STRIDE + index) * TRIES_PER_PROBLEM % STREAM
+        for entry_index in range(start, start + TRIES_PER_PROBLEM):
+            candidate = self._candidate(TRAIN_STREAM, entry_index)
+            if self._on_side(TRAIN_STREAM, candidate) and question_hash(candidate.question) not in self._example_hashes:
+                return candidate
+        raise self._too_few("training", 1)
+
+    def _first_distinct(self, n: int) -> list[Candidate]:
         found: dict[str, Candidate] = {}
-        for index in range(num_train * TRIES_PER_PROBLEM):
-            candidate = self.train_candidate(index)
+        for index in range(n * TRIES_PER_PROBLEM):
+            candidate = self._train_candidate(index)
             found.setdefault(candidate.problem_id, candidate)
-            if len(found) == num_train:
-                return Split((), tuple(found.values()), ())
-        raise self._too_few("training", num_train)
+            if len(found) == n:
+                return list(found.values())
+        raise self._too_few("training", n)
 
     def _distinct(self, stream: int, n: int) -> list[Candidate]:
         found: dict[str, Candidate] = {}

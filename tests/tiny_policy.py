@@ -41,7 +41,9 @@ def tiny_llama(seed: int = 0, *, heads: int = 4, key_value_heads: int = 2, tied:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LlamaForCausalLM(config).eval()
+        model = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
+    model.train(False)
+    return model
 
 
 def lora_tensors(model: nn.Module, *, r: int = 4, b_std: float = 0.2, seed: int = 0) -> dict[str, Tensor]:

@@ -133,12 +133,12 @@ def test_merging_leaves_a_tied_embedding_alone() -> None:
         f"base_model.model.lm_head.lora_{letter}.weight": torch.full(shape, 0.1)
         for letter, shape in (("A", (4, 32)), ("B", (tiny_tokenizer().vocab_size, 4)))
     }
-    embedding = model.get_input_embeddings().weight.clone()
+    embedding = model.model.embed_tokens.weight.detach().clone()
     engine = TransformersEngine(model, tiny_tokenizer(), "merged", 8)
     engine.load_adapter(adapter_of(1, tensors, targets=("lm_head",)))
     tokens = tiny_tokenizer().encode("tied")
     scored = engine.score(tokens, 1)
-    assert torch.equal(model.get_input_embeddings().weight, embedding)
+    assert torch.equal(model.model.embed_tokens.weight, embedding)
     np.testing.assert_allclose(scored, reference_logprobs(tiny_llama(tied=True), tensors, 2.0, tokens), atol=1e-4)
 
 
@@ -167,7 +167,7 @@ def test_a_damaged_model_is_an_engine_error_and_not_a_sample() -> None:
     model = tiny_llama()
     engine = make_engine(model=model)
     with torch.no_grad():
-        model.get_output_embeddings().weight[3] = torch.nan
+        model.lm_head.weight[3] = torch.nan
     with pytest.raises(EngineError, match="non-finite logits at token 0"):
         engine.generate(groups_of(1, 2), 0, 60.0)
 
@@ -185,20 +185,20 @@ def test_plain_attention_gets_the_shared_prompt_decoder(heads: int, key_value_he
 
 
 def test_architectures_with_attention_of_their_own_fall_back_and_agree_with_a_plain_forward() -> None:
-    windowed = Gemma2ForCausalLM(
-        Gemma2Config(
-            vocab_size=tiny_tokenizer().vocab_size,
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            head_dim=8,
-            sliding_window=6,
-            initializer_range=0.3,
-            pad_token_id=0,
-        )
-    ).eval()
+    config = Gemma2Config(
+        vocab_size=tiny_tokenizer().vocab_size,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        sliding_window=6,
+        initializer_range=0.3,
+        pad_token_id=0,
+    )
+    windowed = Gemma2ForCausalLM(config)  # type: ignore[no-untyped-call]
+    windowed.train(False)
     assert choose_decoder(windowed) is ExpandedDecoder
     tensors = lora_tensors(windowed, seed=3)
     engine = TransformersEngine(windowed, tiny_tokenizer(), "side", 6)
@@ -211,7 +211,8 @@ def test_architectures_with_attention_of_their_own_fall_back_and_agree_with_a_pl
 
 
 def test_a_model_without_linear_targets_refuses_the_adapter() -> None:
-    gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=98, n_embd=32, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=1))
+    config = GPT2Config(vocab_size=98, n_embd=32, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=1)
+    gpt2 = GPT2LMHeadModel(config)  # type: ignore[no-untyped-call]
     engine = TransformersEngine(gpt2, tiny_tokenizer(), "side", 4)
     with pytest.raises(ValueError, match="belong to no linear layer of this model"):
         engine.load_adapter(tiny_adapter(1, tiny_llama()))

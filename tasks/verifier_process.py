@@ -1,0 +1,104 @@
+"""The parent's end of one child process: start it, feed it, hear it, kill it. Never blocks.
+
+    idle --send--> busy --receive--> idle          busy past its deadline, or dead: kill, and start another
+
+Pipes are non-blocking on this side, so a stopped child cannot hold the parent; deadlines are the caller's to watch.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from typing import IO, Any
+
+from tasks.config import TaskSettings
+
+START_DEADLINE_S = 120.0
+
+
+class VerifierProcess:
+    """deadline_s: on time.monotonic; when the reply under way (at first: the start) must have arrived."""
+
+    def __init__(self, settings: TaskSettings) -> None:
+        self._last_words: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed in kill
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "tasks.verifier_child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._last_words,
+            env=_environment(),
+            start_new_session=True,  # a group of its own: Ctrl-C spares it, and kill takes what it started too
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self.requests_fd, self.replies_fd = self._process.stdin.fileno(), self._process.stdout.fileno()
+        for fd in (self.requests_fd, self.replies_fd):
+            os.set_blocking(fd, False)
+        self._unsent = b""
+        self._unread = b""
+        self.deadline_s = 0.0
+        self.send(settings.model_dump_json().encode() + b"\n", START_DEADLINE_S)
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def wants_to_send(self) -> bool:
+        return bool(self._unsent)
+
+    def send(self, line: bytes, time_limit_s: float) -> None:
+        """Queue a request; `flush` moves it as far as the pipe takes it."""
+        self._unsent += line
+        self.deadline_s = time.monotonic() + time_limit_s
+        self.flush()
+
+    def flush(self) -> None:
+        try:
+            self._unsent = self._unsent[os.write(self.requests_fd, self._unsent) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            self._unsent = b""  # the child is dead: `receive` will say so
+
+    def receive(self) -> dict[str, Any] | None:
+        """The reply once it is complete. Raises EOFError, with the reason, when the child is dead."""
+        try:
+            chunk = os.read(self.replies_fd, 1 << 16)
+        except BlockingIOError:
+            return None
+        if not chunk:
+            raise EOFError(self._obituary())
+        self._unread += chunk
+        line, newline, rest = self._unread.partition(b"\n")
+        if not newline:
+            return None
+        self._unread = rest
+        reply: dict[str, Any] = json.loads(line)
+        return reply
+
+    def kill(self) -> None:
+        """End the child and whatever it started. Waits for the kernel, not for the child."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(timeout=10.0)
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            stream.close()
+        self._last_words.close()
+
+    def _obituary(self) -> str:
+        code = self._process.wait(timeout=10.0)
+        self._last_words.seek(0)
+        words = self._last_words.read()[-500:].decode(errors="replace").strip()
+        how = f"by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"with exit code {code}"
+        return f"the verifier process ended {how}" + (f": {words}" if words else "")
+
+
+def _environment() -> dict[str, str]:
+    """The child imports what the parent can, and maths libraries start no thread pools in it."""
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return os.environ | threads | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}

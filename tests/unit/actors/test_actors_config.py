@@ -1,0 +1,81 @@
+"""Settings: strict, self-describing, and light."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from actors.char_tokenizer import CharTokenizer
+from actors.config import ActorSettings, ScriptedSettings
+from actors.load import load_engine, load_worker_tokenizer
+from actors.scripted_engine import ScriptedEngine
+from actors.transformers_engine import TransformersEngine
+from contracts.errors import ConfigError, DataError
+from tests.tiny_policy import ask, tiny_adapter, tiny_llama, tiny_tokenizer
+
+
+@pytest.mark.parametrize("section", [ActorSettings, ScriptedSettings])
+def test_every_setting_has_a_line_of_text(section: type[ActorSettings] | type[ScriptedSettings]) -> None:
+    for name, field in section.model_fields.items():
+        assert field.description, name
+        assert "\n" not in field.description
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"temperature": 0.0}, "greater than 0"),
+        ({"top_p": 0.9}, "Extra inputs"),
+        ({"engine": "vllm"}, "'scripted' or 'transformers'"),
+        ({"scripted": {"min_response_tokens": 9, "max_response_tokens": 8}}, "below min_response_tokens 9"),
+        ({"scripted": {"answer_form": "42"}}, "must contain"),
+    ],
+)
+def test_wrong_settings_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        ActorSettings.model_validate(values)
+
+
+@pytest.mark.parametrize(("rollouts", "leases"), [(8, 8), (5, 12), (64, 1), (100, 1)])
+def test_a_call_carries_as_many_leases_as_fill_one_wave(rollouts: int, leases: int) -> None:
+    assert ActorSettings(max_batch_rows=64).leases_per_call(rollouts) == leases
+
+
+def test_settings_load_without_torch() -> None:
+    code = "import sys, actors.config; print({'torch', 'ray', 'transformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "set()"
+
+
+def test_scripted_settings_give_the_scripted_engine() -> None:
+    settings = ActorSettings(engine="scripted")
+    assert isinstance(load_engine(settings, "nowhere", CharTokenizer("abc")), ScriptedEngine)
+
+
+def test_the_scripted_engine_wants_characters() -> None:
+    words: Any = object()
+    with pytest.raises(ConfigError, match="the tokenizer is object.*build a CharTokenizer"):
+        load_engine(ActorSettings(engine="scripted"), "nowhere", words)
+
+
+def test_the_tokenizer_goes_with_the_engine() -> None:
+    settings = ActorSettings(engine="scripted", scripted=ScriptedSettings(alphabet="xyz"))
+    tokenizer = load_worker_tokenizer(settings, "nowhere")
+    assert tokenizer.fingerprint == CharTokenizer("xyz").fingerprint
+
+
+def test_a_missing_model_is_a_data_error_that_names_the_path(tmp_path: Any) -> None:
+    with pytest.raises(DataError, match=r"cannot load the model at .*no-such-model"):
+        load_engine(ActorSettings(), tmp_path / "no-such-model", tiny_tokenizer())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_saved_model_is_served_from_its_folder(tmp_path: Any, dtype: Any) -> None:
+    tiny_llama().save_pretrained(tmp_path)
+    settings = ActorSettings(dtype=dtype, device="cpu", torch_threads=1)
+    engine = load_engine(settings, tmp_path, tiny_tokenizer())
+    assert isinstance(engine, TransformersEngine)
+    engine.load_adapter(tiny_adapter(0, tiny_llama()))
+    assert len(engine.generate([ask("1 + 1", (1, 2), 3)], 0, 60.0)[0]) == 2

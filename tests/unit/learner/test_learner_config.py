@@ -1,0 +1,60 @@
+"""Settings that would break a run fail when they are read."""
+
+import pytest
+from pydantic import ValidationError
+
+from learner.config import LearnerSettings
+from learner.learner import Learner
+from learner.load import load_learner
+from learner.schedule import learning_rate
+from learner.scripted_learner import ScriptedLearner
+
+
+def test_arrays_from_toml_become_tuples() -> None:
+    assert LearnerSettings.model_validate({"lora_targets": ["q_proj"]}).lora_targets == ("q_proj",)
+
+
+@pytest.mark.parametrize("targets", [["lm_head"], ["model.lm_head"]])
+def test_adapting_the_head_is_refused(targets: list[str]) -> None:
+    with pytest.raises(ValidationError, match="the head stays frozen"):
+        LearnerSettings.model_validate({"lora_targets": targets})
+
+
+def test_no_targets_are_refused() -> None:
+    with pytest.raises(ValidationError, match="lora_targets is empty"):
+        LearnerSettings.model_validate({"lora_targets": []})
+
+
+def test_stopping_before_warning_is_refused() -> None:
+    with pytest.raises(ValidationError, match="stop at or above the warning"):
+        LearnerSettings(mismatch_warn=0.5, mismatch_stop=0.1)
+
+
+def test_importance_cap_can_be_switched_off() -> None:
+    assert LearnerSettings(importance_cap="off").importance_limit is None
+    assert LearnerSettings().importance_limit == 2.0
+
+
+def test_every_setting_says_what_it_is() -> None:
+    assert all(field.description for field in LearnerSettings.model_fields.values())
+
+
+def test_model_named_scripted_loads_no_model() -> None:
+    learner = load_learner(LearnerSettings(), "scripted", 0, "", (), 8)
+    assert isinstance(learner, ScriptedLearner)
+    assert not isinstance(learner, Learner)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("constant", [1.0, 1.0, 1.0, 1.0]), ("linear", [1.0, 0.75, 0.5, 0.25]), ("cosine", [1.0, 0.8536, 0.5, 0.1464])],
+)
+def test_schedules_over_four_updates(schedule: str, expected: list[float]) -> None:
+    rates = [learning_rate(i, 4, 1.0, schedule, 0.0) for i in range(4)]  # type: ignore[arg-type]
+    assert rates == pytest.approx(expected, abs=1e-4)
+    assert learning_rate(99, 4, 1.0, schedule, 0.0) == rates[-1]  # type: ignore[arg-type]
+
+
+def test_warm_up_rises_to_the_peak_and_never_is_zero() -> None:
+    assert [learning_rate(i, 10, 1.0, "constant", 0.4) for i in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert learning_rate(4, 10, 1.0, "linear", 0.4) == 1.0

@@ -1,0 +1,108 @@
+"""check_task finds what would spoil a run, and passes what is sound, for every shipped answer form."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from contracts.ports import Answer
+from contracts.verdict import Invalid, Scored, Verdict
+from tasks.check_task import GOOD, TaskCheckReport, check_task
+from tasks.config import AnswerForm, TaskSettings
+from tasks.load import load_task, make_verifier
+from tests.fakes import CountingTask
+
+
+class LetterTokenizer:
+    """One token per character of the chat."""
+
+    eos_token_ids = frozenset({0})
+    pad_token_id = 1
+
+    def encode_chat(self, messages: Sequence[object]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+        return np.zeros(len(str(messages)), np.int32)
+
+    def encode_reply(self, text: str) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+        return np.zeros(len(text), np.int32)
+
+    def decode(self, tokens: object) -> str:
+        return ""
+
+
+class Says:
+    """A verifier with one opinion."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        self.verdict = verdict
+
+    def verify(self, answers: Sequence[Answer]) -> list[Verdict]:
+        return [self.verdict for _ in answers]
+
+    def close(self) -> None:
+        pass
+
+
+def run(settings: TaskSettings, **values: int) -> TaskCheckReport:
+    verifier = make_verifier(settings)
+    try:
+        return check_task(load_task(settings), verifier, LetterTokenizer(), settings, **values)
+    finally:
+        verifier.close()
+
+
+@pytest.mark.parametrize("form", get_args(AnswerForm))
+def test_arithmetic_is_sound_in_every_answer_form(form: AnswerForm) -> None:
+    report = run(TaskSettings(answer_form=form, max_prompt_tokens=2000, worked_examples=2))
+    assert report.failures == ()
+    assert report.prompt_lengths is not None
+    assert len(report.problems) == 32
+    assert {one.kind for one in report.judged} == {"good", "wrong", "empty", "rubbish", "truncated"}
+    assert all(isinstance(one.verdict, Scored) and one.verdict.correct == (one.kind == GOOD) for one in report.judged)
+
+
+@pytest.mark.parametrize("form", get_args(AnswerForm))
+def test_a_file_of_numbers_is_sound_in_every_answer_form(tmp_path: Path, form: AnswerForm) -> None:
+    answers = ["1,000", "$18", "0.5", "1/2", "-3", "50%", "7"]
+    rows = [{"question": f"{i}?", "answer": f"so\n#### {answers[i % 7]}"} for i in range(60)]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = run(TaskSettings(kind="file", path=str(path), answer_form=form, max_prompt_tokens=2000), num_problems=30)
+    assert report.failures == ()
+
+
+def test_reasoning_gym_is_sound_and_problems_without_reference_are_counted() -> None:
+    assert run(TaskSettings(kind="reasoning_gym", max_prompt_tokens=2000), num_problems=4).ok
+    words = TaskSettings(kind="reasoning_gym", generator="rubiks_cube", answer_form="boxed", max_prompt_tokens=9000)
+    report = run(words, num_problems=2)
+    assert report.without_reference == 4
+    assert GOOD not in {one.kind for one in report.judged}
+
+
+def test_an_answer_form_that_does_not_fit_the_answers_is_found() -> None:
+    report = run(TaskSettings(kind="reasoning_gym", generator="knights_knaves", max_prompt_tokens=9000), num_problems=2)
+    assert any("good answer" in failure and "task.answer_form" in failure for failure in report.failures)
+
+
+def test_a_prompt_that_is_too_long_is_a_failure_not_the_end() -> None:
+    report = run(TaskSettings(max_prompt_tokens=10), num_problems=2)
+    assert report.prompt_lengths is None
+    assert len(report.failures) == 1
+    assert "task.max_prompt_tokens" in report.failures[0]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "message"),
+    [
+        (Scored(1.0, True), "wrong answer .* judged correct.*too lenient"),
+        (Scored(0.0, False), "good answer .* judged wrong"),
+        (Invalid("it broke"), "could not be judged: it broke"),
+    ],
+)
+def test_a_verifier_that_always_says_the_same_is_found(verdict: Verdict, message: str) -> None:
+    settings = TaskSettings(max_prompt_tokens=2000)
+    report = check_task(CountingTask(), Says(verdict), LetterTokenizer(), settings, 2)
+    assert not report.ok
+    assert any(__import__("re").search(message, failure) for failure in report.failures)

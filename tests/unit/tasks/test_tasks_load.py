@@ -1,0 +1,115 @@
+"""Tasks and verifiers from settings, users' own included."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from contracts.errors import ConfigError
+from contracts.ports import Answer
+from contracts.problem import Problem
+from contracts.verdict import Scored
+from tasks.config import TaskSettings
+from tasks.load import load_task, make_verifier
+from tasks.problem_list import ProblemList
+from tasks.reasoning_gym_task import ReasoningGymTask
+
+USERS_TASK = """
+from tasks.arithmetic import arithmetic_task
+
+class Mine:
+    num_train = None
+    def __init__(self, settings):
+        self.size = settings.generator_params["size"]
+        self._inner = arithmetic_task(settings.model_copy(update={"kind": "arithmetic"}))
+    def train_problem(self, index): return self._inner.train_problem(index % self.size)
+    def held_out(self, n): return self._inner.held_out(n)
+    def environment(self, problem): return self._inner.environment(problem)
+
+class Half:
+    def __init__(self, settings): pass
+
+def even(answer, final):
+    return final is not None and int(final) % 2 == 0
+
+def shout(inputs):
+    return float(inputs.answer.text.isupper())
+"""
+
+
+@pytest.fixture
+def users_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "users_own_task.py").write_text(USERS_TASK)
+    (tmp_path / "users_broken_task.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "users_own_task", raising=False)
+    return "users_own_task"
+
+
+def test_kinds_give_their_tasks(tmp_path: Path) -> None:
+    rows = "".join(f'{{"question": "{i}?", "answer": {i}}}\n' for i in range(40))
+    (tmp_path / "a.jsonl").write_text(rows)
+    assert isinstance(load_task(TaskSettings()), ProblemList)
+    assert isinstance(load_task(TaskSettings(kind="file", path=str(tmp_path / "a.jsonl"))), ProblemList)
+    assert isinstance(load_task(TaskSettings(kind="reasoning_gym")), ReasoningGymTask)
+
+
+def test_a_users_task_is_constructed_with_the_settings(users_module: str) -> None:
+    task = load_task(TaskSettings(kind=f"{users_module}:Mine", generator_params={"size": 3}))
+    assert len({task.train_problem(i).problem_id for i in range(30)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("users_own_task:Half", "lacks train_problem, num_train, held_out, environment"),
+        ("users_own_task:Absent", "module users_own_task has no 'Absent'"),
+        ("no_such_module_at_all:Mine", "no module 'no_such_module_at_all'.*PYTHONPATH"),
+        ("users_broken_task:Mine", "importing users_broken_task failed: ZeroDivisionError"),
+        ("users_own_task:", "expected package.module:name"),
+    ],
+)
+def test_a_users_task_that_cannot_be_loaded_says_why(users_module: str, path: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_task(TaskSettings(kind=path))
+
+
+def test_users_scorer_and_reward_run_in_the_child_and_decide(users_module: str) -> None:
+    settings = TaskSettings.model_validate(
+        {
+            "scorer": f"{users_module}:even",
+            "rewards": [{"name": "correctness"}, {"name": f"{users_module}:shout", "weight": 0.5}],
+            "verifier_processes": 1,
+        }
+    )
+    problem = Problem("p", "an even number?", "", ())
+    verifier = make_verifier(settings)
+    try:
+        verdicts = verifier.verify([Answer(problem, text, 3, 10, False) for text in ("SAY 4", "5", "none")])
+    finally:
+        verifier.close()
+    assert verdicts == [
+        Scored(1.5, True, {"correctness": 1.0, f"{users_module}:shout": 0.5}),
+        Scored(0.0, False, {"correctness": 0.0, f"{users_module}:shout": 0.0}),
+        Scored(0.0, False, {"correctness": 0.0, f"{users_module}:shout": 0.0}),
+    ]
+    assert users_module not in sys.modules
+
+
+def test_a_users_reward_that_cannot_be_loaded_fails_before_the_first_answer(users_module: str) -> None:
+    with pytest.raises(ConfigError, match="module users_own_task has no 'absent'"):
+        make_verifier(TaskSettings.model_validate({"rewards": [{"name": f"{users_module}:absent"}]}))
+
+
+def test_settings_and_the_verifiers_child_load_without_torch() -> None:
+    code = (
+        "import sys, tasks.config, tasks.verifier_child; from tasks.judge import full_judge; "
+        "full_judge(tasks.config.TaskSettings()); full_judge(tasks.config.TaskSettings(kind='reasoning_gym')); "
+        "print([name for name in ('torch', 'transformers', 'ray', 'faiss') if name in sys.modules])"
+    )
+    env = {"PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120, env=env
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,228 @@
+"""Whatever one answer does to its judge, that answer alone is invalid and the next is judged."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.ports import Answer
+from contracts.problem import Problem
+from contracts.verdict import Invalid, Scored, Verdict
+from tasks.config import TaskSettings
+from tasks.verifier import ProcessVerifier
+
+HOSTILE = r"""
+import ctypes, os, re, signal, subprocess, sys, time
+
+def scorer(answer, final):
+    what = answer.text
+    if what == "raise": raise RuntimeError("no idea")
+    if what == "sleep":
+        while True: time.sleep(0.1)
+    if what == "regex": re.match(r"(a+)+$", "a" * 60 + "b")
+    if what == "tower": 7 ** 7 ** 9
+    if what == "exit": os._exit(3)
+    if what == "system exit": sys.exit(0)
+    if what == "segfault": ctypes.string_at(0)
+    if what == "print": print("x" * 100_000); sys.stdout.flush(); sys.stderr.write("noise")
+    if what == "read": input()
+    if what == "ignore": signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3600)
+    if what == "child": subprocess.Popen(["sleep", "3600"]).wait()
+    if what == "memory": bytearray(2 ** 34)
+    if what == "not bool": return 1
+    if what == "long": return len(answer.problem.question) == 3_000_000
+    return what == "right"
+
+def not_a_number(inputs):
+    return float("nan")
+"""
+PROBLEM = Problem("p", "What is 7 + 12?", "19", ())
+
+
+def answer(text: str, problem: Problem = PROBLEM) -> Answer:
+    return Answer(problem, text, 4, 16, False)
+
+
+@pytest.fixture(scope="module")
+def hostile() -> Iterator[ProcessVerifier]:
+    """A verifier whose scorer does what the answer tells it to."""
+    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
+        import tempfile
+
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        Path(folder, "hostile_scorer.py").write_text(HOSTILE)
+        patch.syspath_prepend(folder)
+        verifier = ProcessVerifier(TaskSettings(scorer="hostile_scorer:scorer", verifier_timeout_s=1.0))
+        stack.callback(verifier.close)
+        yield verifier
+
+
+def outcome(verdict: Verdict) -> str:
+    return verdict.reason if isinstance(verdict, Invalid) else str(verdict.correct)
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("raise", "RuntimeError: no idea"),
+        ("sleep", "not judged within task.verifier_timeout_s = 1"),
+        ("regex", "not judged within"),
+        ("tower", "not judged within"),
+        ("ignore", "not judged within"),
+        ("child", "not judged within"),
+        ("exit", "ended with exit code 3"),
+        ("system exit", "ended with exit code 0"),
+        ("segfault", "SIGSEGV"),
+        ("memory", "MemoryError"),
+        ("read", "EOFError"),
+        ("not bool", "must return True or False"),
+    ],
+)
+def test_a_hostile_answer_is_invalid_and_its_neighbours_are_judged(
+    hostile: ProcessVerifier, what: str, reason: str
+) -> None:
+    before, bad, after, last = hostile.verify([answer(text) for text in ("right", what, "right", "wrong")])
+    assert isinstance(bad, Invalid)
+    assert reason in bad.reason
+    assert [outcome(verdict) for verdict in (before, after, last)] == ["True", "True", "False"]
+    assert outcome(hostile.verify([answer("right")])[0]) == "True"
+
+
+def test_what_a_scorer_prints_does_not_disturb_the_protocol(hostile: ProcessVerifier) -> None:
+    assert [outcome(v) for v in hostile.verify([answer("print"), answer("right")])] == ["False", "True"]
+
+
+def test_an_answer_larger_than_any_pipe_arrives_whole(hostile: ProcessVerifier) -> None:
+    problem = Problem("p", "x" * 3_000_000, "19", ())
+    assert outcome(hostile.verify([answer("long", problem)])[0]) == "True"
+
+
+def test_an_idle_child_killed_from_outside_costs_no_answer(hostile: ProcessVerifier) -> None:
+    hostile.verify([answer("right")] * 4)
+    for pid in children_of(os.getpid()):
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda pid=pid: not alive(pid), "the kill")  # type: ignore[misc]
+    assert [outcome(v) for v in hostile.verify([answer("right")] * 4)] == ["True"] * 4
+
+
+def test_a_stopped_child_is_replaced(hostile: ProcessVerifier) -> None:
+    hostile.verify([answer("right")])
+    for pid in children_of(os.getpid()):
+        os.kill(pid, signal.SIGSTOP)
+    big = answer("right", Problem("p", "x" * 3_000_000, "19", ()))
+    verdicts = hostile.verify([big] * 2)
+    assert all(isinstance(v, Invalid) and "not judged within" in v.reason for v in verdicts)
+    assert outcome(hostile.verify([answer("right")])[0]) == "True"
+
+
+def test_verdicts_come_in_the_order_of_the_answers_with_many_threads_at_once(hostile: ProcessVerifier) -> None:
+    texts = ["right", "wrong", "raise", "right"] * 5
+    expected = ["True", "False", "RuntimeError: no idea", "True"] * 5
+    got: dict[int, list[str]] = {}
+
+    def work(i: int) -> None:
+        got[i] = [outcome(verdict) for verdict in hostile.verify([answer(text) for text in texts])]
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=120)
+    assert got == dict.fromkeys(range(4), expected)
+
+
+def test_simple_answers_start_no_process() -> None:
+    verifier = ProcessVerifier(TaskSettings())
+    known = set(children_of(os.getpid()))
+    verdicts = verifier.verify([answer("It is 19."), answer("18"), answer("no number")] * 20)
+    assert set(children_of(os.getpid())) == known
+    assert [outcome(v) for v in verdicts] == ["True", "False", "False"] * 20
+    assert verdicts[0] == Scored(1.0, True, {"correctness": 1.0})
+    verifier.close()
+
+
+def test_a_power_tower_is_invalid_and_plain_algebra_beside_it_is_judged() -> None:
+    verifier = ProcessVerifier(TaskSettings(answer_form="boxed", verifier_timeout_s=3.0))
+    problem = Problem("p", "q", r"\frac{\pi}{2}", ())
+    texts = [r"\boxed{\pi/2}", r"\boxed{9^{9^{9^9}}}", r"\boxed{\pi}", r"\boxed{\frac{2\pi}{4}}", "none"]
+    verdicts = [outcome(verdict) for verdict in verifier.verify([answer(text, problem) for text in texts])]
+    verifier.close()
+    assert verdicts[1].startswith("not judged within")
+    assert [verdicts[i] for i in (0, 2, 3, 4)] == ["True", "False", "True", "False"]
+
+
+def test_a_users_reward_that_is_not_a_number_makes_the_answer_invalid(hostile: ProcessVerifier) -> None:
+    rewards = [{"name": "correctness"}, {"name": "hostile_scorer:not_a_number"}]
+    verifier = ProcessVerifier(TaskSettings.model_validate({"rewards": rewards}))
+    verdict = verifier.verify([answer("19")])[0]
+    verifier.close()
+    assert isinstance(verdict, Invalid)
+    assert "reward part 'hostile_scorer:not_a_number' gave nan" in verdict.reason
+
+
+def test_closing_kills_the_children_and_ends_a_verify_under_way(hostile: ProcessVerifier) -> None:
+    verifier = ProcessVerifier(TaskSettings(scorer="hostile_scorer:scorer", verifier_timeout_s=500.0))
+    got: list[Verdict] = []
+    thread = threading.Thread(target=lambda: got.extend(verifier.verify([answer("sleep"), answer("right")])))
+    known = set(children_of(os.getpid()))
+    thread.start()
+    time.sleep(0.3)
+    verifier.close()
+    thread.join(timeout=60)
+    assert not thread.is_alive()
+    assert got[0] == Invalid("the verifier was closed")
+    assert verifier.verify([answer("right")]) == [Invalid("the verifier was closed")]
+    assert set(children_of(os.getpid())) <= known
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_children_end_when_the_parent_is_killed(hostile: ProcessVerifier, busy: bool) -> None:
+    code = (
+        "from tasks.config import TaskSettings; from tasks.verifier import ProcessVerifier; import time\n"
+        "from contracts.ports import Answer; from contracts.problem import Problem\n"
+        "v = ProcessVerifier(TaskSettings(scorer='hostile_scorer:scorer', verifier_timeout_s=%s))\n"
+        "print('ready', flush=True)\n"
+        "v.verify([Answer(Problem('p', '', '', ()), 'tower', 1, 2, False)]) if %s else time.sleep(3600)"
+    ) % ("0.5" if not busy else "1.0", busy)
+    env = os.environ | {"PYTHONPATH": ":".join(sys.path), "MEMR_TEST": "1"}
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=env)
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == b"ready\n"
+    orphans = children_of(parent.pid)
+    assert orphans
+    if busy:
+        time.sleep(0.3)
+    parent.kill()
+    parent.wait(timeout=10)
+    parent.stdout.close()
+    wait_until(lambda: not any(alive(pid) for pid in orphans), "the end of the orphans")
+
+
+def children_of(pid: int) -> list[int]:
+    import psutil
+
+    return [child.pid for child in psutil.Process(pid).children() if child.status() != psutil.STATUS_ZOMBIE]
+
+
+def alive(pid: int) -> bool:
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_until(condition: Callable[[], Any], what: str, limit_s: float = 30.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {limit_s} s for {what}"
+        time.sleep(0.02)
