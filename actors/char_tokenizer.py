@@ -5,10 +5,12 @@ Simplified: the chat template is "role: content" lines.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from contracts.problem import ChatMessage
 
 _SPECIAL = 3
 _UNKNOWN = 2
@@ -38,7 +40,7 @@ class CharTokenizer:
     def encode(self, text: str) -> NDArray[np.int32]:
         return np.array([self._ids.get(char, _UNKNOWN) for char in text], np.int32)
 
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> NDArray[np.int32]:
+    def encode_chat(self, messages: Sequence[ChatMessage]) -> NDArray[np.int32]:
         lines = "".join(f"{message['role']}: {message['content']}\n" for message in messages)
         return self.encode(f"{lines}assistant: ")
 

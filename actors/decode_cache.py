@@ -16,13 +16,13 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 SLAB_STEP = 32
 
 
-class SuffixLayer(CacheLayerMixin):
+class SuffixLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     """One layer's slab, [R, H, C, D]; all rows are equally long because a wave decodes in lock-step."""
 
     is_sliding = False
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.length = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:

@@ -66,8 +66,7 @@ class Episode:
 
 def open_episodes(lease: Lease, task: Task, tokenizer: Tokenizer) -> list[Episode]:
     """The lease's rollouts before their first token."""
-    messages = [{"role": message["role"], "content": message["content"]} for message in lease.problem.messages]
-    prompt_P = tokenizer.encode_chat(messages)
+    prompt_P = tokenizer.encode_chat(lease.problem.messages)
     return [Episode(lease, i, prompt_P, task.environment(lease.problem)) for i in range(lease.num_rollouts)]
 
 

@@ -7,7 +7,7 @@ from actors.config import ActorSettings
 from actors.scripted_engine import ScriptedEngine
 from contracts.errors import ConfigError, DataError
 from contracts.ports import Engine, Tokenizer
-from tasks.prompts import HfTokenizer, load_tokenizer
+from tasks.prompts import load_tokenizer
 
 
 def load_worker_tokenizer(settings: ActorSettings, model_path: str) -> Tokenizer:
@@ -30,13 +30,6 @@ def load_engine(settings: ActorSettings, model_path: Path | str, tokenizer: Toke
             f"the scripted engine writes characters: build a CharTokenizer from actors.scripted.alphabet"
         )
     return ScriptedEngine(tokenizer, settings.scripted)
-
-
-def load_worker_tokenizer(settings: ActorSettings, model_path: Path | str) -> CharTokenizer | HfTokenizer:
-    """The tokenizer that goes with the engine: characters for the scripted one, else the model's own."""
-    if settings.engine == "scripted":
-        return CharTokenizer(settings.scripted.alphabet)
-    return load_tokenizer(str(model_path))
 
 
 def _load_transformers(settings: ActorSettings, model_path: Path | str, tokenizer: Tokenizer) -> Engine:

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 
 import ray
-from tasks.config import TaskSettings
-from tasks.load import load_task, make_verifier
 
 from actors.config import ActorSettings
 from actors.load import load_engine, load_worker_tokenizer
@@ -13,6 +11,8 @@ from contracts.adapter import Adapter
 from contracts.problem import Lease
 from contracts.reports import WorkerReport
 from contracts.rollout import RolloutGroup
+from tasks.config import TaskSettings
+from tasks.load import load_task, make_verifier
 
 
 @ray.remote(max_restarts=0, num_cpus=0)

@@ -134,4 +134,6 @@ def _logprobs(
 ) -> NDArray[np.float32]:
     """Values in (-1.05, -0.05], after `leading` zeros."""
     mixed = (previous_T.astype(np.int64) * 31 + tokens_T * 17 + policy_version * 7) % 101
-    return np.concatenate([np.zeros(leading), -0.05 - mixed / 101]).astype(np.float32)
+    logprobs = np.zeros(leading + len(tokens_T), np.float32)
+    logprobs[leading:] = -0.05 - mixed / 101
+    return logprobs

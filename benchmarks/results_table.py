@@ -38,7 +38,14 @@ def show(name: str, title: str, rows: Sequence[Mapping[str, Any]], note: str = "
     console.print(table)
     console.print(f"{machine()}{'; ' + note if note else ''}", style="dim")
     RESULTS.mkdir(exist_ok=True)
-    record = {"name": name, "title": title, "machine": machine(), "date": f"{datetime.now(UTC):%Y-%m-%d}", "note": note, "rows": list(rows)}
+    record = {
+        "name": name,
+        "title": title,
+        "machine": machine(),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "note": note,
+        "rows": list(rows),
+    }
     (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
 
 

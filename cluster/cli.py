@@ -5,13 +5,13 @@ result. Heavy imports happen inside the commands, so that `memr --help` answers 
 Exit codes: 0 done, 2 the configuration is wrong, 3 the run failed, 130 interrupted after a checkpoint.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from contracts.errors import ConfigError, MemrError
 
@@ -32,7 +32,9 @@ app = typer.Typer(
 memory_app = typer.Typer(no_args_is_help=True, help="Look into a run's episodic memory.")
 app.add_typer(memory_app, name="memory")
 
-ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file, for example configs/quickstart.toml")]
+ConfigArgument = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="TOML file, for example configs/quickstart.toml")
+]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting; may be repeated.")
 ]
@@ -100,7 +102,9 @@ def evaluate(
     target: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="Run directory, or a model's name or folder")],
     config: Annotated[Path | None, typer.Option(help="Configuration with the task, where MODEL is given")] = None,
     problems: Annotated[int, typer.Option(min=1, help="Held-out problems")] = 200,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Answer limit; default: as in the configuration")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Answer limit; default: as in the configuration")
+    ] = None,
     samples: Annotated[int, typer.Option(min=1, help="1: greedy accuracy; more: pass@SAMPLES")] = 1,
     overrides: SetOption = None,
 ) -> None:
@@ -116,7 +120,9 @@ def evaluate(
 def export(
     run: RunArgument,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write")],
-    merge: Annotated[bool, typer.Option(help="The whole model with the adapter merged in, instead of the adapter")] = False,
+    merge: Annotated[
+        bool, typer.Option(help="The whole model with the adapter merged in, instead of the adapter")
+    ] = False,
 ) -> None:
     """Write the newest adapter (PEFT) or the merged model, with its tokenizer, for plain transformers."""
     from cluster.export import export_run
@@ -165,6 +171,9 @@ def memory_query(
 
 def main() -> None:
     """Entry point: memr's own errors become one message on stderr and an exit code, never a traceback."""
+    # Libraries' progress bars and notices would break up the console; memr says itself what it does.
+    for name, value in (("TQDM_DISABLE", "1"), ("HF_HUB_DISABLE_PROGRESS_BARS", "1"), ("RAY_AUTH_MODE", "token")):
+        os.environ.setdefault(name, value)
     try:
         app(standalone_mode=False)
     except typer.Exit as exit_request:

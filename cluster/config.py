@@ -58,7 +58,9 @@ class ClusterSettings(Settings):
     lease_attempts: int = Field(3, ge=1, description="tries per problem before it counts as failed")
     stop_after_failures: int = Field(20, ge=1, description="failed problems in a row that stop the run")
     checkpoint_every_updates: int = Field(20, ge=0, description="updates between checkpoints; 0: only at the end")
-    adapters_on_disk: int = Field(4, ge=1, description="newest adapters kept, beside those of evaluations and checkpoints")
+    adapters_on_disk: int = Field(
+        4, ge=1, description="newest adapters kept, beside those of evaluations and checkpoints"
+    )
     tensorboard: bool = Field(True, description="also write metrics for TensorBoard")
     object_store_bytes: int = Field(256 * 2**20, ge=80 * 2**20, description="size of a local Ray's object store")
 
@@ -220,8 +222,14 @@ def _toml_table(names: list[str], values: dict[str, Any]) -> list[str]:
     """Scalars and lists first, then inner tables, then arrays of tables, as TOML demands."""
     lines = [f"[{'.'.join(names)}]"]
     tables = {key: value for key, value in values.items() if isinstance(value, dict)}
-    arrays = {key: value for key, value in values.items() if value and isinstance(value, list) and isinstance(value[0], dict)}
-    lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items() if key not in tables | arrays]
+    arrays = {
+        key: value for key, value in values.items() if value and isinstance(value, list) and isinstance(value[0], dict)
+    }
+    lines += [
+        f"{key} = {json.dumps(value, ensure_ascii=False)}"
+        for key, value in values.items()
+        if key not in tables | arrays
+    ]
     lines.append("")
     for key, table in tables.items():
         lines += _toml_table([*names, key], table)

@@ -35,7 +35,11 @@ def waits_text(line: dict[str, Any]) -> str:
 
 
 def eval_text(line: dict[str, Any]) -> str:
-    what = f"pass@{line['k']} {line['pass_at_k']:.1%}" if line["pass_at_k"] is not None else f"accuracy {line['accuracy']:.1%}"
+    what = (
+        f"pass@{line['k']} {line['pass_at_k']:.1%}"
+        if line["pass_at_k"] is not None
+        else f"accuracy {line['accuracy']:.1%}"
+    )
     return (
         f"held out, version {line['policy_version']}: {what} of {line['n']} problems "
         f"(at most {line['max_new_tokens']} tokens, {line['mean_tokens']:.0f} on average)"
@@ -75,11 +79,18 @@ class PlainConsole:
 class LiveConsole:
     """Progress with time left, rewards, who waits on whom, memory, the last transcript."""
 
-    def __init__(self, console: Console, num_updates: int, title: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, console: Console, num_updates: int, title: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._title = title
         self._progress = Progress(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"), console=console,
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
         )
         self._task = self._progress.add_task("updates", total=num_updates, left="")
         self._clock = clock
@@ -108,8 +119,12 @@ class LiveConsole:
         rollout = scored.group.rollouts[0]
         mark, style = ("right", "green") if rollout.correct else ("wrong", "red")
         self._transcript = Text.assemble(
-            (scored.group.question.strip()[-300:], "bold"), "\n", rollout.text.strip()[-400:] or "(nothing)", "\n",
-            (f"{mark}", style), f"   exploit {scored.exploit_G[0]:.2f}  explore {scored.explore_G[0]:.2f}  "
+            (scored.group.question.strip()[-300:], "bold"),
+            "\n",
+            rollout.text.strip()[-400:] or "(nothing)",
+            "\n",
+            (f"{mark}", style),
+            f"   exploit {scored.exploit_G[0]:.2f}  explore {scored.explore_G[0]:.2f}  "
             f"version {scored.group.policy_version}",
         )
 
@@ -134,7 +149,11 @@ def _numbers(history: Sequence[dict[str, Any]]) -> Table:
     rows = [
         ("accuracy in training", f"{last['accuracy']:.2f}", spark([line["accuracy"] for line in history])),
         ("intrinsic", f"exploit {last['intrinsic_exploit']:.2f}, explore {last['intrinsic_explore']:.2f}", ""),
-        ("tokens per answer", f"{last['completion_tokens_mean']:.0f}", spark([line["completion_tokens_mean"] for line in history])),
+        (
+            "tokens per answer",
+            f"{last['completion_tokens_mean']:.0f}",
+            spark([line["completion_tokens_mean"] for line in history]),
+        ),
         ("memory", f"{last['memory_episodes']} episodes, {last['memory_queries']} questions", ""),
         ("seconds per update", f"{last['step_s']:.1f}", waits_text(last)),
         ("lag, mismatch", f"{last['lag_mean']:.1f}, {last['mismatch_mean']:.4f}", ""),

@@ -19,7 +19,7 @@ Every loop waits on one signal, `_changed`, given after each change of state.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from cluster.adapters import AdapterRegistry
@@ -212,7 +212,7 @@ class Controller:
         return [], Wait()
 
     def _memory_alone_is_missing(self) -> bool:
-        return 0 < len(self._lane) and len(self._buffer) + len(self._lane) >= self._config.cluster.groups_per_batch
+        return len(self._lane) > 0 and len(self._buffer) + len(self._lane) >= self._config.cluster.groups_per_batch
 
     async def _publish(self, adapter: Adapter) -> None:
         """Workers fetch a version when they are about to need it: nobody is interrupted, nothing is drained."""
@@ -259,22 +259,20 @@ class Controller:
 
     async def _worker_loop(self, worker: WorkerHandle) -> None:
         """Consumes leases; produces groups; waits for leases; unblocked by admission and by evaluations."""
-        held: set[int] = set()
+        newest_held = -1
         while worker in self._workers:
             leases = self._queue.dispatch(self._registry.newest)
             if not leases:
                 await self._changed.wait()
                 continue
-            version = leases[0].policy_version
+            version, purpose = leases[0].policy_version, leases[0].purpose
             try:
-                if version not in held:
+                # An evaluation may ask for a version that newer ones have pushed out; adopting one twice costs nothing.
+                if version > newest_held or purpose is Purpose.EVAL:
                     await worker.adopt(self._registry.reference(version))
-                    held.add(version)
+                    newest_held = max(version, newest_held)
                 groups = await worker.sample(leases)
-            except AdapterMissingError as error:  # pushed out by newer versions: fetch it again
-                held.discard(version)
-                self._sampling_failed(leases, error)
-            except EngineError as error:
+            except (EngineError, AdapterMissingError) as error:
                 self._sampling_failed(leases, error)
             except PartLostError as error:
                 self._worker_lost(worker, leases, error)
@@ -390,7 +388,7 @@ class Controller:
         return "waiting for memory" if self._memory_alone_is_missing() else "waiting for rollouts"
 
 
-async def _cancel(tasks: "set[asyncio.Future[None]] | list[asyncio.Future[None]]") -> None:
+async def _cancel(tasks: Collection["asyncio.Task[None]"]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

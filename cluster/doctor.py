@@ -12,7 +12,17 @@ from rich.table import Table
 
 from cluster.model_store import PACKAGED_MODEL, cache_path
 
-_PACKAGES = ("torch", "transformers", "peft", "ray", "faiss-cpu", "sentence-transformers", "pyarrow", "math-verify", "reasoning-gym")
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "ray",
+    "faiss-cpu",
+    "sentence-transformers",
+    "pyarrow",
+    "math-verify",
+    "reasoning-gym",
+)
 _MIN_MEMORY_BYTES = 6 * 2**30
 _MIN_SHM_BYTES = 300 * 2**20
 _MIN_DISK_BYTES = 5 * 2**30
@@ -58,8 +68,15 @@ def _machine() -> list[Finding]:
     shm = shutil.disk_usage("/dev/shm").free if Path("/dev/shm").exists() else None
     return [
         Finding("cores", str(os.cpu_count()), None),
-        Finding("free memory", f"{memory / 2**30:.1f} GiB", memory > _MIN_MEMORY_BYTES, "close programs, or use a smaller model"),
-        Finding("free disk here", f"{disk / 2**30:.1f} GiB", disk > _MIN_DISK_BYTES, "set run.directory to a larger disk"),
+        Finding(
+            "free memory",
+            f"{memory / 2**30:.1f} GiB",
+            memory > _MIN_MEMORY_BYTES,
+            "close programs, or use a smaller model",
+        ),
+        Finding(
+            "free disk here", f"{disk / 2**30:.1f} GiB", disk > _MIN_DISK_BYTES, "set run.directory to a larger disk"
+        ),
         Finding(
             "shared memory",
             "not there" if shm is None else f"{shm / 2**20:.0f} MiB",
@@ -79,4 +96,10 @@ def _gpu() -> Finding:
 
 def _models() -> list[Finding]:
     unpacked = (cache_path() / "models" / PACKAGED_MODEL / "config.json").exists()
-    return [Finding(f"model {PACKAGED_MODEL}", "unpacked" if unpacked else "unpacked at the first run (about half a minute)", None)]
+    return [
+        Finding(
+            f"model {PACKAGED_MODEL}",
+            "unpacked" if unpacked else "unpacked at the first run (about half a minute)",
+            None,
+        )
+    ]

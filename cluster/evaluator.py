@@ -59,9 +59,7 @@ class Evaluator:
 
     async def _run(self, plan: EvalPlan, num_problems: int) -> None:
         problems = self._task.held_out(num_problems)
-        leases = eval_leases(
-            plan, problems, self._next_id, self._config.run.seed, self._config.actors.lease_deadline_s
-        )
+        leases = eval_leases(plan, problems, self._next_id, self._config.run.seed, self._config.actors.lease_deadline_s)
         self._next_id -= len(leases)
         loop = asyncio.get_running_loop()
         results = {lease.lease_id: loop.create_future() for lease in leases}

@@ -22,7 +22,9 @@ def export_run(run_path: Path, out: Path, *, merge: bool) -> str:
         return f"wrote {out}: the model with {adapter.name} merged in; AutoModelForCausalLM.from_pretrained('{out}') loads it"
     shutil.copytree(adapter, out, ignore=shutil.ignore_patterns(MANIFEST_FILE), dirs_exist_ok=True)
     _write_tokenizer(model_path, out)
-    return f"wrote {out}: PEFT adapter {adapter.name}; PeftModel.from_pretrained(base, '{out}') loads it on {model_path}"
+    return (
+        f"wrote {out}: PEFT adapter {adapter.name}; PeftModel.from_pretrained(base, '{out}') loads it on {model_path}"
+    )
 
 
 def _write_merged(model_path: str, adapter: Path, out: Path) -> None:

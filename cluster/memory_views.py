@@ -18,7 +18,9 @@ def load_memory(run: RunRecord) -> EpisodicMemory:
         raise DataError(f"{run.path} ran with memory.profile = 'off': there is no memory to look into")
     checkpoint = newest_checkpoint(run.path)
     if checkpoint is None:
-        raise DataError(f"{run.path} has no checkpoint yet; the first comes after {run.config.cluster.checkpoint_every_updates} updates")
+        raise DataError(
+            f"{run.path} has no checkpoint yet; the first comes after {run.config.cluster.checkpoint_every_updates} updates"
+        )
     memory = EpisodicMemory(run.config.memory, load_encoder(run.config.memory))
     memory.restore(next((checkpoint / "memory").glob("snapshot-*")))
     return memory
@@ -35,7 +37,10 @@ def show_inspect(console: Console, run_path: Path) -> None:
     console.print("\ndistance (1 - cosine) of each stored question to its nearest other question", highlight=False)
     peak = max(contents.nearest_distance_counts, default=0) or 1
     for low, high, count in zip(
-        contents.nearest_distance_edges[:-1], contents.nearest_distance_edges[1:], contents.nearest_distance_counts, strict=True
+        contents.nearest_distance_edges[:-1],
+        contents.nearest_distance_edges[1:],
+        contents.nearest_distance_counts,
+        strict=True,
     ):
         console.print(f"  {low:.2f}-{high:.2f}  {count:>6}  {'█' * round(40 * count / peak)}", highlight=False)
     if run.metrics:
@@ -50,5 +55,7 @@ def show_query(console: Console, run_path: Path, text: str, k: int) -> None:
     table = Table("distance", "", "question", "response", box=None, header_style="bold")
     for neighbour in neighbours:
         outcome = "[green]right[/green]" if neighbour.correct else "[red]wrong[/red]"
-        table.add_row(f"{1 - neighbour.cosine:.3f}", outcome, neighbour.question.strip(), neighbour.response.strip()[:300])
+        table.add_row(
+            f"{1 - neighbour.cosine:.3f}", outcome, neighbour.question.strip(), neighbour.response.strip()[:300]
+        )
     console.print(table if neighbours else "the memory is empty")

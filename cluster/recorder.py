@@ -31,7 +31,9 @@ class Watcher(Protocol):
 class Recorder:
     """Appends lines, flushes each, and tells the watchers."""
 
-    def __init__(self, run_path: Path, watchers: Sequence[Watcher] = (), wall_clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, run_path: Path, watchers: Sequence[Watcher] = (), wall_clock: Callable[[], float] = time.time
+    ) -> None:
         self._run_path = run_path
         self._watchers = list(watchers)
         self._wall_clock = wall_clock
@@ -88,4 +90,6 @@ class Recorder:
                 action(watcher)
             except Exception as error:  # noqa: BLE001  a watcher's failure must not stop training
                 self._watchers.remove(watcher)
-                self._append("events.jsonl", {"event": "watcher_failed", "watcher": type(watcher).__name__, "error": repr(error)})
+                self._append(
+                    "events.jsonl", {"event": "watcher_failed", "watcher": type(watcher).__name__, "error": repr(error)}
+                )

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,26 +54,51 @@ def _pictures(run: RunRecord) -> list[Picture]:
         return []
     lines = run.metrics
     return [
-        _picture("Reward by part", "mean per rollout; parts are weighted, exploit and explore before weighting", lines,
-                 lambda ax: _reward_parts(ax, lines)),
-        _picture("Held-out accuracy", "problems never trained on; task reward only", lines, lambda ax: _held_out(ax, run.evals)),
-        _picture("Answer length and truncation", "tokens per answer, and the share cut off at the limit", lines,
-                 lambda ax: _two_axes(ax, lines, "completion_tokens_mean", "truncated_share")),
-        _picture("Lag", "policy version at the update minus version at the first token", lines,
-                 lambda ax: _curves(ax, lines, ["lag_mean", "lag_max"])),
-        _picture("Learner against engine", "mean and 99th percentile of |log p learner - log p engine| on trained tokens", lines,
-                 lambda ax: _curves(ax, lines, ["mismatch_mean", "mismatch_p99"])),
-        _picture("Where a step's time goes", "seconds per update: waiting for rollouts, for memory, updating", lines,
-                 lambda ax: _times(ax, lines)),
-        _picture("Intrinsic share", "bonus as a share of bonus and task reward", lines, lambda ax: _share(ax, lines)),
-        _picture("Memory growth", "episodes and questions stored", lines,
-                 lambda ax: _curves(ax, lines, ["memory_episodes", "memory_queries"])),
-        _picture("Entropy and gradient", "policy entropy per token in nats, gradient norm", lines,
-                 lambda ax: _two_axes(ax, lines, "entropy", "grad_norm")),
+        _picture(
+            "Reward by part",
+            "mean per rollout; parts are weighted, exploit and explore before weighting",
+            lambda ax: _reward_parts(ax, lines),
+        ),
+        _picture(
+            "Held-out accuracy",
+            "problems never trained on; task reward only",
+            lambda ax: _held_out(ax, run.evals),
+        ),
+        _picture(
+            "Answer length and truncation",
+            "tokens per answer, and the share cut off at the limit",
+            lambda ax: _two_axes(ax, lines, "completion_tokens_mean", "truncated_share"),
+        ),
+        _picture(
+            "Lag",
+            "policy version at the update minus version at the first token",
+            lambda ax: _curves(ax, lines, ["lag_mean", "lag_max"]),
+        ),
+        _picture(
+            "Learner against engine",
+            "mean and 99th percentile of |log p learner - log p engine| on trained tokens",
+            lambda ax: _curves(ax, lines, ["mismatch_mean", "mismatch_p99"]),
+        ),
+        _picture(
+            "Where a step's time goes",
+            "seconds per update: waiting for rollouts, for memory, updating",
+            lambda ax: _times(ax, lines),
+        ),
+        _picture("Intrinsic share", "bonus as a share of bonus and task reward", lambda ax: _share(ax, lines)),
+        _picture(
+            "Memory growth",
+            "episodes and questions stored",
+            lambda ax: _curves(ax, lines, ["memory_episodes", "memory_queries"]),
+        ),
+        _picture(
+            "Entropy and gradient",
+            "policy entropy per token in nats, gradient norm",
+            lambda ax: _two_axes(ax, lines, "entropy", "grad_norm"),
+        ),
     ]
 
 
-def _picture(title: str, says: str, lines: Sequence[dict[str, Any]], draw: Any) -> Picture:
+def _picture(title: str, says: str, draw: Callable[[Axes], None]) -> Picture:
     figure = Figure(figsize=(5.2, 2.9), dpi=110, layout="constrained")
     axes = figure.add_subplot()
     draw(axes)
@@ -121,7 +146,11 @@ def _held_out(axes: Axes, evals: Sequence[dict[str, Any]]) -> None:
 
 def _times(axes: Axes, lines: Sequence[dict[str, Any]]) -> None:
     names = ["wait_rollouts_s", "wait_memory_s", "update_s", "publish_s"]
-    axes.stackplot(_steps(lines), [[line[n] for line in lines] for n in names], labels=[n.removesuffix("_s").replace("_", " ") for n in names])
+    axes.stackplot(
+        _steps(lines),
+        [[line[n] for line in lines] for n in names],
+        labels=[n.removesuffix("_s").replace("_", " ") for n in names],
+    )
 
 
 def _share(axes: Axes, lines: Sequence[dict[str, Any]]) -> None:
@@ -144,7 +173,9 @@ def _transcript(path: Path, groups: Sequence[ScoredGroup]) -> dict[str, Any]:
             "text": rollout.text,
             "correct": rollout.correct,
             "finish": rollout.finish_reason.value,
-            "parts": dict(rollout.verdict.parts) if isinstance(rollout.verdict, Scored) else {"invalid": rollout.verdict.reason},
+            "parts": dict(rollout.verdict.parts)
+            if isinstance(rollout.verdict, Scored)
+            else {"invalid": rollout.verdict.reason},
             "exploit": float(scored.exploit_G[i]),
             "explore": float(scored.explore_G[i]),
             "bonus": float(scored.bonus_G[i]),

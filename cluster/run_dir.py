@@ -34,7 +34,9 @@ def create_run(config: RunConfig, details: dict[str, Any]) -> Path:
         (path / "config.toml").write_text(dump_config(config))
         (path / "manifest.json").write_text(json.dumps(_manifest() | details, indent=1))
     except OSError as error:
-        raise ConfigError(f"cannot write the run directory {path}: {error}. Set run.directory to a writable place") from error
+        raise ConfigError(
+            f"cannot write the run directory {path}: {error}. Set run.directory to a writable place"
+        ) from error
     return path
 
 

@@ -44,7 +44,9 @@ def state_of(run: RunRecord, now_s: float | None = None) -> str:
     age = (now_s if now_s is not None else time.time()) - run.status["time_s"]
     if age < 15 and _is_ours(run.manifest["pid"]):
         return f"running ({run.status['phase']}), update {run.status['step']} of {run.status['num_updates']}"
-    return f"not running; last sign of life {age / 60:.0f} min ago at update {run.status['step']} ({run.status['phase']})"
+    return (
+        f"not running; last sign of life {age / 60:.0f} min ago at update {run.status['step']} ({run.status['phase']})"
+    )
 
 
 def bottleneck(run: RunRecord) -> str:
@@ -76,7 +78,7 @@ def show_summary(console: Console, run: RunRecord) -> None:
             highlight=False,
         )
     console.print(f"\nreport   {run.path / 'report.html'}", highlight=False)
-    console.print("next:    " + f"memr memory query {run.path} \"What is 7 + 8?\"", highlight=False)
+    console.print("next:    " + f'memr memory query {run.path} "What is 7 + 8?"', highlight=False)
     console.print(f"         memr export {run.path} my-model --merge", highlight=False)
     console.print("         memr train configs/word_problems.toml   (real data from a file)", highlight=False)
 

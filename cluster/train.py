@@ -60,7 +60,9 @@ def train(config: RunConfig, console: Console) -> Outcome:
     task = load_task(config.task)
     check_prompts(config, task, tokenizer)
     inputs = LearnerInputs(tokenizer.fingerprint, probe_sequences(task, tokenizer))
-    run_path = create_run(config, {"template_hash": inputs.template_hash, "model_path": model_path, "seed": config.run.seed})
+    run_path = create_run(
+        config, {"template_hash": inputs.template_hash, "model_path": model_path, "seed": config.run.seed}
+    )
     say("starting the processes: rollout workers, memory, learner")
     with local_ray(config):
         outcome = asyncio.run(_run(config, task, model_path, inputs, run_path, console))
@@ -119,7 +121,9 @@ async def _run(
 def _watchers(config: RunConfig, run_path: Path, console: Console) -> Sequence[Watcher]:
     num_updates = config.learner.num_updates
     watchers: list[Watcher] = [
-        LiveConsole(console, num_updates, f"memr  {run_path}") if console.is_terminal else PlainConsole(console, num_updates)
+        LiveConsole(console, num_updates, f"memr  {run_path}")
+        if console.is_terminal
+        else PlainConsole(console, num_updates)
     ]
     if config.cluster.tensorboard:
         watchers.append(TensorboardWatcher(run_path))

@@ -118,7 +118,7 @@ def _rows(scored: ScoredGroup) -> list[dict[str, Any]]:
 
 def _rollout_row(rollout: Rollout) -> dict[str, Any]:
     verdict = rollout.verdict
-    judged = isinstance(verdict, Scored)
+    scored = verdict if isinstance(verdict, Scored) else None
     return {
         "rollout_id": rollout.rollout_id,
         "tokens": rollout.tokens_T,
@@ -128,10 +128,10 @@ def _rollout_row(rollout: Rollout) -> dict[str, Any]:
         "outcomes": [outcome.value for outcome in rollout.outcomes],
         "finish_reason": rollout.finish_reason.value,
         "text": rollout.text,
-        "task_reward": verdict.value if judged else None,
-        "correct": verdict.correct if judged else None,
-        "reward_parts": json.dumps(dict(verdict.parts)) if judged else None,
-        "invalid_reason": None if judged else verdict.reason,
+        "task_reward": scored.value if scored else None,
+        "correct": scored.correct if scored else None,
+        "reward_parts": json.dumps(dict(scored.parts)) if scored else None,
+        "invalid_reason": verdict.reason if isinstance(verdict, Invalid) else None,
         "seed": rollout.seed,
     }
 

@@ -1,6 +1,6 @@
 """Ports: what one part asks of another without knowing which implementation answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.adapter import Adapter
-from contracts.problem import Problem, Sampling
+from contracts.problem import ChatMessage, Problem, Sampling
 from contracts.reports import MemoryReport, StepReport
 from contracts.rollout import FinishReason, RolloutGroup, ScoredGroup, TurnOutcome
 from contracts.verdict import Verdict
@@ -63,7 +63,7 @@ class Tokenizer(Protocol):
     def fingerprint(self) -> str:
         """Hash of everything that decides how a chat becomes tokens; the same on learner, workers and resume."""
 
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> NDArray[np.int32]:
+    def encode_chat(self, messages: Sequence[ChatMessage]) -> NDArray[np.int32]:
         """Prompt token ids, generation prompt included."""
 
     def encode_reply(self, text: str) -> NDArray[np.int32]:

@@ -135,7 +135,8 @@ class RolloutGroup:
     def nbytes(self) -> int:
         """Bytes of the buffers, what the byte-bounded rollout buffer counts."""
         per_rollout = sum(
-            r.tokens_T.nbytes + r.logprobs_T.nbytes + r.policy_mask_T.nbytes + len(r.text.encode()) for r in self.rollouts
+            r.tokens_T.nbytes + r.logprobs_T.nbytes + r.policy_mask_T.nbytes + len(r.text.encode())
+            for r in self.rollouts
         )
         return self.prompt_P.nbytes + per_rollout
 

@@ -75,7 +75,10 @@ def _report(groups: Sequence[ScoredGroup], lags: Sequence[int], version: int, up
     bonus = np.concatenate([scored.bonus_G for scored in groups])
     spreads = [np.std([r.task_reward for r in scored.group.trainable_rollouts]) for scored in groups]
     names = sorted({name for r in rollouts if isinstance(r.verdict, Scored) for name in r.verdict.parts})
-    parts = {n: float(np.mean([r.verdict.parts.get(n, 0.0) for r in rollouts if isinstance(r.verdict, Scored)])) for n in names}
+    parts = {
+        n: float(np.mean([r.verdict.parts.get(n, 0.0) for r in rollouts if isinstance(r.verdict, Scored)]))
+        for n in names
+    }
     return StepReport(
         policy_version=version,
         num_groups=len(groups),

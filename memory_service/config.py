@@ -85,7 +85,9 @@ class MemorySettings(Settings):
     )
     normaliser_eps: float = Field(1e-8, ge=0.0, description="added to the min-max range; 0 in the released code")
     normaliser_range_floor: float = Field(
-        1e-3, ge=0.0, description="a window whose range is below this gives 0.5 to all: silent after group normalisation"
+        1e-3,
+        ge=0.0,
+        description="a window whose range is below this gives 0.5 to all: silent after group normalisation",
     )
     mix: Literal["raw_sum", "capped", "after_normalisation"] = Field(
         "capped", description="add the bonus raw, capped by cap_share, or to the normalised advantage"

@@ -68,7 +68,7 @@ class SentenceEncoder:
         self.path = encoder_path(settings.encoder)
         dtype = getattr(torch, settings.encoder_dtype)
         try:
-            self._model: Any = SentenceTransformer(self.path, trust_remote_code=False, model_kwargs={"dtype": dtype})
+            self._model = SentenceTransformer(self.path, trust_remote_code=False, model_kwargs={"dtype": dtype})
         except (OSError, ValueError) as error:
             raise DataError(
                 f"memory.encoder = '{settings.encoder}' cannot be loaded: {str(error).splitlines()[0]}. Give a folder, a hub id "
@@ -76,7 +76,8 @@ class SentenceEncoder:
             ) from error
         self._batch = settings.encoder_batch_texts
         self._windows = settings.long_text == "mean_of_windows"
-        self.dimension = int(self._model.get_embedding_dimension())
+        self.dimension = int(self._model.get_embedding_dimension() or 0)
+        self._window_tokens = int(self._model.max_seq_length or 512)
         self.fingerprint = _fingerprint(self._model, settings)
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -94,7 +95,11 @@ class SentenceEncoder:
 
     def _encode_flat(self, texts: Sequence[str]) -> NDArray[np.float32]:
         vectors = self._model.encode(
-            list(texts), batch_size=self._batch, normalize_embeddings=True, show_progress_bar=False, convert_to_tensor=True
+            list(texts),
+            batch_size=self._batch,
+            normalize_embeddings=True,
+            show_progress_bar=False,
+            convert_to_tensor=True,
         )
         wide: NDArray[np.float32] = vectors.float().cpu().numpy()
         # bfloat16 rounds lengths by a few thousandths; memory wants unit vectors.
@@ -104,7 +109,7 @@ class SentenceEncoder:
     def _split(self, text: str) -> list[str]:
         tokenizer = self._model.tokenizer
         ids = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
-        size = self._model.max_seq_length - 2  # room for the two special tokens
+        size = self._window_tokens - 2  # room for the two special tokens
         if len(ids) <= size:
             return [text]
         return [tokenizer.decode(ids[start : start + size]) for start in range(0, len(ids), size)]

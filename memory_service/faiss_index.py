@@ -30,7 +30,7 @@ class FaissFlatIndex:
         self._index.add_with_ids(check_unit_vectors(vectors_ND, self._dimension, "add"), np.asarray(ids_N, np.int64))
 
     def remove(self, ids_N: NDArray[np.int64]) -> None:
-        self._index.remove_ids(np.asarray(ids_N, np.int64))
+        self._index.remove_ids(faiss.IDSelectorBatch(np.asarray(ids_N, np.int64)))
 
     def search(self, queries_QD: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         checked = check_unit_vectors(queries_QD, self._dimension, "search")

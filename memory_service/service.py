@@ -167,13 +167,15 @@ class EpisodicMemory:
             values_G = np.zeros(len(trainable_G), np.float32)
             values_G[trainable_G] = values_N
             spread.append(values_G)
-        scores = Scores(*spread, memory_version=version)
+        scores = Scores(spread[0], spread[1], spread[2], version)
         self._recent[item.group.group_id] = scores
         while len(self._recent) > RECENT_GROUPS:
             self._recent.popitem(last=False)
         return self._scored(item.group, scores, neighbours)
 
-    def _bonus(self, item: _Encoded, exploit_N: NDArray[np.float64], explore_N: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _bonus(
+        self, item: _Encoded, exploit_N: NDArray[np.float64], explore_N: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         settings = self._settings
         if settings.all_correct_groups == "off" and all(rollout.correct for rollout in item.rollouts):
             return np.zeros(len(item.rollouts))

@@ -112,14 +112,22 @@ def _stack(vectors: Sequence[NDArray[np.float32]], dimension: int) -> NDArray[np
 
 def _rows(state: MemoryState) -> list[dict[str, Any]]:
     return [
-        {"store": name, "query_id": q.query_id, "question": q.question, "rollout_id": e.rollout_id, "response": e.response}
+        {
+            "store": name,
+            "query_id": q.query_id,
+            "question": q.question,
+            "rollout_id": e.rollout_id,
+            "response": e.response,
+        }
         for name, queries in state.stores.items()
         for q in queries
         for e in q.episodes
     ]
 
 
-def _state(manifest: dict[str, Any], tensors: dict[str, NDArray[np.float32]], rows: list[dict[str, Any]]) -> MemoryState:
+def _state(
+    manifest: dict[str, Any], tensors: dict[str, NDArray[np.float32]], rows: list[dict[str, Any]]
+) -> MemoryState:
     names = ("encoder_fingerprint", "memory_version", "groups_scored", "rollouts_scored", "duplicates", "batch_key")
     return MemoryState(
         **{name: manifest[name] for name in (*names, "windows", "next_ids", "evicted")},

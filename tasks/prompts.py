@@ -8,7 +8,7 @@ policy wrote is never tokenised back (field_lessons.md, 25).
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -87,13 +87,13 @@ class HfTokenizer:
         """See template_hash."""
         return template_hash(self._tokenizer)
 
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> NDArray[np.int32]:
+    def encode_chat(self, messages: Sequence[ChatMessage]) -> NDArray[np.int32]:
         return self._encode(self._render(messages))
 
     def encode_reply(self, text: str) -> NDArray[np.int32]:
         """What the template puts after a policy turn that ended by itself: the rest of that turn's end, the reply as a
         user turn, the generation prompt. The end token itself is left out, for the policy has sampled it."""
-        chat = [
+        chat: list[ChatMessage] = [
             {"role": "user", "content": "question"},
             {"role": "assistant", "content": POLICY_TURN},
             {"role": "user", "content": text},
@@ -107,7 +107,7 @@ class HfTokenizer:
             self._tokenizer.decode(tokens.tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         )
 
-    def _render(self, messages: Sequence[Mapping[str, str]]) -> str:
+    def _render(self, messages: Sequence[ChatMessage]) -> str:
         chat = [dict(message) for message in messages]
         return str(self._tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
 
@@ -158,8 +158,7 @@ def check_prompt_lengths(problems: Sequence[Problem], tokenizer: Tokenizer, max_
     """Raises DataError naming the longest prompt where one is longer than allowed, or where there is none."""
     if not problems:
         raise DataError("the task gave no problems to check prompts of")
-    chats = [[{"role": m["role"], "content": m["content"]} for m in problem.messages] for problem in problems]
-    lengths = [len(tokenizer.encode_chat(chat)) for chat in chats]
+    lengths = [len(tokenizer.encode_chat(problem.messages)) for problem in problems]
     longest = max(range(len(problems)), key=lengths.__getitem__)
     if lengths[longest] > max_prompt_tokens:
         too_long = sum(length > max_prompt_tokens for length in lengths)

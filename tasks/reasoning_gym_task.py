@@ -4,6 +4,7 @@ Training, held-out and example entries come from three streams of random seeds t
 must besides fall on its side of the hash split: a generator that repeats itself cannot leak held-out questions.
 """
 
+import itertools
 import json
 
 from contracts.errors import DataError
@@ -17,6 +18,7 @@ from tasks.reasoning_gym_scorer import STREAM, Generator
 
 TRAIN_STREAM, HELD_OUT_STREAM, EXAMPLE_STREAM = range(3)
 TRIES_PER_PROBLEM = 64
+PATIENCE = 3000
 SEED_STRIDE = 1_000_003
 
 
@@ -79,17 +81,20 @@ class ReasoningGymTask:
         raise self._too_few("training", n)
 
     def _distinct(self, stream: int, n: int) -> list[Candidate]:
+        """The first n different questions of the stream; gives up after a long stretch without a new one."""
         found: dict[str, Candidate] = {}
-        tries = int(n * TRIES_PER_PROBLEM / self._settings.split_share)
-        for index in range(tries):
+        patience = fruitless = int(PATIENCE / self._settings.split_share)
+        for index in itertools.count():
             if len(found) == n:
+                return list(found.values())
+            if fruitless == 0:
                 break
             candidate = self._candidate(stream, index)
-            if self._on_side(stream, candidate):
-                found.setdefault(candidate.problem_id, candidate)
-        if len(found) < n:
-            raise self._too_few("held-out" if stream == HELD_OUT_STREAM else "example", n)
-        return list(found.values())
+            is_new = self._on_side(stream, candidate) and candidate.problem_id not in found
+            fruitless = patience if is_new else fruitless - 1
+            if is_new:
+                found[candidate.problem_id] = candidate
+        raise self._too_few("held-out" if stream == HELD_OUT_STREAM else "example", n)
 
     def _on_side(self, stream: int, candidate: Candidate) -> bool:
         return is_held_out(candidate.question, self._settings.split_share) == (stream == HELD_OUT_STREAM)

@@ -22,7 +22,7 @@ from contracts.problem import Problem
 from tasks.config import TaskSettings
 from tasks.judge import Judge, full_judge
 
-ORPHAN_GRACE_S = 10.0
+ORPHAN_GRACE_S = 2.0
 
 
 def main() -> None:

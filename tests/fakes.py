@@ -76,7 +76,9 @@ def make_group(
     )
 
 
-def make_scored(group: RolloutGroup, bonus: float = 0.0, stage: BonusStage = BonusStage.BEFORE_NORMALISATION) -> ScoredGroup:
+def make_scored(
+    group: RolloutGroup, bonus: float = 0.0, stage: BonusStage = BonusStage.BEFORE_NORMALISATION
+) -> ScoredGroup:
     size = len(group.rollouts)
     zeros = np.zeros(size, np.float32)
     return ScoredGroup(group, zeros, zeros, np.full(size, bonus, np.float32), stage, memory_version=0)
@@ -85,7 +87,9 @@ def make_scored(group: RolloutGroup, bonus: float = 0.0, stage: BonusStage = Bon
 def make_adapter(version: int, weights: bytes = b"weights") -> Adapter:
     weights = weights + str(version).encode()
     digest = hashlib.sha256(weights).hexdigest()
-    manifest = AdapterManifest(version, digest, len(weights), "base", LoraShape(4, 8.0, ("q_proj",)), "float32", "template")
+    manifest = AdapterManifest(
+        version, digest, len(weights), "base", LoraShape(4, 8.0, ("q_proj",)), "float32", "template"
+    )
     return Adapter(manifest, weights)
 
 

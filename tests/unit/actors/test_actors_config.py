@@ -56,7 +56,7 @@ def test_scripted_settings_give_the_scripted_engine() -> None:
 
 def test_the_scripted_engine_wants_characters() -> None:
     words: Any = object()
-    with pytest.raises(ConfigError, match="the tokenizer is object.*build a CharTokenizer"):
+    with pytest.raises(ConfigError, match=r"the tokenizer is object.*build a CharTokenizer"):
         load_engine(ActorSettings(engine="scripted"), "nowhere", words)
 
 

@@ -27,7 +27,9 @@ def test_every_shipped_config_loads_plans_and_survives_the_round_trip(path: Path
 
 def test_unknown_key_names_line_and_nearest_key(tmp_path: Path) -> None:
     file = write(tmp_path, "[learner]\nlora_r = 8\nlearning_rat = 1e-4\n")
-    with pytest.raises(ConfigError, match=r"c\.toml:3: unknown key 'learning_rat' in \[learner\]; did you mean 'learning_rate'"):
+    with pytest.raises(
+        ConfigError, match=r"c\.toml:3: unknown key 'learning_rat' in \[learner\]; did you mean 'learning_rate'"
+    ):
         load_config(file)
 
 
@@ -38,7 +40,9 @@ def test_unknown_section_is_told_too(tmp_path: Path) -> None:
 
 def test_unknown_key_of_a_nested_section_is_told_with_its_section(tmp_path: Path) -> None:
     text = '[model]\nname = "scripted"\n[actors]\nengine = "scripted"\n[actors.scripted]\naccuracy_per_versoin = 0.1\n'
-    with pytest.raises(ConfigError, match=r":6: unknown key .* in \[actors.scripted\]; did you mean 'accuracy_per_version'"):
+    with pytest.raises(
+        ConfigError, match=r":6: unknown key .* in \[actors.scripted\]; did you mean 'accuracy_per_version'"
+    ):
         load_config(write(tmp_path, text))
 
 

@@ -208,7 +208,13 @@ async def test_stop_finishes_the_update_under_way_and_skips_the_last_evaluation(
 
 
 async def test_pass_at_k_and_the_generous_limit_are_measured_before_and_after(tmp_path: Path) -> None:
-    settings = {"problems": 4, "every_updates": 0, "generous_max_new_tokens": 32, "pass_at_k": 3, "pass_at_k_problems": 2}
+    settings = {
+        "problems": 4,
+        "every_updates": 0,
+        "generous_max_new_tokens": 32,
+        "pass_at_k": 3,
+        "pass_at_k_problems": 2,
+    }
     run = Run(make_config(tmp_path, updates=1, eval=settings))
     await run.run()
     kinds = [(line["step"], line["max_new_tokens"], line["k"], line["n"]) for line in run.lines("eval.jsonl")]

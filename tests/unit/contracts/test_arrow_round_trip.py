@@ -1,5 +1,6 @@
 """What is written comes back: Arrow and pickle, any rollout, any number of turns."""
 
+import dataclasses
 import pickle
 from pathlib import Path
 
@@ -61,8 +62,29 @@ def scored_groups(draw: st.DrawFn, lease_id: int) -> ScoredGroup:
         finished_s=draw(floats),
     )
     scores = [draw(hnp.arrays(np.float32, size, elements=st.floats(0, 1, width=32))) for _ in range(3)]
-    neighbours = draw(st.lists(st.builds(Neighbour, st.text(max_size=5), st.text(max_size=5), st.text(max_size=5), st.booleans(), st.floats(-1, 1)), max_size=2))
-    return ScoredGroup(group, *scores, draw(st.sampled_from(BonusStage)), draw(st.integers(-1, 99)), draw(st.booleans()), tuple(neighbours))
+    neighbours = draw(
+        st.lists(
+            st.builds(
+                Neighbour,
+                st.text(max_size=5),
+                st.text(max_size=5),
+                st.text(max_size=5),
+                st.booleans(),
+                st.floats(-1, 1),
+            ),
+            max_size=2,
+        )
+    )
+    return ScoredGroup(
+        group,
+        scores[0],
+        scores[1],
+        scores[2],
+        draw(st.sampled_from(BonusStage)),
+        draw(st.integers(-1, 99)),
+        draw(st.booleans()),
+        tuple(neighbours),
+    )
 
 
 def assert_same(left: object, right: object) -> None:
@@ -71,9 +93,9 @@ def assert_same(left: object, right: object) -> None:
         assert isinstance(right, np.ndarray)
         assert left.dtype == right.dtype
         assert np.array_equal(left, right)
-    elif hasattr(type(left), "__slots__") and hasattr(type(left), "__dataclass_fields__"):
+    elif dataclasses.is_dataclass(left) and not isinstance(left, type):
         assert type(left) is type(right)
-        for name in type(left).__dataclass_fields__:
+        for name in (f.name for f in dataclasses.fields(left)):
             assert_same(getattr(left, name), getattr(right, name))
     elif isinstance(left, tuple):
         assert isinstance(right, tuple)
@@ -120,8 +142,18 @@ def test_a_file_that_is_not_ours_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_rollout_with_buffers_of_different_length_is_refused() -> None:
     with pytest.raises(ValueError, match="3 tokens, 2 log-probs"):
-        Rollout("0/0/0", np.zeros(3, np.int32), np.zeros(2, np.float32), np.ones(3, np.bool_), np.array([3], np.int32),
-                (TurnOutcome.DONE,), FinishReason.STOP, "", Scored(0.0, False), 0)
+        Rollout(
+            "0/0/0",
+            np.zeros(3, np.int32),
+            np.zeros(2, np.float32),
+            np.ones(3, np.bool_),
+            np.array([3], np.int32),
+            (TurnOutcome.DONE,),
+            FinishReason.STOP,
+            "",
+            Scored(0.0, False),
+            0,
+        )
 
 
 def test_scored_group_refuses_numbers_that_are_not_finite() -> None:
@@ -140,7 +172,9 @@ def test_scored_group_refuses_numbers_that_are_not_finite() -> None:
         (FinishReason.STOP, Invalid("verifier hung"), False),
     ],
 )
-def test_only_judged_stop_and_length_may_train(finish: FinishReason, verdict: Scored | Invalid, trainable: bool) -> None:
+def test_only_judged_stop_and_length_may_train(
+    finish: FinishReason, verdict: Scored | Invalid, trainable: bool
+) -> None:
     from tests.fakes import make_rollout
 
     assert make_rollout(verdict=verdict, finish=finish).trainable is trainable

@@ -136,7 +136,7 @@ class Oracle:
         known = [vector for _, responses in self.nearest(self.failure, key) for vector in responses]
         if not known or self.explore_is_off(policy_version):
             return None
-        return 1.0 - max(float(vector @ self.response(rollout)) for vector in known)
+        return 1.0 - max(cosine(vector, self.response(rollout)) for vector in known)
 
     def explore_is_off(self, policy_version: int) -> bool:
         by_steps = self.wanted.warmup_unit == "steps"
@@ -146,7 +146,7 @@ class Oracle:
     def nearest(self, store: Store, key: str) -> Store:
         asked = self.embed(key)
         # sorted() is stable: of two equal cosines the question inserted earlier comes first.
-        return sorted(store, key=lambda entry: -float(self.embed(entry[0]) @ asked))[: self.wanted.neighbours_k]
+        return sorted(store, key=lambda entry: -cosine(self.embed(entry[0]), asked))[: self.wanted.neighbours_k]
 
     def response(self, rollout: Rollout) -> Vector:
         thought = re.search(r"<think>(.*?)</think>", rollout.text, re.DOTALL)
@@ -154,10 +154,7 @@ class Oracle:
         return self.embed(thought.group(1) if thought and spanned else rollout.text)
 
     def embed(self, text: str) -> Vector:
-        # Of length 1 in float64, not only in float32: else a response's cosine to itself is 1 give or take 1e-7, and
-        # a window of such cosines would be stretched to [0, 1].
-        vector = np.asarray(self.encoder.encode([text])[0], np.float64)
-        return vector / math.sqrt(sum(float(x) ** 2 for x in vector))
+        return np.asarray(self.encoder.encode([text])[0], np.float64)
 
     # --- writing --------------------------------------------------------------------------------------------
 
@@ -227,6 +224,11 @@ class Oracle:
     def stage(self) -> BonusStage:
         after = self.wanted.mix == "after_normalisation"
         return BonusStage.AFTER_NORMALISATION if after else BonusStage.BEFORE_NORMALISATION
+
+
+def cosine(a: Vector, b: Vector) -> float:
+    """Divided by the lengths: float32 unit vectors are 1e-8 off, and without eps that would be stretched to [0, 1]."""
+    return float(a @ b) / math.sqrt(float(a @ a) * float(b @ b))
 
 
 def clipped(value: float) -> float:
@@ -419,7 +421,7 @@ PROFILES: dict[str, dict[str, Any]] = {
 both = pytest.mark.parametrize("memory_class", [Oracle, EpisodicMemory])
 
 
-def assert_rewards(scored: Any, exploit: list[float], explore: list[float], bonus: list[float]) -> None:
+def assert_rewards(scored: Any, exploit: Any, explore: Any, bonus: Any) -> None:
     np.testing.assert_allclose(scored.exploit_G, exploit, atol=TOLERANCE)
     np.testing.assert_allclose(scored.explore_G, explore, atol=TOLERANCE)
     np.testing.assert_allclose(scored.bonus_G, bonus, atol=TOLERANCE)

@@ -1,6 +1,7 @@
 """check_task finds what would spoil a run, and passes what is sound, for every shipped answer form."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -21,6 +22,7 @@ class LetterTokenizer:
 
     eos_token_ids = frozenset({0})
     pad_token_id = 1
+    fingerprint = "letters"
 
     def encode_chat(self, messages: Sequence[object]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
         return np.zeros(len(str(messages)), np.int32)
@@ -74,15 +76,17 @@ def test_a_file_of_numbers_is_sound_in_every_answer_form(tmp_path: Path, form: A
 
 
 def test_reasoning_gym_is_sound_and_problems_without_reference_are_counted() -> None:
-    assert run(TaskSettings(kind="reasoning_gym", max_prompt_tokens=2000), num_problems=4).ok
-    words = TaskSettings(kind="reasoning_gym", generator="rubiks_cube", answer_form="boxed", max_prompt_tokens=9000)
+    settings = TaskSettings(kind="reasoning_gym", max_prompt_tokens=9000, verifier_processes=1)
+    assert run(settings, num_problems=4).ok
+    words = settings.model_copy(update={"generator": "graph_color", "answer_form": "boxed"})
     report = run(words, num_problems=2)
     assert report.without_reference == 4
     assert GOOD not in {one.kind for one in report.judged}
 
 
 def test_an_answer_form_that_does_not_fit_the_answers_is_found() -> None:
-    report = run(TaskSettings(kind="reasoning_gym", generator="knights_knaves", max_prompt_tokens=9000), num_problems=2)
+    settings = TaskSettings(kind="reasoning_gym", max_prompt_tokens=9000, verifier_processes=1)
+    report = run(settings.model_copy(update={"generator": "knights_knaves"}), num_problems=2)
     assert any("good answer" in failure and "task.answer_form" in failure for failure in report.failures)
 
 
@@ -105,4 +109,4 @@ def test_a_verifier_that_always_says_the_same_is_found(verdict: Verdict, message
     settings = TaskSettings(max_prompt_tokens=2000)
     report = check_task(CountingTask(), Says(verdict), LetterTokenizer(), settings, 2)
     assert not report.ok
-    assert any(__import__("re").search(message, failure) for failure in report.failures)
+    assert any(re.search(message, failure) for failure in report.failures)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from contracts.errors import DataError
-from contracts.problem import Problem
+from contracts.problem import ChatMessage, Problem
 from tasks.arithmetic import arithmetic_task
 from tasks.config import TaskSettings
 from tasks.prompts import (
@@ -39,9 +39,8 @@ def byte_tokenizer(template: str | None = TEMPLATE, pad_token: str = "<|im_end|>
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     inner.add_special_tokens(specials)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=inner, eos_token="<|im_end|>", pad_token=pad_token, unk_token="<|endoftext|>"
-    )
+    make: Any = PreTrainedTokenizerFast
+    tokenizer = make(tokenizer_object=inner, eos_token="<|im_end|>", pad_token=pad_token, unk_token="<|endoftext|>")
     tokenizer.chat_template = template
     return tokenizer
 
@@ -81,10 +80,14 @@ def test_a_prompt_is_the_template_with_the_generation_prompt(tokenizer: HfTokeni
 
 
 def test_prompt_policy_turn_and_reply_join_to_what_the_template_writes(tokenizer: HfTokenizer) -> None:
-    chat = [{"role": "user", "content": "hi"}]
+    chat: list[ChatMessage] = [{"role": "user", "content": "hi"}]
     sampled = [*tokenizer.encode_chat(chat), *byte_tokenizer()("18")["input_ids"], EOS]
     joined = [*sampled, *tokenizer.encode_reply("Try again.")]
-    rewritten = [*chat, {"role": "assistant", "content": "18"}, {"role": "user", "content": "Try again."}]
+    rewritten: list[ChatMessage] = [
+        *chat,
+        {"role": "assistant", "content": "18"},
+        {"role": "user", "content": "Try again."},
+    ]
     assert joined == tokenizer.encode_chat(rewritten).tolist()
 
 
@@ -123,7 +126,7 @@ def test_a_tokenizer_without_a_template_or_a_folder_without_tokenizer_is_refused
     with pytest.raises(DataError, match=r"no chat template.*chat_template\.jinja"):
         load_tokenizer(saved(tmp_path / "bare", template=None))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="cannot load a tokenizer from .*empty"):
+    with pytest.raises(DataError, match=r"cannot load a tokenizer from .*empty"):
         load_tokenizer(str(tmp_path / "empty"))
 
 
@@ -145,11 +148,11 @@ def test_lengths_are_counted_and_a_prompt_that_is_too_long_is_named(tokenizer: H
 @pytest.mark.slow
 def test_smollm2_pads_with_endoftext_ends_with_im_end_and_has_short_arithmetic_prompts(smollm2_dir: Path) -> None:
     real = load_tokenizer(str(smollm2_dir))
-    assert (real.pad_token_id, real.eos_token_ids) == (0, {2})
+    assert (real.pad_token_id, real.eos_token_ids) == (0, frozenset({2}))
     task = arithmetic_task(TaskSettings())
     lengths = check_prompt_lengths([task.train_problem(i) for i in range(100)], real, 256)
     assert lengths.max < 40
-    chat = [{"role": "system", "content": "s"}, {"role": "user", "content": "hi"}]
-    rewritten = [*chat, {"role": "assistant", "content": "18"}, {"role": "user", "content": "No."}]
+    chat: list[ChatMessage] = [{"role": "system", "content": "s"}, {"role": "user", "content": "hi"}]
+    rewritten: list[ChatMessage] = [*chat, {"role": "assistant", "content": "18"}, {"role": "user", "content": "No."}]
     sampled = [*real.encode_chat(chat), *real.encode_chat(rewritten)[len(real.encode_chat(chat)) :][:3].tolist()]
     assert [*sampled, *real.encode_reply("No.")] == real.encode_chat(rewritten).tolist()

@@ -49,7 +49,8 @@ def test_any_index_is_the_same_whatever_was_asked_before_and_in_another_process(
     forwards = [task.train_problem(i).problem_id for i in indices]
     assert [ReasoningGymTask(SMALL).train_problem(i).problem_id for i in reversed(indices)] == forwards[::-1]
     code = (
-        "import sys, json; from tasks.config import TaskSettings; from tasks.reasoning_gym_task import ReasoningGymTask; "
+        "import sys, json; from tasks.config import TaskSettings; "
+        "from tasks.reasoning_gym_task import ReasoningGymTask; "
         "t = ReasoningGymTask(TaskSettings.model_validate_json(sys.stdin.read())); "
         f"print(json.dumps([t.train_problem(i).problem_id for i in {indices}]))"
     )
@@ -97,7 +98,7 @@ def test_a_domain_that_runs_dry_says_what_to_change() -> None:
 
 
 def test_a_generator_that_does_not_exist_or_a_wrong_parameter_is_a_configuration_error() -> None:
-    with pytest.raises(ConfigError, match="did you mean .*chain_sum"):
+    with pytest.raises(ConfigError, match=r"did you mean .*chain_sum"):
         ReasoningGymTask(TaskSettings(kind="reasoning_gym", generator="chain_sums"))
     with pytest.raises(ConfigError, match="generator_params"):
         ReasoningGymTask(TaskSettings(kind="reasoning_gym", generator_params={"min_term": 2}))

@@ -114,13 +114,15 @@ def test_an_idle_child_killed_from_outside_costs_no_answer(hostile: ProcessVerif
 
 
 def test_a_stopped_child_is_replaced(hostile: ProcessVerifier) -> None:
-    hostile.verify([answer("right")])
-    for pid in children_of(os.getpid()):
-        os.kill(pid, signal.SIGSTOP)
+    known = set(children_of(os.getpid()))
+    settings = TaskSettings(scorer="hostile_scorer:scorer", verifier_processes=1, verifier_timeout_s=1.0)
+    verifier = ProcessVerifier(settings)
+    (child,) = set(children_of(os.getpid())) - known
+    os.kill(child, signal.SIGSTOP)
     big = answer("right", Problem("p", "x" * 3_000_000, "19", ()))
-    verdicts = hostile.verify([big] * 2)
-    assert all(isinstance(v, Invalid) and "not judged within" in v.reason for v in verdicts)
-    assert outcome(hostile.verify([answer("right")])[0]) == "True"
+    verdicts = [outcome(verdict) for verdict in verifier.verify([big, answer("right")])]
+    verifier.close()
+    assert verdicts == ["not judged within task.verifier_timeout_s = 1", "True"]
 
 
 def test_verdicts_come_in_the_order_of_the_answers_with_many_threads_at_once(hostile: ProcessVerifier) -> None:
@@ -185,14 +187,15 @@ def test_closing_kills_the_children_and_ends_a_verify_under_way(hostile: Process
 
 @pytest.mark.parametrize("busy", [False, True])
 def test_children_end_when_the_parent_is_killed(hostile: ProcessVerifier, busy: bool) -> None:
+    then = "v.verify([Answer(Problem('p', '', '', ()), 'tower', 1, 2, False)])" if busy else "time.sleep(3600)"
     code = (
         "from tasks.config import TaskSettings; from tasks.verifier import ProcessVerifier; import time\n"
         "from contracts.ports import Answer; from contracts.problem import Problem\n"
-        "v = ProcessVerifier(TaskSettings(scorer='hostile_scorer:scorer', verifier_timeout_s=%s))\n"
+        "v = ProcessVerifier(TaskSettings(scorer='hostile_scorer:scorer', verifier_timeout_s=1.0))\n"
         "print('ready', flush=True)\n"
-        "v.verify([Answer(Problem('p', '', '', ()), 'tower', 1, 2, False)]) if %s else time.sleep(3600)"
-    ) % ("0.5" if not busy else "1.0", busy)
-    env = os.environ | {"PYTHONPATH": ":".join(sys.path), "MEMR_TEST": "1"}
+        f"{then}"
+    )
+    env = os.environ | {"PYTHONPATH": ":".join(sys.path)}
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=env)
     assert parent.stdout is not None
     assert parent.stdout.readline() == b"ready\n"

@@ -1,0 +1,53 @@
+"""`memr check-task`: known good and known bad answers through the real verifier path, shown to a person."""
+
+from rich.console import Console
+from rich.table import Table
+
+from actors.load import load_worker_tokenizer
+from cluster.config import RunConfig
+from cluster.model_store import resolve_model
+from contracts.verdict import Scored, Verdict
+from tasks.check_task import TaskCheckReport, check_task
+from tasks.load import load_task, make_verifier
+
+NUM_SHOWN = 8
+
+
+def run_task_check(console: Console, config: RunConfig) -> bool:
+    """Shows problems, prompt lengths and rewards; True if every known answer was judged as it should be."""
+    model_path = config.model.name if config.model.scripted else resolve_model(config.model.name)
+    verifier = make_verifier(config.task)
+    try:
+        report = check_task(
+            load_task(config.task), verifier, load_worker_tokenizer(config.actors, model_path), config.task
+        )
+    finally:
+        verifier.close()
+    _show(console, report)
+    return report.ok
+
+
+def _show(console: Console, report: TaskCheckReport) -> None:
+    console.print(
+        f"training problems: {report.num_train or 'without end'}; checked: {len(report.problems)}", highlight=False
+    )
+    if lengths := report.prompt_lengths:
+        console.print(f"prompt tokens: {lengths.min} to {lengths.max}, {lengths.mean:.0f} on average", highlight=False)
+    if report.without_reference:
+        console.print(f"{report.without_reference} problems have no reference answer to check with", highlight=False)
+    table = Table("question", "reference", "kind of answer", "answer", "verdict", box=None, header_style="bold")
+    for judged in report.judged[:NUM_SHOWN]:
+        question = judged.problem.question.strip()[:60]
+        table.add_row(question, judged.problem.answer, judged.kind, judged.text[:40], _verdict_text(judged.verdict))
+    console.print(table)
+    for failure in report.failures:
+        console.print(f"[red]no[/red]  {failure}", highlight=False, soft_wrap=True)
+    if report.ok:
+        console.print(f"[green]ok[/green]  all {len(report.judged)} known answers were judged as they should be")
+
+
+def _verdict_text(verdict: Verdict) -> str:
+    if not isinstance(verdict, Scored):
+        return f"invalid: {verdict.reason}"
+    parts = ", ".join(f"{name} {value:g}" for name, value in verdict.parts.items())
+    return f"{'right' if verdict.correct else 'wrong'}, reward {verdict.value:g} ({parts})"
