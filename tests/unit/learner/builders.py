@@ -45,6 +45,7 @@ def tiny_llama(seed: int = 0, layers: int = 2, dtype: torch.dtype = torch.float3
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=256,
+        initializer_range=0.2,
         tie_word_embeddings=True,
     )
     model: LlamaForCausalLM = LlamaForCausalLM(config)  # type: ignore[no-untyped-call]
@@ -146,8 +147,8 @@ def with_own_logprobs(policy: LoraPolicy, batch: Sequence[ScoredGroup], shift: f
             logprobs_T = np.zeros(len(one.tokens_T), np.float32)
             everything = np.ones(len(one.tokens_T), np.bool_)
             row = TrainRow(item.group.prompt_P, one.tokens_T, logprobs_T, everything, 0.0, item.group.temperature, 0)
-            (batch,) = pack([[row]], 1, share_prompts=True)
-            logprobs = (policy.logprobs(batch).numpy() - shift).tolist()
+            (micro_batch,) = pack([[row]], 1, share_prompts=True)
+            logprobs = (policy.logprobs(micro_batch).numpy() - shift).tolist()
             mask = one.policy_mask_T.tolist()
             rollouts.append(rollout(one.tokens_T.tolist(), one.task_reward, mask, logprobs, one.finish_reason))
         fresh = group(rollouts, item.group.prompt_P.tolist(), item.group.policy_version, item.group.temperature)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from learner.learner import Learner
 from tests.unit.learner import builders
@@ -10,7 +11,7 @@ from tests.unit.learner.builders import group, rollout, scored, tiny_learner, wi
 PROMPT = [1, 2, 3]
 
 
-def probabilities(learner: Learner) -> np.ndarray:  # type: ignore[type-arg]
+def probabilities(learner: Learner) -> NDArray[np.float64]:
     pairs = [np.array([*PROMPT, token], np.int32) for token in range(builders.VOCABULARY)]
     return np.exp([learner._policy.sequence_logprobs(tokens_P)[-1] for tokens_P in pairs])
 
@@ -20,7 +21,7 @@ def test_bandit_is_learned_in_a_few_updates() -> None:
     learner = tiny_learner(warm=False, learning_rate=2e-2)
     rng = np.random.default_rng(0)
     shares = []
-    for version in range(12):
+    for version in range(16):
         p = probabilities(learner)
         shares.append(p[:8].sum())
         arms = rng.choice(builders.VOCABULARY, size=32, p=p / p.sum())

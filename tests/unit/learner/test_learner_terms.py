@@ -155,8 +155,9 @@ def test_dropout_acts_in_training_and_not_in_proofs() -> None:
     tokens_P = item.group.prompt_P.repeat(3)
     first, second = (learner._policy.sequence_logprobs(tokens_P) for _ in range(2))
     assert first.tolist() == second.tolist()
-    gradients = []
+    norms = []
     for seed in (1, 2):
+        fresh = tiny_learner(lora_dropout=0.5)
         torch.manual_seed(seed)
-        gradients.append(step(random_batch(), lora_dropout=0.5)[1])
-    assert differs(*gradients)
+        norms.append(fresh.step(random_batch()).grad_norm)
+    assert norms[0] != norms[1]

@@ -49,7 +49,9 @@ def with_texts(group: RolloutGroup, texts: Sequence[str]) -> RolloutGroup:
 def history(count: int = 12, seed: int = 0) -> list[RolloutGroup]:
     random = np.random.default_rng(seed)
     return [
-        make_group(i, rewards=[float(random.random() < 0.4) for _ in range(4)], question=f"question {random.integers(6)}")
+        make_group(
+            i, rewards=[float(random.random() < 0.4) for _ in range(4)], question=f"question {random.integers(6)}"
+        )
         for i in range(count)
     ]
 
@@ -83,7 +85,9 @@ def test_untrainable_rollouts_are_neither_scored_nor_remembered() -> None:
     assert service.report().memory_version == 1
 
 
-@pytest.mark.parametrize(("text", "message"), [("raise", "encoder broke"), ("zero", "rollout 1/0/1 a vector of length 0")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("raise", "encoder broke"), ("zero", "rollout 1/0/1 a vector of length 0")]
+)
 def test_a_group_that_cannot_be_encoded_changes_nothing(text: str, message: str) -> None:
     service, reference = memory(), memory()
     before, after = make_group(0), make_group(2)

@@ -1,0 +1,202 @@
+"""Whole runs on real Ray with the scripted engine: what a user sees, and what is on disk afterwards."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.arrow import read_groups
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTED = ROOT / "configs" / "scripted.toml"
+SHORT = ["learner.num_updates=6", "eval.problems=20", "eval.every_updates=3", "cluster.checkpoint_every_updates=3"]
+
+
+def memr(*arguments: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own, as a user calls it."""
+    command = [sys.executable, "-m", "cluster", *arguments]
+    environment = os.environ | {"COLUMNS": "200"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, cwd=ROOT, env=environment)
+
+
+def sets(directory: Path, name: str, *more: str) -> list[str]:
+    values = [f"run.directory={directory}", f"run.name={name}", *SHORT, *more]
+    return [argument for value in values for argument in ("--set", value)]
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("runs")
+    done = memr("train", str(SCRIPTED), *sets(directory, "done"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return directory / "done"
+
+
+def test_ledger_metrics_and_groups_on_disk_agree(finished: Path) -> None:
+    metrics = lines(finished / "metrics.jsonl")
+    assert [line["step"] for line in metrics] == list(range(1, 7))
+    ledger = metrics[-1]["ledger"]
+    assert ledger == {"issued": 48, "trained": 48, "dropped": 0, "failed": 0, "in_flight": 0, "buffered": 0}
+    stored = [scored for path in sorted((finished / "rollouts").glob("*.parquet")) for scored in read_groups(path)]
+    assert sorted(scored.group.lease_id for scored in stored) == list(range(48))
+    assert sorted(scored.memory_version for scored in stored) == list(range(48)), "one memory version per group"
+    fates = [event for event in lines(finished / "ledger" / "events.jsonl") if event["fate"] == "trained"]
+    assert sorted(event["lease_id"] for event in fates) == list(range(48))
+
+
+def test_every_promised_metric_is_there(finished: Path) -> None:
+    promised = {
+        "step",
+        "policy_version",
+        "task_reward",
+        "intrinsic_exploit",
+        "intrinsic_explore",
+        "reward",
+        "lag_mean",
+        "lag_max",
+        "tokens_trained",
+        "tokens_generated",
+        "step_s",
+        "wait_rollouts_s",
+        "wait_memory_s",
+        "mismatch_mean",
+        "mismatch_p99",
+        "mismatch_max",
+        "entropy",
+        "kl",
+        "grad_norm",
+        "adapter_delta_norm",
+        "completion_tokens_mean",
+        "truncated_share",
+        "zero_variance_share",
+        "memory_version",
+        "memory_episodes",
+        "memory_late",
+        "ledger",
+    }
+    last = lines(finished / "metrics.jsonl")[-1]
+    assert promised <= set(last)
+    assert last["lag_max"] <= 2
+    assert last["memory_episodes"] > 0
+    evals = lines(finished / "eval.jsonl")
+    assert sorted(line["step"] for line in evals) == [0, 3, 6]
+
+
+def test_status_report_memory_and_check_work_on_a_finished_run(finished: Path) -> None:
+    status = memr("status", str(finished))
+    assert "finished, 6 updates" in status.stdout
+    assert memr("report", str(finished)).returncode == 0
+    html = (finished / "report.html").read_text()
+    assert html.count("data:image/png") == 9
+    assert "What is" in html
+    assert "success" in memr("memory", "inspect", str(finished)).stdout
+    assert "What is" in memr("memory", "query", str(finished), "What is 3 + 4?").stdout
+
+
+def test_the_same_command_again_shows_the_result_and_trains_nothing(finished: Path) -> None:
+    before = (finished / "metrics.jsonl").read_bytes()
+    again = memr("train", str(SCRIPTED), *sets(finished.parent, "done"))
+    assert again.returncode == 0
+    assert "has run already" in again.stdout
+    assert (finished / "metrics.jsonl").read_bytes() == before
+
+
+def test_without_lag_the_same_seed_gives_the_same_run(tmp_path: Path) -> None:
+    rewards = []
+    for name in ("a", "b"):
+        done = memr("train", str(SCRIPTED), *sets(tmp_path, name, "learner.max_policy_lag=0", "actors.num_workers=1"))
+        assert done.returncode == 0, done.stderr
+        stored = [read_groups(path) for path in sorted((tmp_path / name / "rollouts").glob("*.parquet"))]
+        rewards.append(
+            [(s.group.lease_id, s.bonus_G.tolist(), [r.text for r in s.group.rollouts]) for g in stored for s in g]
+        )
+    assert rewards[0] == rewards[1]
+
+
+def test_interrupt_writes_a_checkpoint_and_says_130(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "cluster",
+        "train",
+        str(SCRIPTED),
+        *sets(tmp_path, "stopped", "learner.num_updates=100000"),
+    ]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    metrics = tmp_path / "stopped" / "metrics.jsonl"
+    deadline = time.monotonic() + 90
+    while not (metrics.exists() and metrics.read_text().count("\n") >= 2):
+        assert process.poll() is None
+        assert time.monotonic() < deadline, "the run never got to its second update"
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    checkpoint = sorted((tmp_path / "stopped" / "checkpoints").glob("step-*"))[-1]
+    assert (checkpoint / "checkpoint.json").exists()
+    assert list((checkpoint / "memory").glob("snapshot-*/manifest.json"))
+    assert "interrupted after a checkpoint" in memr("status", str(tmp_path / "stopped")).stdout
+
+
+@pytest.mark.parametrize(
+    ("override", "code", "message"),
+    [
+        ("learner.num_update=5", 2, "did you mean 'num_updates'"),
+        ("actors.scripted.raise_probability=1.0", 3, "problems in a row failed"),
+        ("task.max_prompt_tokens=3", 3, "task.max_prompt_tokens"),
+    ],
+)
+def test_a_users_mistake_is_one_message_and_an_exit_code(
+    override: str, code: int, message: str, tmp_path: Path
+) -> None:
+    done = memr("train", str(SCRIPTED), *sets(tmp_path, "wrong", override))
+    assert done.returncode == code, done.stdout + done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_a_worker_that_dies_gives_its_problems_to_the_other(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "cluster",
+        "train",
+        str(SCRIPTED),
+        *sets(tmp_path, "killed", "learner.num_updates=60"),
+    ]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    import psutil
+
+    victim = None
+    deadline = time.monotonic() + 90
+    while victim is None:
+        assert process.poll() is None
+        assert time.monotonic() < deadline, "no worker ever started sampling"
+        children = psutil.Process(process.pid).children(recursive=True)
+        victim = next((c for c in children if "RolloutWorkerActor.sample" in " ".join(_cmdline(c))), None)
+    victim.kill()
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    ledger = lines(tmp_path / "killed" / "metrics.jsonl")[-1]["ledger"]
+    assert (ledger["trained"], ledger["in_flight"], ledger["buffered"]) == (480, 0, 0)
+    lost = [event for event in lines(tmp_path / "killed" / "events.jsonl") if event["event"] == "worker_lost"]
+    assert len(lost) == 1
+
+
+def _cmdline(process: Any) -> list[str]:
+    import psutil
+
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
