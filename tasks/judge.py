@@ -4,6 +4,9 @@
 
 The quick judge knows built-in parts and the exact comparison alone, and says None where that is not enough. The
 full judge runs whatever the settings name: math-verify, a generator's scorer, users' code. It may raise and hang.
+
+A user's scorer is `scorer(answer: Answer, final: str | None) -> bool`; a user's reward part is
+`part(inputs: tasks.rewards.RewardInput) -> float`.
 """
 
 from collections.abc import Callable

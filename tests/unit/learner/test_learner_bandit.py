@@ -17,18 +17,18 @@ def probabilities(learner: Learner) -> NDArray[np.float64]:
 
 
 def test_bandit_is_learned_in_a_few_updates() -> None:
-    """61 arms, tokens below 8 pay: their share of the probability goes from a seventh to nearly all."""
+    """61 arms, tokens below 8 pay: their share of the probability goes from a seventh to four fifths."""
     learner = tiny_learner(warm=False, learning_rate=2e-2)
     rng = np.random.default_rng(0)
     shares = []
-    for version in range(16):
+    for version in range(12):
         p = probabilities(learner)
         shares.append(p[:8].sum())
         arms = rng.choice(builders.VOCABULARY, size=32, p=p / p.sum())
         rollouts = [rollout([int(arm)], float(arm < 8)) for arm in arms]
         learner.step(with_own_logprobs(learner._policy, [scored(group(rollouts, PROMPT, version))]))
     assert shares[0] < 0.25
-    assert shares[-1] > 0.9
+    assert shares[-1] > 0.8
 
 
 def test_same_seed_same_adapter_bytes() -> None:
