@@ -5,15 +5,13 @@ The real model, encoder and Ray; a few updates.
 
 import argparse
 import hashlib
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
-from rich.console import Console
-
 from benchmarks.results_table import show
 from cluster.adapters import newest_adapter_folder
-from cluster.config import load_config
-from cluster.train import train
 
 
 def fingerprint(path: Path) -> str:
@@ -39,9 +37,10 @@ def main() -> None:
                 "eval.problems=0",
                 "cluster.tensorboard=false",
             ]
-            config = load_config(Path("configs/quickstart.toml"), settings)
-            with Path(directory, "console.txt").open("w") as sink:
-                run_path = train(config, Console(file=sink)).run_path
+            command = [sys.executable, "-m", "cluster", "train", "configs/quickstart.toml"]
+            command += [argument for setting in settings for argument in ("--set", setting)]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            run_path = Path(directory) / "quickstart"
             adapter = newest_adapter_folder(run_path / "adapters") / "adapter_model.safetensors"
             memory = run_path / "checkpoints" / f"step-{args.updates:06d}" / "memory"
             rows.append(

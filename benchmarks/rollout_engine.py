@@ -161,7 +161,7 @@ def _report(args: argparse.Namespace, seconds: dict[str, list[float]]) -> None:
     for row in rows:
         print(f"{row['configuration']:32s} {row['tokens_per_s_median']:9} {row['tokens_per_s_best']:9}")
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    path = RESULTS.with_stem(f"{RESULTS.stem}_{"_".join(args.dtypes)}_{args.threads}_threads")
+    path = RESULTS.with_stem(f"{RESULTS.stem}_{'_'.join(args.dtypes)}_{args.threads}_threads")
     machine = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__}
     settings = {key: value for key, value in vars(args).items() if key != "model"}
     path.write_text(json.dumps({"settings": settings, "machine": machine, "rows": rows}, indent=1) + "\n")

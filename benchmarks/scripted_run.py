@@ -1,14 +1,13 @@
 """Runs that the control-plane benchmarks share: the scripted engine and learner, everything else real."""
 
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from cluster.config import RunConfig
+from cluster.config import RunConfig, dump_config
 from cluster.run_dir import RunRecord, read_run
-from cluster.train import train
 
 
 def scripted_config(directory: str, **sections: dict[str, Any]) -> RunConfig:
@@ -32,8 +31,9 @@ def run_scripted(**sections: dict[str, Any]) -> RunRecord:
     """Train to the end in a temporary directory; returns what it left."""
     with tempfile.TemporaryDirectory() as directory:
         config = scripted_config(directory, **sections)
-        with Path(directory, "console.txt").open("w") as sink:
-            train(config, Console(file=sink))
+        file = Path(directory) / "bench.toml"
+        file.write_text(dump_config(config))
+        subprocess.run([sys.executable, "-m", "cluster", "train", str(file)], check=True, stdout=subprocess.DEVNULL)
         return read_run(config.run_path)
 
 

@@ -5,7 +5,6 @@ result. Heavy imports happen inside the commands, so that `memr --help` answers 
 Exit codes: 0 done, 2 the configuration is wrong, 3 the run failed, 130 interrupted after a checkpoint.
 """
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from cluster.environment import prepare_environment
 from contracts.errors import ConfigError, MemrError
 
 app = typer.Typer(
@@ -171,9 +171,7 @@ def memory_query(
 
 def main() -> None:
     """Entry point: memr's own errors become one message on stderr and an exit code, never a traceback."""
-    # Libraries' progress bars and notices would break up the console; memr says itself what it does.
-    for name, value in (("TQDM_DISABLE", "1"), ("HF_HUB_DISABLE_PROGRESS_BARS", "1"), ("RAY_AUTH_MODE", "token")):
-        os.environ.setdefault(name, value)
+    prepare_environment()
     try:
         app(standalone_mode=False)
     except typer.Exit as exit_request:

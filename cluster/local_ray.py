@@ -1,4 +1,4 @@
-"""A Ray of our own on this machine: loopback, token authentication, no dashboard; ended when the run ends.
+"""A Ray of our own on this machine: loopback (environment.py), token authentication, no dashboard; ended with the run.
 
 `ray.shutdown` ends what `ray.init` started here, and no other Ray on the machine.
 """
@@ -30,7 +30,6 @@ def local_ray(config: RunConfig) -> Iterator[None]:
             configure_logging=False,
             num_cpus=max(2, config.actors.num_workers + 2),
             object_store_memory=config.cluster.object_store_bytes,
-            _node_ip_address="127.0.0.1",
         )
     except (RuntimeError, OSError, ValueError, ConnectionError) as error:
         raise RunStopped(

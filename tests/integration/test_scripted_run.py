@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from contracts.arrow import read_groups
@@ -139,6 +140,14 @@ def test_interrupt_writes_a_checkpoint_and_says_130(tmp_path: Path) -> None:
         assert process.poll() is None
         assert time.monotonic() < deadline, "the run never got to its second update"
         time.sleep(0.1)
+    everything = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
+    sockets = [
+        c for pid in everything for c in psutil.Process(pid).net_connections(kind="inet") if c.status == "LISTEN"
+    ]
+    assert sockets
+    assert all(c.laddr.ip in ("127.0.0.1", "::1", "::ffff:127.0.0.1") for c in sockets), (
+        "nothing listens beyond loopback"
+    )
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
@@ -175,8 +184,6 @@ def test_a_worker_that_dies_gives_its_problems_to_the_other(tmp_path: Path) -> N
         *sets(tmp_path, "killed", "learner.num_updates=60"),
     ]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    import psutil
-
     victim = None
     deadline = time.monotonic() + 90
     while victim is None:
@@ -193,9 +200,7 @@ def test_a_worker_that_dies_gives_its_problems_to_the_other(tmp_path: Path) -> N
     assert len(lost) == 1
 
 
-def _cmdline(process: Any) -> list[str]:
-    import psutil
-
+def _cmdline(process: psutil.Process) -> list[str]:
     try:
         return list(process.cmdline())
     except psutil.Error:
