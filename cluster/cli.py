@@ -173,11 +173,7 @@ def main() -> None:
     """Entry point: memr's own errors become one message on stderr and an exit code, never a traceback."""
     prepare_environment()
     try:
-        app(standalone_mode=False)
-    except typer.Exit as exit_request:
-        sys.exit(exit_request.exit_code)
-    except (typer.Abort, KeyboardInterrupt):
-        sys.exit(130)
+        app()
     except MemrError as error:
         Console(stderr=True).print(f"[bold red]memr:[/bold red] {error}", highlight=False, soft_wrap=True, markup=True)
         sys.exit(2 if isinstance(error, ConfigError) else 3)

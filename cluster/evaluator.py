@@ -37,10 +37,15 @@ class Evaluator:
         return len(self._results)
 
     def finished(self, group: RolloutGroup) -> None:
-        self._results.pop(group.lease_id).set_result(group)
+        self._settle(group.lease_id, group)
 
     def given_up(self, lease_id: int) -> None:
-        self._results.pop(lease_id).set_result(None)
+        self._settle(lease_id, None)
+
+    def _settle(self, lease_id: int, group: RolloutGroup | None) -> None:
+        future = self._results.pop(lease_id)
+        if not future.done():  # done means cancelled: the run is stopping
+            future.set_result(group)
 
     async def evaluate(self, policy_version: int, step: int, *, at_edge: bool) -> None:
         """Greedy accuracy; before and after training (`at_edge`) also with the generous limit; pass@k."""

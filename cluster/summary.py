@@ -77,10 +77,14 @@ def show_summary(console: Console, run: RunRecord) -> None:
             f"memory: {run.metrics[-1]['memory_episodes']} episodes; the learner waited for it {waited:.2%} of its time",
             highlight=False,
         )
-    console.print(f"\nreport   {run.path / 'report.html'}", highlight=False)
-    console.print("next:    " + f'memr memory query {run.path} "What is 7 + 8?"', highlight=False)
-    console.print(f"         memr export {run.path} my-model --merge", highlight=False)
-    console.print("         memr train configs/word_problems.toml   (real data from a file)", highlight=False)
+    ways_on = [
+        f"memr memory query {run.path} \"What is 7 + 8?\"",
+        f"memr export {run.path} my-model --merge",
+        "memr train configs/word_problems.toml   (real data from a file)",
+    ]
+    console.print(f"\nreport   {run.path / 'report.html'}", highlight=False, soft_wrap=True)
+    for start, way in zip(("next:", "", ""), ways_on, strict=True):
+        console.print(f"{start:<8} {way}", highlight=False, soft_wrap=True)
 
 
 def before_after(run: RunRecord) -> list[tuple[str, str, str]]:
