@@ -23,10 +23,12 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from cluster.adapters import AdapterRegistry
+from cluster.admission import may_admit, training_lease
 from cluster.buffer import RolloutBuffer
 from cluster.checkpoint import save_checkpoint
 from cluster.config import RunConfig
 from cluster.evaluator import Evaluator
+from cluster.failure_streak import FailureStreak
 from cluster.ledger import Ledger
 from cluster.memory_lane import MemoryLane
 from cluster.metrics import StepContext, StepTiming, metrics_line
@@ -36,7 +38,7 @@ from cluster.work_queue import WorkQueue
 from contracts.adapter import Adapter
 from contracts.errors import AdapterMissingError, EngineError, PartLostError, RunStopped
 from contracts.ports import Task
-from contracts.problem import Lease, Problem, Purpose, Sampling
+from contracts.problem import Lease, Purpose
 from contracts.reports import StepReport
 from contracts.rollout import RolloutGroup, ScoredGroup
 
@@ -104,7 +106,7 @@ class Controller:
         self._updating = False
         self._stopping = False
         self._tokens_generated = 0
-        self._failures_in_a_row = 0
+        self._streak = FailureStreak(config.cluster.stop_after_failures)
 
     @property
     def step(self) -> int:
@@ -230,32 +232,14 @@ class Controller:
     def _admit(self) -> None:
         """Consumes free slots; produces leases. Called after every change that may have freed a slot."""
         target = self._config.learner.num_updates * self._config.cluster.groups_per_batch
-        while not self._stopping and not self._buffer.full:
-            counts = self._ledger.counts()
-            under_way = counts.in_flight + counts.buffered
-            if under_way >= self._config.slots or counts.trained + under_way >= target:
-                break
+        while not self._stopping and may_admit(self._ledger.counts(), self._config.slots, target, self._buffer.full):
             problem = self._task.train_problem(self._ledger.next_lease_id)
-            self._queue.add(self._training_lease(self._ledger.issue(problem.problem_id), problem))
+            self._queue.add(training_lease(self._config, self._ledger.issue(problem.problem_id), problem))
         self._changed.notify()
 
     def _submit(self, lease: Lease) -> None:
         self._queue.add(lease)
         self._changed.notify()
-
-    def _training_lease(self, lease_id: int, problem: Problem) -> Lease:
-        actors = self._config.actors
-        return Lease(
-            lease_id=lease_id,
-            problem=problem,
-            num_rollouts=actors.rollouts_per_group,
-            sampling=Sampling(actors.temperature, actors.max_new_tokens),
-            purpose=Purpose.TRAIN,
-            policy_version=0,
-            run_seed=self._config.run.seed,
-            attempt=0,
-            deadline_s=actors.lease_deadline_s,
-        )
 
     async def _worker_loop(self, worker: WorkerHandle) -> None:
         """Consumes leases; produces groups; waits for leases; unblocked by admission and by evaluations."""
@@ -291,7 +275,7 @@ class Controller:
             if len(group.trainable_rollouts) < MIN_TRAINABLE:
                 self._drop(group)
             else:
-                self._failures_in_a_row = 0
+                self._streak.good()
                 self._lane.add(group)
 
     def _sampling_failed(self, leases: Sequence[Lease], error: Exception) -> None:
@@ -302,16 +286,11 @@ class Controller:
                 self._queue.returned(lease)
                 continue
             self._queue.done(lease.lease_id)
-            self._failures_in_a_row += 1
             if lease.purpose is Purpose.EVAL:
                 self._evaluator.given_up(lease.lease_id)
             else:
                 self._ledger.failed(lease.lease_id, type(error).__name__)
-        if self._failures_in_a_row >= self._config.cluster.stop_after_failures:
-            raise RunStopped(
-                f"{self._failures_in_a_row} problems in a row failed in all {self._config.cluster.lease_attempts} "
-                f"attempts; the last reason: {error}. events.jsonl has all of them"
-            )
+            self._streak.failed(self._config.cluster.lease_attempts, error)
         self._admit()
 
     def _worker_lost(self, worker: WorkerHandle, leases: Sequence[Lease], error: PartLostError) -> None:
@@ -324,13 +303,7 @@ class Controller:
     def _drop(self, group: RolloutGroup) -> None:
         self._ledger.dropped(group.lease_id, "fewer than two trainable rollouts")
         self._recorder.groups(self._step, [ScoredGroup.without_bonus(group)], fate="dropped")
-        self._failures_in_a_row += 1
-        if self._failures_in_a_row >= self._config.cluster.stop_after_failures:
-            reasons = sorted({r.finish_reason.value for r in group.rollouts})
-            raise RunStopped(
-                f"{self._failures_in_a_row} groups in a row had fewer than two trainable rollouts; the last one ended by "
-                f"{', '.join(reasons)}. Raise actors.lease_deadline_s, or see `memr check-task`"
-            )
+        self._streak.untrainable(group)
         self._admit()
 
     # -- memory ----------------------------------------------------------------------------------------------

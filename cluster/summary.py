@@ -78,7 +78,7 @@ def show_summary(console: Console, run: RunRecord) -> None:
             highlight=False,
         )
     ways_on = [
-        f"memr memory query {run.path} \"What is 7 + 8?\"",
+        f'memr memory query {run.path} "What is 7 + 8?"',
         f"memr export {run.path} my-model --merge",
         "memr train configs/word_problems.toml   (real data from a file)",
     ]
