@@ -1,7 +1,7 @@
 """Which policy versions a worker holds, which it may drop, and which version serves a lease. No I/O of its own.
 
 A version number means one artifact for ever: the hash of every version ever seen is remembered, and a second
-artifact under the same number is refused (field_lessons.md, 2).
+artifact under the same number is refused.
 """
 
 from collections import Counter

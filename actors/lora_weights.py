@@ -1,7 +1,7 @@
 """An adapter's bytes as checked matrices: every tensor belongs to a layer of the model, every target has both.
 
 A LoRA that loads and has no effect, or half of one, is the costliest silent fault of such systems
-(field_lessons.md, 5); whatever does not fit exactly is refused and named.
+; whatever does not fit exactly is refused and named.
 
 Shape letters: I layer inputs, O layer outputs, K rank.
 """

@@ -1,4 +1,4 @@
-"""The rollout worker: lease -> version -> rollouts -> verdicts -> one RolloutGroup per lease (design.md 5.3).
+"""The rollout worker: lease -> version -> rollouts -> verdicts -> one RolloutGroup per lease.
 
 Two stages, so that a shell can verify one wave on another thread while the next wave samples:
 `generate` uses the engine, `verify` uses the verifier, and they share nothing but counters of their own.

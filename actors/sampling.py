@@ -5,7 +5,7 @@ first over sums of blocks of the vocabulary, then inside one block, so no cumula
 vocabulary is built. Block sums are float32, what is searched is float64.
 
 Shape letters: R rows, V vocabulary, K blocks, B entries of a block.
-Simplified: no top-p, top-k or min-p (field_lessons.md, 4); the log-prob is that of the distribution sampled from.
+Simplified: no top-p, top-k or min-p; the log-prob is that of the distribution sampled from.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Seeds and random streams of rollouts: the same lease gives the same rollouts (design.md 5.3).
+"""Seeds and random streams of rollouts: the same lease gives the same rollouts.
 
 A rollout's randomness is a counter-based stream (Philox, Salmon et al. 2011) keyed by its own seed; uniform
 number i decides token i. What else is in the batch changes nothing. Loads without torch.

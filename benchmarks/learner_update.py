@@ -1,6 +1,6 @@
 """Learner update: tokens per second and peak memory, with the prompt shared by its group and without.
 
-Claim (design.md, section 9): at least 2x faster than 48-53 s, at most half of 7.7 GB (TRL 1.16's training part on 8 x 8
+Claim: at least 2x faster than 48-53 s, at most half of 7.7 GB (TRL 1.16's training part on 8 x 8
 rollouts of 64 tokens, SmolLM2-135M, LoRA r 16, bfloat16, 2 cores). Each case runs in a process of its own, so that its
 peak memory is its own. Policy tokens per second: what the loss saw, whatever had to be computed for it.
 

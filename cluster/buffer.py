@@ -1,6 +1,6 @@
 """The rollout buffer: scored groups that wait for an update. No I/O, no clock.
 
-`take` decides by design.md, section 1: the oldest finished groups first, and no batch whose publication
+`take` decides by docs/architecture.md: the oldest finished groups first, and no batch whose publication
 would push a group still under way beyond the lag bound.
 """
 

@@ -111,7 +111,7 @@ class RunConfig(Settings):
 
     @property
     def slots(self) -> int:
-        """Problems that may be under way at once (design.md, section 1)."""
+        """Problems that may be under way at once (docs/architecture.md)."""
         return (self.learner.max_policy_lag + 1) * self.cluster.groups_per_batch
 
     @property

@@ -1,4 +1,4 @@
-"""Problems that came to nothing, in a row: a few are data, many are a fault that stops the run (design.md 3.8)."""
+"""Problems that came to nothing, in a row: a few are data, many are a fault that stops the run."""
 
 from contracts.errors import RunStopped
 from contracts.rollout import RolloutGroup

@@ -5,7 +5,7 @@
                  -> DROPPED(reason)   a finished group that is not trained
                  -> FAILED(reason)    no attempt gave a group
 
-At any moment issued = trained + dropped + failed + in flight + buffered (design.md 3.4). `check` asserts it after
+At any moment issued = trained + dropped + failed + in flight + buffered. `check` asserts it after
 every update against what the controller really holds; `audit`, at checkpoints, also counts every fate afresh.
 Events go to `sink`, which writes them.
 """

@@ -73,7 +73,7 @@ def _what_to_evaluate(
 
 
 def _untrained(config: RunConfig, model_path: str) -> Adapter:
-    """Version 0, B = 0: the engine is never asked for the model without an adapter (design.md 3.2)."""
+    """Version 0, B = 0: the engine is never asked for the model without an adapter."""
     from learner.load import load_learner
 
     return load_learner(config.learner, model_path, config.run.seed, "", (), config.actors.max_new_tokens).publish()

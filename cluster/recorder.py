@@ -2,7 +2,7 @@
 
 JSONL is the truth: metrics.jsonl (one line per update), eval.jsonl, events.jsonl, ledger/events.jsonl,
 rollouts/*.parquet. Watchers (TensorBoard, the console) get the same dictionaries afterwards; one that
-raises is dropped with an event and the run goes on (field_lessons.md, 27).
+raises is dropped with an event and the run goes on.
 """
 
 import dataclasses

@@ -90,7 +90,7 @@ def check_prompts(config: RunConfig, task: Task, tokenizer: Tokenizer) -> None:
 
 
 def probe_sequences(task: Task, tokenizer: Tokenizer) -> tuple[NDArray[np.int32], ...]:
-    """A few prompts of the task, fixed for the run, that learner and engines score alike (design.md 3.3)."""
+    """A few prompts of the task, fixed for the run, that learner and engines score alike."""
     return tuple(tokenizer.encode_chat(task.train_problem(i).messages) for i in range(NUM_PROBES))
 
 

@@ -1,4 +1,4 @@
-"""An adapter: the LoRA weights of one policy version, published once as an immutable artifact (design.md 3.1)."""
+"""An adapter: the LoRA weights of one policy version, published once as an immutable artifact."""
 
 import hashlib
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class LoraShape:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Probe:
-    """A fixed token sequence and the learner's log-probs of it under one adapter (design.md 3.3).
+    """A fixed token sequence and the learner's log-probs of it under one adapter.
 
     tokens_P: int32. logprobs_P: float32, log p(token i | tokens before i) at temperature 1; entry 0 is 0.
     """

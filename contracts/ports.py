@@ -151,7 +151,7 @@ class VectorIndex(Protocol):
 
 
 class MemoryService(Protocol):
-    """Scores groups against what was known before them, then writes them (design.md 3.6)."""
+    """Scores groups against what was known before them, then writes them."""
 
     def score(self, groups: Sequence[RolloutGroup]) -> list[ScoredGroup]:
         """In order: group i is read against memory with groups < i written."""

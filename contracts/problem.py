@@ -20,7 +20,7 @@ class Problem:
     """One task item.
 
     problem_id: stable across processes, runs and machines; the ledger and memory key on it.
-    question: the raw question, memory's query key (memory_r_plus.md, section 2).
+    question: the raw question, memory's query key (docs/algorithms.md, section 2).
     answer: reference answer in the task's own form; never shown to the policy.
     messages: the chat that the tokenizer's template turns into the prompt.
     metadata: JSON-encoded extras that the task's own scorer needs ("" when none).
@@ -36,7 +36,7 @@ class Problem:
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How a lease's rollouts are sampled. Top-p, top-k and min-p do not exist here: the learner could
-    not account for them (field_lessons.md, 4).
+    not account for them.
 
     temperature: > 0 for sampling; 0 means greedy (evaluation only).
     max_new_tokens: per rollout, all turns together.

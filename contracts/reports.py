@@ -1,4 +1,4 @@
-"""What the parts tell the controller. Functions return these; only `cluster/` writes metrics (style.md, 14)."""
+"""What the parts tell the controller. Functions return these; only `cluster/` writes metrics."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

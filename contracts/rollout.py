@@ -1,7 +1,7 @@
 """Rollouts and groups: what a worker returns, what memory scores, what the learner trains on.
 
 Token ids and log-probs from the engine are the record. `text` is derived for verifiers, memory and
-people, and is never tokenised back (field_lessons.md, 25).
+people, and is never tokenised back.
 
 Shape letters: P prompt tokens, T tokens after the prompt (all turns), G rollouts of a group, U turns.
 """
@@ -142,7 +142,7 @@ class RolloutGroup:
 
 
 class BonusStage(StrEnum):
-    """Where memory's bonus joins the reward (memory_r_plus.md, section 4, row mix)."""
+    """Where memory's bonus joins the reward (docs/algorithms.md, section 4, row mix)."""
 
     BEFORE_NORMALISATION = "before_normalisation"
     AFTER_NORMALISATION = "after_normalisation"

@@ -1,6 +1,6 @@
 """What a verifier says of one answer: a number with its parts, or that it could not tell.
 
-An error never becomes a number (design.md 5.1): a verifier that crashes, hangs or is handed rubbish
+An error never becomes a number: a verifier that crashes, hangs or is handed rubbish
 returns `Invalid`, and a rollout with an invalid verdict is never trained on.
 """
 

@@ -1,6 +1,6 @@
 """The learner's state on disk: one safetensors file and a JSON manifest with its hash, written last.
 
-Whoever calls `save` renames the directory into place (design.md 6); here the manifest's presence means complete.
+Whoever calls `save` renames the directory into place; here the manifest's presence means complete.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class LearnerManifest:
-    """What must agree on resume (field_lessons.md, 18), and the version."""
+    """What must agree on resume, and the version."""
 
     policy_version: int
     base_model: str

@@ -83,7 +83,7 @@ class Learner:
         return make_report(groups, credited, record, norms, self._version, times_s, peak_rss_bytes())
 
     def publish(self) -> Adapter:
-        """The current version as an immutable artifact with the proof that engines check (design.md 3.3)."""
+        """The current version as an immutable artifact with the proof that engines check."""
         weights = self._policy.adapter_bytes()
         manifest = AdapterManifest(
             policy_version=self._version,

@@ -1,7 +1,7 @@
 """The first stage of an update: refuse groups that are too old, and groups from the future.
 
-The controller paces admission so that this never fires (field_lessons.md, 24); it is checked here because here
-the data is used (style.md, 8).
+The controller paces admission so that this never fires; it is checked here because here
+the data is used.
 """
 
 from collections.abc import Sequence

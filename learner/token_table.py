@@ -1,7 +1,7 @@
 """The policy tokens of a micro-batch as flat columns: what log-probs and losses work on.
 
 Rows in order, tokens in order, only where the policy mask is on: N entries. Masks go by position, never by token id
-(field_lessons.md, 26).
+.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Settings of the episodic memory: every row of memory_r_plus.md, section 4, is one of them.
+"""Settings of the episodic memory: every row of docs/algorithms.md, section 4, is one of them.
 
 `profile` fills in whatever the user did not write; any row may be set beside it. docs/algorithms.md
 explains each choice. Loads without torch and faiss.

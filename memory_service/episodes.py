@@ -1,6 +1,6 @@
 """One of the two memories: questions, each with its responses in the order of writing.
 
-Capacity (memory_r_plus.md, section 1): a new question beyond `max_queries` drops the oldest question with its
+Capacity (docs/algorithms.md, section 1): a new question beyond `max_queries` drops the oldest question with its
 list; a list beyond `max_responses` drops its oldest responses. A dropped question that returns is the youngest.
 """
 

@@ -1,4 +1,4 @@
-"""Intrinsic rewards as formulas (memory_r_plus.md, sections 1 and 4). Pure; float64 inside.
+"""Intrinsic rewards as formulas (docs/algorithms.md). Pure; float64 inside.
 
 Raw values are rounded to 1e-9: what is below comes from the order of summation, and a min-max without eps would
 stretch it into reward.

@@ -1,4 +1,4 @@
-"""Min-max over a sliding window of the last w raw values (memory_r_plus.md, section 1, row normalise)."""
+"""Min-max over a sliding window of the last w raw values (docs/algorithms.md, section 1, row normalise)."""
 
 from collections import deque
 from collections.abc import Sequence

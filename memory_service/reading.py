@@ -1,6 +1,6 @@
 """Reading for one group: raw values against a memory, the sliding window, the reward in [0, 1].
 
-The two orders of memory_r_plus.md, section 3.1, are the two callers in service.py; what a read means is here once.
+The two orders of docs/algorithms.md, are the two callers in service.py; what a read means is here once.
 """
 
 import numpy as np

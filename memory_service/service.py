@@ -237,7 +237,7 @@ class EpisodicMemory:
         return keys
 
     def _span(self, text: str) -> str:
-        """What of a response is embedded (memory_r_plus.md, section 2: the reasoning alone)."""
+        """What of a response is embedded (docs/algorithms.md, section 2: the reasoning alone)."""
         found = _THINK.search(text) if self._settings.response_span == "reasoning" else None
         return found.group(1) if found else text
 

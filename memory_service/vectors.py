@@ -1,4 +1,4 @@
-"""What every index refuses: vectors that would poison a search (field_lessons: NaN is accepted by FAISS in silence)."""
+"""What every index refuses: vectors that would poison a search."""
 
 import numpy as np
 from numpy.typing import NDArray

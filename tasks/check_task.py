@@ -1,4 +1,4 @@
-"""Known good and known bad answers through the real verifier, before any training (field_lessons.md, 6 and 12).
+"""Known good and known bad answers through the real verifier, before any training.
 
 problems -> reference answer in the answer form   must be correct
          -> wrong, empty, rubbish, cut off        must not be

@@ -3,7 +3,7 @@
     question + system prompt + worked examples -> messages -> chat template -> prompt_P (int32)
 
 `transformers` is imported where a tokenizer is loaded and nowhere else. Every text is tokenised once; what the
-policy wrote is never tokenised back (field_lessons.md, 25).
+policy wrote is never tokenised back.
 """
 
 import hashlib

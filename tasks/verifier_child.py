@@ -3,7 +3,7 @@
     first line: limits and task settings  ->  {"ready": true} or {"error": ".."}
     then:       {"answer": ..}            ->  {"value": .., "correct": .., "parts": ..} or {"invalid": ".."}
 
-Started as a plain program, so it inherits no threads, locks or modules (field_lessons.md, 14); it imports neither
+Started as a plain program, so it inherits no threads, locks or modules; it imports neither
 torch nor transformers. It ends when its input closes, as it does when the parent dies; an answer under way is ended
 by the kernel's own timer, which nothing in Python or C can miss.
 """

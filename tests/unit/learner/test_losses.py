@@ -110,7 +110,7 @@ def test_clipped_and_truncated_tokens_are_counted() -> None:
 
 
 def test_clipped_share_at_small_drift_is_zero_per_token() -> None:
-    """methods.md, LOOP: log-ratio sd 0.01 a token, eps 0.1."""
+    """LOOP (arXiv 2502.01600): log-ratio sd 0.01 a token, eps 0.1."""
     log_ratio_N = torch.randn(100_000, generator=torch.Generator().manual_seed(0)) * 0.01
     row_N = torch.zeros(100_000, dtype=torch.int64)
     _, clipped_N, _ = token_weights("clipped", log_ratio_N, torch.ones(100_000), row_N, 1, 0.1, 0.1, None)

@@ -1,4 +1,4 @@
-"""The whole memory against an independent, slow re-telling of memory_r_plus.md: lists, loops, float64.
+"""The whole memory against an independent, slow re-telling of docs/algorithms.md: lists, loops, float64.
 
 `Oracle` shares nothing with memory_service but its settings: no index, no batches, no arrays of episodes.
 Rewards of whole histories agree to 1e-6, and wrong oracles must disagree, so that the comparison can fail.
@@ -47,7 +47,7 @@ class Expected:
 
 
 class Oracle:
-    """memory_r_plus.md, sections 1, 3 and 4, one response at a time."""
+    """docs/algorithms.md, one response at a time."""
 
     def __init__(self, wanted: MemorySettings, encoder: TextEncoder) -> None:
         self.wanted = wanted
