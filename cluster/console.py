@@ -16,6 +16,7 @@ from rich.text import Text
 
 from contracts.rollout import ScoredGroup
 
+_SHOWN_EVENTS = ("worker_lost", "sampling_failed", "memory_late", "mismatch", "watcher_failed")
 _SPARKS = "▁▂▃▄▅▆▇█"
 
 
@@ -66,7 +67,7 @@ class PlainConsole:
             self._console.print(step_text(line, self._num_updates), highlight=False, soft_wrap=True)
         elif kind == "eval":
             self._console.print(eval_text(line), highlight=False, soft_wrap=True)
-        elif kind == "event" and line["event"] in ("worker_lost", "sampling_failed", "memory_late", "watcher_failed"):
+        elif kind == "event" and line["event"] in _SHOWN_EVENTS:
             self._console.print(f"{line}", highlight=False, soft_wrap=True)
 
     def show_groups(self, groups: Sequence[ScoredGroup]) -> None:

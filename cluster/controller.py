@@ -196,6 +196,8 @@ class Controller:
         self._tokens_generated = 0
         self._recorder.metrics(metrics_line(context, report, timing, self._lane.report, self._ledger.counts()))
         self._recorder.groups(self._step, batch)
+        if report.lag_max == 0 and report.mismatch_mean > self._config.learner.mismatch_warn:
+            self._recorder.event("mismatch", step=self._step, mean=report.mismatch_mean, p99=report.mismatch_p99)
 
     async def _next_batch(self) -> tuple[list[ScoredGroup], Wait]:
         """The batch and what it cost to wait for it; empty only when the run is stopping."""
