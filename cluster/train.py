@@ -37,7 +37,7 @@ from tasks.load import load_task
 from tasks.prompts import check_prompt_lengths
 
 NUM_PROBES = 3
-NUM_PROMPTS_CHECKED = 512
+NUM_PROMPTS_OF_ENDLESS_TASK = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,8 @@ class Narrator:
 
 
 def check_prompts(config: RunConfig, task: Task, tokenizer: Tokenizer) -> None:
-    """Every prompt of a small task, the first ones of a large one. Raises DataError for one that is too long."""
-    count = min(task.num_train or NUM_PROMPTS_CHECKED, NUM_PROMPTS_CHECKED)
+    """Every prompt, or the first ones of a task without end. Raises DataError for one that is too long."""
+    count = task.num_train or NUM_PROMPTS_OF_ENDLESS_TASK
     problems = [task.train_problem(i) for i in range(count)] + task.held_out(config.eval.problems)
     check_prompt_lengths(problems, tokenizer, config.task.max_prompt_tokens)
 

@@ -1,0 +1,136 @@
+"""JSONL is the truth, watchers may fail, and a run can be read whatever became of it."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from cluster.config import RunConfig
+from cluster.console import LiveConsole, PlainConsole, eval_text, spark
+from cluster.recorder import Recorder
+from cluster.run_dir import create_run, read_run
+from cluster.summary import before_after, bottleneck, state_of
+from contracts.errors import ConfigError, DataError
+from contracts.reports import EvalReport
+from contracts.rollout import ScoredGroup
+from tests.fakes import make_group, make_scored
+from tests.unit.cluster.test_controller import Run, make_config
+
+
+class Failing:
+    def watch(self, kind: str, line: dict[str, Any]) -> None:
+        raise OSError("no space for curves")
+
+    def show_groups(self, groups: Sequence[ScoredGroup]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def evaluation(step: int, accuracy: float, limit: int = 8, k: int | None = None) -> EvalReport:
+    return EvalReport(step, step, 10, accuracy, 5.0, 0.0, 0, limit, accuracy if k else None, k)
+
+
+def test_a_watcher_that_fails_is_dropped_with_an_event_and_the_lines_are_there(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, [Failing()])
+    recorder.metrics({"step": 1})
+    recorder.metrics({"step": 2})
+    recorder.close()
+    assert (tmp_path / "metrics.jsonl").read_text().splitlines() == ['{"step": 1}', '{"step": 2}']
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in events] == ["watcher_failed"]
+    assert "no space for curves" in events[0]["error"]
+
+
+def test_a_run_directory_is_never_used_twice(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    create_run(config, {})
+    with pytest.raises(ConfigError, match=r"already holds a run.*--set run\.name"):
+        create_run(config, {})
+
+
+def test_a_folder_that_is_no_run_is_told_with_the_runs_beside_it(tmp_path: Path) -> None:
+    create_run(make_config(tmp_path), {})
+    with pytest.raises(DataError, match=r"not a run.*Runs beside it: .*r$"):
+        read_run(tmp_path / "other")
+
+
+async def finished(tmp_path: Path, **sections: dict[str, Any]) -> tuple[RunConfig, Path]:
+    config = make_config(tmp_path, updates=2, **sections)
+    create_run(config, {})
+    await Run(config).run()
+    return config, config.run_path
+
+
+async def test_a_live_runs_half_written_line_is_left_out(tmp_path: Path) -> None:
+    _, path = await finished(tmp_path)
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "unfin')
+    assert [line["step"] for line in read_run(path).metrics] == [1, 2]
+
+
+async def test_status_tells_running_from_dead_from_failed(tmp_path: Path) -> None:
+    _, path = await finished(tmp_path)
+    run = read_run(path)
+    assert run.status is not None
+    assert state_of(run, run.status["time_s"] + 1).startswith("running")
+    assert "last sign of life 10 min ago at update 2" in state_of(run, run.status["time_s"] + 600)
+    recorder = Recorder(path)
+    recorder.event("stopped", reason="no more disk")
+    recorder.close()
+    assert state_of(read_run(path)) == "failed: no more disk"
+
+
+async def test_bottleneck_names_the_side_that_is_waited_for(tmp_path: Path) -> None:
+    _, path = await finished(tmp_path)
+    run = read_run(path)
+    for line in run.metrics:
+        line |= {"step_s": 1.0, "wait_rollouts_s": 0.7, "wait_memory_s": 0.0}
+    assert "rollout workers" in bottleneck(run)
+    assert "70%" in bottleneck(run)
+    for line in run.metrics:
+        line |= {"wait_rollouts_s": 0.01}
+    assert "hardly ever waits" in bottleneck(run)
+
+
+async def test_before_and_after_pair_evaluations_of_the_same_kind(tmp_path: Path) -> None:
+    _, path = await finished(
+        tmp_path, eval={"problems": 4, "every_updates": 0, "pass_at_k": 2, "pass_at_k_problems": 2}
+    )
+    rows = before_after(read_run(path))
+    assert rows == [
+        ("greedy accuracy, at most 8 tokens (n = 4)", "0.0%", "0.0%"),
+        ("pass@2, at most 8 tokens (n = 2)", "100.0%", "100.0%"),
+    ]
+
+
+@pytest.mark.parametrize("kind", [PlainConsole, LiveConsole])
+async def test_consoles_show_updates_evaluations_and_a_transcript(kind: type, tmp_path: Path) -> None:
+    _, path = await finished(tmp_path, eval={"problems": 4, "every_updates": 0})
+    run = read_run(path)
+    console = Console(width=160, record=True, force_terminal=kind is LiveConsole)
+    watcher = kind(console, 2, "title") if kind is LiveConsole else kind(console, 2)
+    for line in run.metrics:
+        watcher.watch("metrics", line)
+    watcher.watch("eval", run.evals[0])
+    watcher.watch("status", run.status)
+    watcher.show_groups([make_scored(make_group(3))])
+    watcher.close()
+    text = console.export_text()
+    assert "2/2" in text
+    assert eval_text(run.evals[0]) in text
+    assert ("question 3?" in text) is (kind is LiveConsole)
+
+
+def test_spark_scales_to_its_own_range() -> None:
+    assert spark([0.0, 0.5, 1.0]) == "▁▄█"
+    assert spark([2.0, 2.0]) == "▁▁"
+
+
+def test_eval_text_says_what_was_measured() -> None:
+    import dataclasses
+
+    assert "accuracy 25.0% of 10 problems (at most 8 tokens" in eval_text(dataclasses.asdict(evaluation(0, 0.25)))
+    assert "pass@4 25.0%" in eval_text(dataclasses.asdict(evaluation(0, 0.25, k=4)))
