@@ -1,6 +1,6 @@
 # memr in two commands: `make quickstart` trains a model, `make test` checks everything. Both set up .venv first,
 # from the lock file, and re-use it when it is there.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
@@ -18,7 +18,8 @@ setup: $(STAMP)
 # torch first and with its dependencies: where pip finds a CPU build it needs none, elsewhere it brings what it needs.
 # The rest is pinned completely, so nothing is resolved.
 $(STAMP): requirements.lock pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "memr needs Python 3.11: install it, or name yours with PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || \
+		{ echo "the lock file is for Python 3.11, which was not found: install it, or name it with make PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "setting up $(VENV): about 2 minutes and 2.5 GB, once"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.lock)"

@@ -93,8 +93,8 @@ def run_side(args: argparse.Namespace, python: str, script: list[str]) -> dict[s
 
 
 def row(name: str, side: dict[str, Any], tokens: int) -> dict[str, Any]:
-    """The median step; generation includes everything that is not training (rewards, hand-over of weights)."""
-    order = sorted(range(len(side["steps_s"])), key=lambda i: side["steps_s"][i])
+    """The median step after the first, which warms up; generation is everything that is not training."""
+    order = sorted(range(1, len(side["steps_s"])), key=lambda i: side["steps_s"][i])
     i = order[len(order) // 2]
     step, generation = side["steps_s"][i], side["generation_s"][i]
     return {
@@ -132,7 +132,7 @@ def main() -> None:
         ours, theirs = rows
         rows.append({"what": "TRL / memr"} | {key: theirs[key] / ours[key] for key in list(ours)[1:]})
     show("grpo_step", f"One GRPO step, {args.groups} x {args.rollouts} rollouts of {args.new_tokens} tokens, bfloat16, LoRA r 16", rows,
-         f"{args.threads} threads, micro-batch of TRL {args.micro_batch}, median of {args.updates} steps")  # fmt: skip
+         f"{args.threads} threads, micro-batch of TRL {args.micro_batch}, median of {args.updates - 1} steps after the first")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--texts", type=Path, required=True, help="GSM8K-like JSONL")
     parser.add_argument("--published", type=Path, help="checkout of the published Memory-R code")
     parser.add_argument("--groups", type=int, default=17)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

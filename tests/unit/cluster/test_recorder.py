@@ -57,7 +57,7 @@ def test_a_folder_that_is_no_run_is_told_with_the_runs_beside_it(tmp_path: Path)
         read_run(tmp_path / "other")
 
 
-async def finished(tmp_path: Path, **sections: dict[str, Any]) -> tuple[RunConfig, Path]:
+async def finished(tmp_path: Path, **sections: Any) -> tuple[RunConfig, Path]:
     config = make_config(tmp_path, updates=2, **sections)
     create_run(config, {})
     await Run(config).run()
@@ -115,7 +115,7 @@ async def test_consoles_show_updates_evaluations_and_a_transcript(kind: type, tm
     for line in run.metrics:
         watcher.watch("metrics", line)
     watcher.watch("eval", run.evals[0])
-    watcher.watch("status", run.status)
+    watcher.watch("status", run.status or {})
     watcher.show_groups([make_scored(make_group(3))])
     watcher.close()
     text = console.export_text()
