@@ -22,9 +22,9 @@ $(STAMP): requirements.lock pyproject.toml
 		{ echo "the lock file is for Python 3.11, which was not found: install it, or name it with make PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "setting up $(VENV): about 2 minutes and 2.5 GB, once"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.lock)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check "$$(grep '^torch==' requirements.lock)"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@rm -f $(VENV)/.installed-* && touch $@
 
 quickstart: setup
