@@ -47,6 +47,18 @@ def eval_text(line: dict[str, Any]) -> str:
     )
 
 
+def event_text(line: dict[str, Any]) -> str:
+    """An event that a person should see: its name, then what it says of itself."""
+    details = (f"{name} {_short(value)}" for name, value in line.items() if name not in ("time_s", "event"))
+    return f"note: {line['event'].replace('_', ' ')}: {', '.join(details)}"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return f"{len(value)} of them" if isinstance(value, list) and len(value) > 4 else str(value)
+
+
 def spark(values: Sequence[float]) -> str:
     """The last 40 values as one line of blocks."""
     shown = values[-40:]
@@ -68,7 +80,7 @@ class PlainConsole:
         elif kind == "eval":
             self._console.print(eval_text(line), highlight=False, soft_wrap=True)
         elif kind == "event" and line["event"] in _SHOWN_EVENTS:
-            self._console.print(f"{line}", highlight=False, soft_wrap=True)
+            self._console.print(event_text(line), highlight=False, soft_wrap=True, markup=False)
 
     def show_groups(self, groups: Sequence[ScoredGroup]) -> None:
         """Transcripts are in rollouts/; a log does not repeat them."""

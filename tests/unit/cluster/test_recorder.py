@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from cluster.config import RunConfig
-from cluster.console import LiveConsole, PlainConsole, eval_text, spark
+from cluster.console import LiveConsole, PlainConsole, eval_text, event_text, spark
 from cluster.recorder import Recorder
 from cluster.run_dir import create_run, read_run
 from cluster.summary import before_after, bottleneck, state_of
@@ -127,6 +127,11 @@ async def test_consoles_show_updates_evaluations_and_a_transcript(kind: type, tm
 def test_spark_scales_to_its_own_range() -> None:
     assert spark([0.0, 0.5, 1.0]) == "▁▄█"
     assert spark([2.0, 2.0]) == "▁▁"
+
+
+def test_event_text_is_a_sentence_not_a_dictionary() -> None:
+    line = {"time_s": 1.0, "event": "worker_lost", "worker": "w0", "share": 0.12345, "leases": list(range(8))}
+    assert event_text(line) == "note: worker lost: worker w0, share 0.123, leases 8 of them"
 
 
 def test_eval_text_says_what_was_measured() -> None:
