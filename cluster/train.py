@@ -107,9 +107,8 @@ async def _run(
                 await controller.run()
             except MemrError as error:
                 recorder.event("stopped", reason=str(error))
-                if controller.step and not isinstance(error, RunStopped):
-                    raise
-                await controller.checkpoint()
+                if isinstance(error, RunStopped):  # learner and memory are well: keep what they hold
+                    await controller.checkpoint()
                 raise
             await controller.checkpoint()
         return Outcome(run_path, 130 if signals.seen else 0, controller.step, 0.0)
