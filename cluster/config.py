@@ -50,6 +50,26 @@ class EvalSettings(Settings):
     pass_at_k_problems: int = Field(50, ge=1, description="held-out problems for pass@k")
 
 
+class AutoscaleSettings(Settings):
+    """`[cluster.autoscale]`: the number of workers follows who waits for whom. Off unless asked for."""
+
+    enabled: bool = Field(False, description="raise and lower the number of workers while the run goes on")
+    min_workers: int = Field(1, ge=1, description="never fewer")
+    max_workers: int = Field(8, ge=1, description="never more")
+    window_updates: int = Field(5, ge=1, description="updates over which waits are averaged")
+    raise_above: float = Field(0.3, gt=0, lt=1, description="learner's share of time without rollouts that adds a worker")
+    lower_below: float = Field(0.05, ge=0, lt=1, description="the same share below which a worker may go")
+    cooldown_updates: int = Field(10, ge=1, description="updates between two changes")
+
+    @model_validator(mode="after")
+    def _limits_in_order(self) -> "AutoscaleSettings":
+        if self.max_workers < self.min_workers:
+            raise ValueError(f"max_workers is {self.max_workers}, below min_workers {self.min_workers}")
+        if self.lower_below >= self.raise_above:
+            raise ValueError(f"lower_below is {self.lower_below}: keep it below raise_above ({self.raise_above})")
+        return self
+
+
 class ClusterSettings(Settings):
     """`[cluster]`: how much work is under way, and what the run keeps."""
 
@@ -63,6 +83,17 @@ class ClusterSettings(Settings):
     )
     tensorboard: bool = Field(True, description="also write metrics for TensorBoard")
     object_store_bytes: int = Field(256 * 2**20, ge=80 * 2**20, description="size of a local Ray's object store")
+
+
+    min_workers: int = Field(1, ge=1, description="with fewer workers left the run writes a checkpoint and stops")
+    worker_restarts: int = Field(6, ge=0, description="lost workers replaced within worker_restart_window_s")
+    worker_restart_window_s: float = Field(600.0, gt=0, description="window of worker_restarts, in seconds")
+    worker_start_s: float = Field(600.0, gt=0, description="seconds a worker may take to load its model")
+    drain_s: float = Field(120.0, ge=0, description="seconds a worker that leaves may take to finish its leases")
+    shared_run_directory: bool = Field(
+        False, description="every node sees run.directory; else learner and memory stay on the node of `memr train`"
+    )
+    autoscale: AutoscaleSettings = Field(default_factory=AutoscaleSettings, description="number of workers by need")
 
 
 class RunSettings(Settings):
@@ -96,7 +127,7 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _workers_keep_what_the_lag_needs(self) -> "RunConfig":
-        needed = self.learner.max_policy_lag + 2
+        needed = self.learner.max_policy_lag + 2  # vLLM's max_loras follows adapters_kept
         if self.actors.adapters_kept < needed:
             raise ValueError(
                 f"actors.adapters_kept is {self.actors.adapters_kept}, learner.max_policy_lag is "

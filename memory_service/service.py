@@ -23,12 +23,12 @@ from contracts.reports import MemoryReport
 from contracts.rollout import BonusStage, Neighbour, Rollout, RolloutGroup, ScoredGroup
 from memory_service.config import MemorySettings
 from memory_service.contents import MemoryContents, describe
+from memory_service.embedding_cache import EmbeddingCache
 from memory_service.episodes import Episode, EpisodeStore, Query
 from memory_service.faiss_index import FaissFlatIndex
 from memory_service.intrinsic import explore_decay, mix_bonus
 from memory_service.normaliser import SlidingMinMax
 from memory_service.numpy_index import NumpyIndex
-from memory_service.query_cache import QueryCache
 from memory_service.reading import exploit_rewards, explore_rewards
 from memory_service.snapshot import MemoryState, read_snapshot, write_snapshot
 
@@ -67,7 +67,7 @@ class EpisodicMemory:
         self._settings = settings
         self._encoder = encoder
         self._clock = clock
-        self._queries = QueryCache(encoder)
+        self._embeddings = EmbeddingCache(encoder)
         self._recent: OrderedDict[str, Scores] = OrderedDict()
         self._version = self._groups_scored = self._rollouts_scored = self._duplicates = 0
         self._batch_key = ""
@@ -215,14 +215,14 @@ class EpisodicMemory:
         members = [tuple(rollout for rollout in group.rollouts if rollout.trainable) for group in groups]
         keys = self._keys(groups)
         texts = [self._span(rollout.text) for rollouts in members for rollout in rollouts]
-        key_vectors, answers = self._queries.encode_with(keys, texts)
+        vectors = self._embeddings.encode([*keys, *texts])
         self._encode_s += self._clock() - started
-        encoded, start = [], 0
-        for group, key, rollouts in zip(groups, keys, members, strict=True):
-            block = answers[start : start + len(rollouts)]
+        encoded, start = [], len(keys)
+        for group, key, key_D, rollouts in zip(groups, keys, vectors, members, strict=False):
+            block = vectors[start : start + len(rollouts)]
             start += len(rollouts)
             _check(block, rollouts)
-            encoded.append(_Encoded(group, key, key_vectors[key], rollouts, block))
+            encoded.append(_Encoded(group, key, key_D, rollouts, block))
         return encoded
 
     def _keys(self, groups: Sequence[RolloutGroup]) -> list[str]:

@@ -1,0 +1,34 @@
+"""Embeddings, remembered by text: a question comes back every epoch, a short answer in every other group, and what
+a text embeds to never changes."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.ports import TextEncoder
+
+MAX_TEXTS = 50_000
+"""At 384 dimensions of 4 bytes, 77 MB."""
+
+
+class EmbeddingCache:
+    """Least recently used texts go first. Not thread-safe: one owner calls it."""
+
+    def __init__(self, encoder: TextEncoder, max_texts: int = MAX_TEXTS) -> None:
+        self._encoder = encoder
+        self._max_texts = max_texts
+        self._vectors: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors [len(texts), D]. What is not remembered is encoded, each text once, in one call of the encoder."""
+        missing = [text for text in dict.fromkeys(texts) if text not in self._vectors]
+        if missing:
+            self._vectors |= zip(missing, self._encoder.encode(missing), strict=True)
+        for text in texts:
+            self._vectors.move_to_end(text)
+        found = np.stack([self._vectors[text] for text in texts]) if texts else self._encoder.encode([])
+        while len(self._vectors) > self._max_texts:
+            self._vectors.popitem(last=False)
+        return found
