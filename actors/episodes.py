@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.seeds import rollout_seed, turn_seed
-from contracts.ports import Engine, Environment, EnvironmentReply, Generation, GenerationRequest, Task, Tokenizer
+from contracts.ports import AsyncEngine, Environment, EnvironmentReply, Generation, GenerationRequest, Task, Tokenizer
 from contracts.problem import Lease, Sampling
 from contracts.rollout import FinishReason, TurnOutcome
 
@@ -70,9 +70,9 @@ def open_episodes(lease: Lease, task: Task, tokenizer: Tokenizer) -> list[Episod
     return [Episode(lease, i, prompt_P, task.environment(lease.problem)) for i in range(lease.num_rollouts)]
 
 
-def play(
+async def play(
     groups: Sequence[Sequence[Episode]],
-    engine: Engine,
+    engine: AsyncEngine,
     tokenizer: Tokenizer,
     policy_version: int,
     deadline_s: float,
@@ -83,7 +83,7 @@ def play(
     live = [list(group) for group in groups]
     while live:
         requests = [_request(batch) for batch in live]
-        results = engine.generate(requests, policy_version, max(0.0, ends_at - clock()))
+        results = await engine.generate(requests, policy_version, max(0.0, ends_at - clock()))
         for batch, generations in zip(live, results, strict=True):
             for episode, generation in zip(batch, generations, strict=True):
                 _take_turn(episode, generation, tokenizer)

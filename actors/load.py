@@ -1,12 +1,15 @@
 """From settings to an engine: the one place that knows which engines exist."""
 
+import asyncio
+from dataclasses import dataclass
 from pathlib import Path
 
 from actors.char_tokenizer import CharTokenizer
 from actors.config import ActorSettings
+from actors.one_thread_engine import OneThreadEngine
 from actors.scripted_engine import ScriptedEngine
 from contracts.errors import ConfigError, DataError
-from contracts.ports import Engine, Tokenizer
+from contracts.ports import AsyncEngine, Engine, Tokenizer
 from tasks.prompts import load_tokenizer
 
 
@@ -17,8 +20,58 @@ def load_worker_tokenizer(settings: ActorSettings, model_path: str) -> Tokenizer
     return load_tokenizer(model_path)
 
 
+@dataclass(frozen=True, slots=True)
+class EngineNeeds:
+    """What an engine must have room for, derived from the whole configuration.
+
+    seed: of an engine that takes no seed per request; another one for every worker, or they would sample alike.
+    """
+
+    max_lora_rank: int
+    max_model_len: int
+    seed: int = 0
+
+
+async def start_engine(
+    settings: ActorSettings,
+    model_path: Path | str,
+    tokenizer: Tokenizer,
+    needs: EngineNeeds,
+    scratch: Path | None = None,
+) -> AsyncEngine:
+    """The engine that [actors] asks for, ready for an event loop. scratch: a folder for adapters on their way into an
+    engine that reads files. Raises ConfigError, DataError, EngineError."""
+    if settings.engine != "vllm":
+        return OneThreadEngine(await asyncio.to_thread(load_engine, settings, model_path, tokenizer))
+    try:
+        from actors.vllm_engine import VllmEngine
+    except ImportError as error:
+        raise ConfigError(
+            f"actors.engine = 'vllm', and vLLM cannot be imported: {error}. On a CPU `make setup` installs it; on a GPU "
+            "install the extra `gpu`"
+        ) from error
+    return await VllmEngine.start(
+        str(model_path),
+        tokenizer,
+        settings.vllm,
+        settings.dtype,
+        on_cpu=not _on_gpu(settings),
+        max_loras=settings.adapters_kept,
+        max_lora_rank=needs.max_lora_rank,
+        max_model_len=needs.max_model_len,
+        seed=needs.seed,
+        scratch=scratch,
+    )
+
+
+def _on_gpu(settings: ActorSettings) -> bool:
+    import torch
+
+    return settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
+
+
 def load_engine(settings: ActorSettings, model_path: Path | str, tokenizer: Tokenizer) -> Engine:
-    """The engine that [actors] asks for; `model_path` (a folder or a hub id) is read by real models only.
+    """A plain engine; `model_path` (a folder or a hub id) is read by real models only.
 
     Sets the process's torch threads. Raises ConfigError or DataError that say what to change.
     """
@@ -40,9 +93,7 @@ def _load_transformers(settings: ActorSettings, model_path: Path | str, tokenize
 
     from actors.transformers_engine import TransformersEngine
 
-    device = settings.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if _on_gpu(settings) else "cpu"
     torch.set_num_threads(settings.torch_threads)
     try:
         model = AutoModelForCausalLM.from_pretrained(

@@ -1,11 +1,12 @@
-"""The rollout worker as a Ray actor: placement and threads, nothing else."""
+"""The rollout worker as a Ray actor: an event loop, placement, and an end without orphans; nothing else."""
 
 from collections.abc import Sequence
 
 import ray
 
+from actors.child_guard import guard_children
 from actors.config import ActorSettings
-from actors.load import load_engine, load_worker_tokenizer
+from actors.load import EngineNeeds, load_worker_tokenizer, start_engine
 from actors.rollout_worker import RolloutWorker
 from contracts.adapter import Adapter
 from contracts.problem import Lease
@@ -17,27 +18,35 @@ from tasks.load import load_task, make_verifier
 
 @ray.remote(max_restarts=0, num_cpus=0)
 class RolloutWorkerActor:
-    """One thread owns the engine; calls are served in the order in which they arrive."""
+    """Calls overlap on the loop; the engine decides what decodes together."""
 
-    def __init__(self, worker_id: str, settings: ActorSettings, task: TaskSettings, model_path: str) -> None:
+    def __init__(
+        self, worker_id: str, settings: ActorSettings, task: TaskSettings, model_path: str, needs: EngineNeeds
+    ) -> None:
+        self._inputs = (worker_id, settings, task, model_path, needs)
+
+    async def start(self) -> None:
+        """Load the model. Raises what the user must hear: ConfigError, DataError, EngineError."""
+        worker_id, settings, task, model_path, needs = self._inputs
+        scratch = guard_children()
         tokenizer = load_worker_tokenizer(settings, model_path)
         self._worker = RolloutWorker(
             worker_id=worker_id,
-            engine=load_engine(settings, model_path, tokenizer),
+            engine=await start_engine(settings, model_path, tokenizer, needs, scratch),
             tokenizer=tokenizer,
             task=load_task(task),
             verifier=make_verifier(task),
             settings=settings,
         )
 
-    def ready(self) -> None:
-        """Returns once the constructor has finished."""
+    async def adopt(self, adapter: Adapter) -> None:
+        await self._worker.adopt(adapter)
 
-    def adopt(self, adapter: Adapter) -> None:
-        self._worker.adopt(adapter)
+    async def sample(self, leases: Sequence[Lease]) -> list[RolloutGroup]:
+        return await self._worker.sample(leases)
 
-    def sample(self, leases: Sequence[Lease]) -> list[RolloutGroup]:
-        return self._worker.sample(leases)
+    async def health(self, deadline_s: float) -> float:
+        return await self._worker.health(deadline_s)
 
-    def report(self) -> WorkerReport:
+    async def report(self) -> WorkerReport:
         return self._worker.report()

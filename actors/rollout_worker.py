@@ -1,27 +1,30 @@
 """The rollout worker: lease -> version -> rollouts -> verdicts -> one RolloutGroup per lease.
 
-Two stages, so that a shell can verify one wave on another thread while the next wave samples:
-`generate` uses the engine, `verify` uses the verifier, and they share nothing but counters of their own.
-`adopt`, `generate` and `health` belong to one thread.
+Lives on one event loop. Verdicts are made on another thread, never on the loop. On an engine that batches
+continuously every lease runs by itself; on any other, the leases of one call decode together, call after call.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from actors.adapter_shelf import AdapterShelf
 from actors.config import ActorSettings
 from actors.episodes import Episode, open_episodes, play
+from actors.proof import EXACT, closer_to, difference, likely_cause, tolerance_for
 from contracts.adapter import Adapter, Probe
-from contracts.errors import AdapterMissingError, EngineError
-from contracts.ports import Answer, Engine, GenerationRequest, Task, Tokenizer, Verifier
+from contracts.errors import AdapterMissingError, EngineError, ProofError
+from contracts.ports import Answer, AsyncEngine, GenerationRequest, Task, Tokenizer, Verifier
 from contracts.problem import Lease, Sampling
 from contracts.reports import WorkerReport
 from contracts.rollout import FinishReason, Rollout, RolloutGroup, TurnOutcome
 from contracts.verdict import Invalid, Verdict
+
+PROBES_REMEMBERED = 16
+"""Versions whose probes a worker can tell from those of a new one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,12 +38,12 @@ class Unverified:
 
 
 class RolloutWorker:
-    """Samples groups with the newest adapter it holds. clock: wall-clock seconds."""
+    """Samples groups with the newest version it has proven. clock: wall-clock seconds."""
 
     def __init__(
         self,
         worker_id: str,
-        engine: Engine,
+        engine: AsyncEngine,
         tokenizer: Tokenizer,
         task: Task,
         verifier: Verifier,
@@ -52,33 +55,46 @@ class RolloutWorker:
         self._task, self._verifier = task, verifier
         self._settings, self._clock = settings, clock
         self._shelf = AdapterShelf(settings.adapters_kept)
+        self._probes: dict[int, tuple[Probe, ...]] = {}
+        self._adopting, self._sampling, self._verifying = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self._groups = self._rollouts = self._tokens = self._adapter_loads = 0
         self._generate_s = self._verify_s = self._adapter_load_s = 0.0
 
-    def adopt(self, adapter: Adapter) -> None:
-        """Load a version, prove it against the learner's probes, and drop what is surplus.
+    async def adopt(self, adapter: Adapter) -> None:
+        """Load a version, prove it against the learner's probes, and drop what is surplus. Rollouts under way go on.
 
-        Adopting a version twice is a no-op. Raises ValueError for another artifact under a known number or one
-        that does not fit the model, EngineError when the engine's log-probs are not the learner's.
+        Adopting a version twice is a no-op. Raises ValueError for another artifact under a known number or one that
+        does not fit the model, ProofError when the engine's log-probs are not the learner's.
         """
-        if not self._shelf.is_new(adapter.manifest):
-            return
-        started = self._clock()
-        self._engine.load_adapter(adapter)
-        try:
-            self._prove(adapter)
-        except EngineError:
-            self._engine.drop_adapter(adapter.manifest.policy_version)
-            raise
-        self._drop(self._shelf.put(adapter.manifest))
-        self._adapter_loads += 1
-        self._adapter_load_s += self._clock() - started
+        async with self._adopting:
+            if not self._shelf.is_new(adapter.manifest):
+                return
+            started = self._clock()
+            self._check_template(adapter)
+            await self._engine.load_adapter(adapter)
+            try:
+                await self._prove(adapter)
+            except (ProofError, EngineError):
+                await self._engine.drop_adapter(adapter.manifest.policy_version)
+                raise
+            await self._drop(self._shelf.put(adapter.manifest))
+            self._adapter_loads += 1
+            self._adapter_load_s += self._clock() - started
 
-    def sample(self, leases: Sequence[Lease]) -> list[RolloutGroup]:
+    async def sample(self, leases: Sequence[Lease]) -> list[RolloutGroup]:
         """One group per lease, in order."""
-        return self.verify(self.generate(leases))
+        if self._engine.continuous:
+            groups = await asyncio.gather(*(self._sample_one(lease) for lease in leases))
+            return list(groups)
+        async with self._sampling:
+            unverified = await self.generate(leases)
+        return await self.verify(unverified)
 
-    def generate(self, leases: Sequence[Lease]) -> list[Unverified]:
+    async def _sample_one(self, lease: Lease) -> RolloutGroup:
+        [group] = await self.verify(await self.generate([lease]))
+        return group
+
+    async def generate(self, leases: Sequence[Lease]) -> list[Unverified]:
         """Sample every lease's rollouts; leases served by the same version decode together.
 
         Raises AdapterMissingError before anything is sampled, EngineError when the engine failed.
@@ -90,19 +106,20 @@ class RolloutWorker:
             groups = [tuple(open_episodes(lease, self._task, self._tokenizer)) for lease in leases]
             for (version, deadline_s), batch in _batches(leases, groups, versions).items():
                 left_s = max(0.0, started + deadline_s - self._clock())
-                play(batch, self._engine, self._tokenizer, version, left_s, self._clock)
+                await play(batch, self._engine, self._tokenizer, version, left_s, self._clock)
         finally:
-            self._drop(self._shelf.unpin(versions))
+            await self._drop(self._shelf.unpin(versions))
             self._generate_s += self._clock() - started
         self._tokens += sum(episode.num_tokens for group in groups for episode in group)
         return [Unverified(*found, started) for found in zip(leases, groups, versions, strict=True)]
 
-    def verify(self, unverified: Sequence[Unverified]) -> list[RolloutGroup]:
+    async def verify(self, unverified: Sequence[Unverified]) -> list[RolloutGroup]:
         """Judge every rollout that ended by itself or at the limit, in one call of the verifier."""
         started = self._clock()
         episodes = [episode for group in unverified for episode in group.episodes]
         asked = [episode for episode in episodes if _unjudgeable(episode) is None]
-        answers = self._verifier.verify([_answer(episode) for episode in asked])
+        async with self._verifying:
+            answers = await asyncio.to_thread(self._verifier.verify, [_answer(episode) for episode in asked])
         if len(answers) != len(asked):
             raise ValueError(f"verifier returned {len(answers)} verdicts for {len(asked)} answers")
         verdicts: dict[str, Verdict] = {e.rollout_id: v for e, v in zip(asked, answers, strict=True)}
@@ -113,17 +130,17 @@ class RolloutWorker:
         self._rollouts += len(episodes)
         return groups
 
-    def health(self, deadline_s: float) -> float:
+    async def health(self, deadline_s: float) -> float:
         """A real one-token generation with the newest version; returns its seconds. Raises EngineError."""
         if self._shelf.newest is None:
-            raise AdapterMissingError(f"worker {self._worker_id} holds no adapter; adopt one first")
+            raise AdapterMissingError(f"{self._worker_id} holds no adapter; adopt one first")
         started = self._clock()
         prompt_P = self._tokenizer.encode_chat([{"role": "user", "content": "1"}])
         request = GenerationRequest(prompt_P, (0,), Sampling(temperature=0.0, max_new_tokens=1))
-        [[generation]] = self._engine.generate([request], self._shelf.newest, deadline_s)
+        [[generation]] = await self._engine.generate([request], self._shelf.newest, deadline_s)
         if len(generation.tokens_T) != 1 or not generation.finish_reason.trainable:
             raise EngineError(
-                f"worker {self._worker_id}: one token asked, {len(generation.tokens_T)} sampled within {deadline_s} s "
+                f"{self._worker_id}: one token asked, {len(generation.tokens_T)} sampled within {deadline_s} s "
                 f"({generation.finish_reason}); restart the worker"
             )
         return self._clock() - started
@@ -141,20 +158,34 @@ class RolloutWorker:
             adapter_load_s=self._adapter_load_s,
         )
 
-    def _prove(self, adapter: Adapter) -> None:
-        version, tolerance = adapter.manifest.policy_version, self._settings.probe_tolerance
-        for number, probe in enumerate(adapter.manifest.probes):
-            difference = probe_difference(probe, self._engine.score(probe.tokens_P, version))
-            if not difference <= tolerance:
-                raise EngineError(
-                    f"worker {self._worker_id}: adapter {adapter.manifest.name}, probe {number}: log-probs differ from "
-                    f"the learner's by {difference:.4f} on average, limit {tolerance}. Give learner and actors the "
-                    f"same model and dtype, or raise actors.probe_tolerance"
-                )
+    def _check_template(self, adapter: Adapter) -> None:
+        manifest, mine = adapter.manifest, self._tokenizer.fingerprint
+        if manifest.template_hash and manifest.template_hash != mine:
+            raise ProofError(
+                f"{self._worker_id} refuses {manifest.name}: tokenizer or chat template is {mine[:12]} here and "
+                f"{manifest.template_hash[:12]} at the learner; give both the same model folder"
+            )
 
-    def _drop(self, versions: Sequence[int]) -> None:
+    async def _prove(self, adapter: Adapter) -> None:
+        manifest, settings = adapter.manifest, self._settings
+        probes = manifest.probes
+        scores = [await self._engine.score(probe.tokens_P, manifest.policy_version) for probe in probes]
+        tolerance = tolerance_for(manifest.dtype, settings.dtype, settings.probe_tolerance)
+        found = difference(probes, scores)
+        if not found.within(tolerance) or (found.mean > EXACT.mean and closer_to(probes, scores, self._probes)):
+            raise ProofError(
+                f"{self._worker_id} refuses {manifest.name}: its log-probs of the learner's probes differ by "
+                f"{found.mean:.4f} on average and {found.max:.4f} at most, limits {tolerance.mean:g} and {tolerance.max:g} "
+                f"({manifest.dtype} learner, {settings.dtype} engine). Likely cause: "
+                f"{likely_cause(probes, scores, self._probes)}. actors.probe_tolerance sets another limit"
+            )
+        self._probes[manifest.policy_version] = probes
+        for old in sorted(self._probes)[:-PROBES_REMEMBERED]:
+            del self._probes[old]
+
+    async def _drop(self, versions: Sequence[int]) -> None:
         for version in versions:
-            self._engine.drop_adapter(version)
+            await self._engine.drop_adapter(version)
 
     def _group(self, group: Unverified, verdicts: dict[str, Verdict], finished_s: float) -> RolloutGroup:
         lease = group.lease
@@ -182,11 +213,6 @@ def _batches(
     for lease, group, version in zip(leases, groups, versions, strict=True):
         batches.setdefault((version, lease.deadline_s), []).append(group)
     return batches
-
-
-def probe_difference(probe: Probe, logprobs_P: NDArray[np.float32]) -> float:
-    """Mean |log-prob difference| over the probe's tokens, entry 0 left out; NaN stays NaN."""
-    return float(np.abs(logprobs_P[1:] - probe.logprobs_P[1:]).mean())
 
 
 def _unjudgeable(episode: Episode) -> Invalid | None:

@@ -17,9 +17,8 @@ from pathlib import Path
 from cluster.parts import AdapterRef
 from contracts.adapter import Adapter, AdapterManifest, LoraShape
 from contracts.errors import DataError
+from contracts.peft_folder import WEIGHTS_FILE, peft_files
 
-WEIGHTS_FILE = "adapter_model.safetensors"
-PEFT_CONFIG_FILE = "adapter_config.json"
 MANIFEST_FILE = "manifest.json"
 
 
@@ -66,9 +65,9 @@ def write_adapter(adapter: Adapter, directory: Path) -> Path:
     temporary = directory / f".{manifest.name}.partial"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    _write(temporary / WEIGHTS_FILE, adapter.weights)
-    _write(temporary / PEFT_CONFIG_FILE, _peft_config(manifest))
-    _write(temporary / MANIFEST_FILE, json.dumps(_manifest_dict(manifest), indent=1).encode())
+    manifest_bytes = json.dumps(_manifest_dict(manifest), indent=1).encode()
+    for name, data in (peft_files(adapter) | {MANIFEST_FILE: manifest_bytes}).items():
+        _write(temporary / name, data)
     if folder.exists():
         shutil.rmtree(folder)
     temporary.rename(folder)
@@ -107,18 +106,3 @@ def _manifest_dict(manifest: AdapterManifest) -> dict[str, object]:
     fields = {f.name: getattr(manifest, f.name) for f in dataclasses.fields(manifest) if f.name != "probes"}
     fields["lora"] = dataclasses.asdict(manifest.lora)
     return fields
-
-
-def _peft_config(manifest: AdapterManifest) -> bytes:
-    config = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": manifest.base_model,
-        "r": manifest.lora.r,
-        "lora_alpha": manifest.lora.alpha,
-        "target_modules": list(manifest.lora.target_modules),
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "inference_mode": True,
-    }
-    return json.dumps(config, indent=1).encode()

@@ -42,7 +42,16 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory,
 
 
 @app.command()
-def train(config: ConfigArgument, overrides: SetOption = None) -> None:
+def train(
+    config: ConfigArgument,
+    overrides: SetOption = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="auto|HOST:PORT", help="Join this Ray cluster instead of starting a local one")
+    ] = None,
+    ship_code: Annotated[
+        bool, typer.Option("--ship-code", help="With --address: send memr's code to nodes that do not have it")
+    ] = False,
+) -> None:
     """Train: workers, memory and learner side by side, evaluation before, during and after.
 
     Everything lands in runs/NAME: metrics, evaluations, transcripts, adapters, checkpoints, report.
@@ -64,7 +73,7 @@ def train(config: ConfigArgument, overrides: SetOption = None) -> None:
     from cluster.report import write_report
     from cluster.train import train as train_run
 
-    outcome = train_run(settings, console)
+    outcome = train_run(settings, console, address, ship_code=ship_code)
     write_report(outcome.run_path)
     show_summary(console, read_run(outcome.run_path))
     if outcome.exit_code:
@@ -72,12 +81,47 @@ def train(config: ConfigArgument, overrides: SetOption = None) -> None:
 
 
 @app.command()
-def plan(config: ConfigArgument, overrides: SetOption = None) -> None:
-    """Show what a configuration amounts to, without starting anything."""
+def plan(
+    config: ConfigArgument,
+    overrides: SetOption = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="auto|HOST:PORT", help="Plan for this Ray cluster instead of this machine")
+    ] = None,
+    nodes: Annotated[
+        str | None, typer.Option(metavar="NxG", help="Plan for N nodes of G GPUs each, for example 2x8, there or not")
+    ] = None,
+) -> None:
+    """Show what a configuration amounts to and who gets what, without starting anything."""
     from cluster.config import load_config
-    from cluster.summary import show_plan
+    from cluster.resources import resources_of
+    from cluster.summary import show_placement, show_plan
 
-    show_plan(Console(), load_config(config, overrides or []))
+    console, settings = Console(), load_config(config, overrides or [])
+    show_plan(console, settings)
+    if not show_placement(console, settings, resources_of(address, nodes)):
+        raise typer.Exit(2)
+
+
+@app.command()
+def scale(
+    run: RunArgument,
+    workers: Annotated[int, typer.Option(min=0, help="How many rollout workers there shall be")],
+    pool: Annotated[str | None, typer.Option(help="Of this pool ([[actors.pools]]); default: the first")] = None,
+) -> None:
+    """Add or remove rollout workers while a run goes on: new ones join, surplus ones finish what they have and leave."""
+    from cluster.run_control import ask
+
+    ask(run, ask="scale", workers=workers, pool=pool)
+    Console().print(f"asked for {workers} workers; `memr status {run}` shows them come and go", highlight=False)
+
+
+@app.command()
+def stop(run: RunArgument) -> None:
+    """End a live run as Ctrl-C does: the update under way is finished, a checkpoint is written."""
+    from cluster.run_control import ask
+
+    ask(run, ask="stop")
+    Console().print(f"{run} finishes its update, writes a checkpoint and ends", highlight=False)
 
 
 @app.command()
@@ -171,7 +215,7 @@ def memory_query(
 
 def main() -> None:
     """Entry point: memr's own errors become one message on stderr and an exit code, never a traceback."""
-    prepare_environment()
+    prepare_environment(sys.argv[1:])
     try:
         app()
     except MemrError as error:

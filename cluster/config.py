@@ -57,7 +57,9 @@ class AutoscaleSettings(Settings):
     min_workers: int = Field(1, ge=1, description="never fewer")
     max_workers: int = Field(8, ge=1, description="never more")
     window_updates: int = Field(5, ge=1, description="updates over which waits are averaged")
-    raise_above: float = Field(0.3, gt=0, lt=1, description="learner's share of time without rollouts that adds a worker")
+    raise_above: float = Field(
+        0.3, gt=0, lt=1, description="learner's share of time without rollouts that adds a worker"
+    )
     lower_below: float = Field(0.05, ge=0, lt=1, description="the same share below which a worker may go")
     cooldown_updates: int = Field(10, ge=1, description="updates between two changes")
 
@@ -83,7 +85,6 @@ class ClusterSettings(Settings):
     )
     tensorboard: bool = Field(True, description="also write metrics for TensorBoard")
     object_store_bytes: int = Field(256 * 2**20, ge=80 * 2**20, description="size of a local Ray's object store")
-
 
     min_workers: int = Field(1, ge=1, description="with fewer workers left the run writes a checkpoint and stops")
     worker_restarts: int = Field(6, ge=0, description="lost workers replaced within worker_restart_window_s")

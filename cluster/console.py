@@ -16,7 +16,18 @@ from rich.text import Text
 
 from contracts.rollout import ScoredGroup
 
-_SHOWN_EVENTS = ("worker_lost", "sampling_failed", "memory_late", "mismatch", "watcher_failed")
+_SHOWN_EVENTS = (
+    "worker_lost",
+    "version_refused",
+    "scaled",
+    "joined",
+    "left",
+    "autoscaled",
+    "sampling_failed",
+    "memory_late",
+    "mismatch",
+    "watcher_failed",
+)
 _SPARKS = "▁▂▃▄▅▆▇█"
 
 
@@ -49,8 +60,11 @@ def eval_text(line: dict[str, Any]) -> str:
 
 def event_text(line: dict[str, Any]) -> str:
     """An event that a person should see: its name, then what it says of itself."""
-    details = (f"{name} {_short(value)}" for name, value in line.items() if name not in ("time_s", "event"))
-    return f"note: {line['event'].replace('_', ' ')}: {', '.join(details)}"
+    name = line["event"].replace("_", " ")
+    if "headline" in line:
+        return f"{name}: {line['headline']}"
+    details = (f"{key} {_short(value)}" for key, value in line.items() if key not in ("time_s", "event"))
+    return f"note: {name}: {', '.join(details)}"
 
 
 def _short(value: Any) -> str:

@@ -1,6 +1,6 @@
 """The controller: the loops of the picture.
 
- task --problem--> _admit --lease--> WorkQueue --leases--> _worker_loop (one per worker)
+ task --problem--> _admit --lease--> WorkQueue --leases--> Dispatcher (one loop per worker of the Fleet)
                      ^                                          | RolloutGroup
        slot released |                                          v
                      |                                     MemoryLane: read, score, write (in order, one call at a time)
@@ -19,24 +19,28 @@ Every loop waits on one signal, `_changed`, given after each change of state.
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cluster.adapters import AdapterRegistry
 from cluster.admission import may_admit, training_lease
+from cluster.autoscale import Waits, wanted_workers
 from cluster.buffer import RolloutBuffer
+from cluster.change_signal import Signal, cancelled
 from cluster.checkpoint import save_checkpoint
 from cluster.config import RunConfig
+from cluster.dispatcher import Dispatcher
 from cluster.evaluator import Evaluator
 from cluster.failure_streak import FailureStreak
+from cluster.fleet import Fleet
 from cluster.ledger import Ledger
 from cluster.memory_lane import MemoryLane
 from cluster.metrics import StepContext, StepTiming, metrics_line
-from cluster.parts import Parts, WorkerHandle
+from cluster.parts import Parts
 from cluster.recorder import Recorder
+from cluster.run_control import RunControl
 from cluster.work_queue import WorkQueue
 from contracts.adapter import Adapter
-from contracts.errors import AdapterMissingError, EngineError, PartLostError, RunStopped
 from contracts.ports import Task
 from contracts.problem import Lease, Purpose
 from contracts.reports import StepReport
@@ -52,20 +56,6 @@ class Wait:
 
     rollouts_s: float = 0.0
     memory_s: float = 0.0
-
-
-class Signal:
-    """Wakes every waiter after each change."""
-
-    def __init__(self) -> None:
-        self._event = asyncio.Event()
-
-    def notify(self) -> None:
-        self._event.set()
-        self._event = asyncio.Event()
-
-    async def wait(self) -> None:
-        await self._event.wait()
 
 
 class Controller:
@@ -87,10 +77,11 @@ class Controller:
         self._recorder = recorder
         self._clock = clock
         self._started_s = clock()
-        self._workers = list(parts.workers)
         self._changed = Signal()
         self._ledger = Ledger(recorder.ledger_event)
-        self._queue = WorkQueue(config.actors.leases_per_call)
+        self._queue = WorkQueue()
+        dispatcher = Dispatcher(config, self._queue, registry, recorder, self._changed, self)
+        self.fleet = Fleet(config, parts.workers, dispatcher.serve, recorder, self._changed, clock)
         self._buffer = RolloutBuffer(
             config.cluster.groups_per_batch, config.learner.max_policy_lag, config.cluster.buffer_bytes
         )
@@ -101,7 +92,10 @@ class Controller:
             deliver=self._to_buffer,
             clock=clock,
         )
+        self._control = RunControl(config.run_path, recorder, self.fleet.scale, self.stop)
         self._evaluator = Evaluator(config, task, self._submit, recorder.evaluation)
+        self._waits: list[Waits] = []
+        self._last_scaled = 0
         self._step = 0
         self._updating = False
         self._stopping = False
@@ -115,7 +109,7 @@ class Controller:
     async def run(self) -> None:
         """Returns after the last evaluation, or soon after `stop`. Raises RunStopped, or what broke an invariant."""
         await self._publish(await self._parts.learner.first_adapter())
-        loops = [self._worker_loop(worker) for worker in self._workers]
+        loops = [self.fleet.run(), self._control.run()]
         if self._parts.memory is not None:
             loops.append(self._memory_loop())
         main = asyncio.ensure_future(self._train_and_evaluate())
@@ -126,7 +120,7 @@ class Controller:
                 for finished in done:
                     finished.result()  # a loop's error is the run's
         finally:
-            await _cancel(pending)
+            await cancelled(pending)
             self._recorder.status(self.status())
 
     def stop(self) -> None:
@@ -147,7 +141,7 @@ class Controller:
                 version = self._registry.newest
                 evaluations.append(asyncio.ensure_future(self._evaluator.evaluate(version, self._step, at_edge=False)))
         if self._stopping:
-            await _cancel(evaluations)
+            await cancelled(evaluations)
             return
         await asyncio.gather(*evaluations)
         if num_updates:
@@ -173,6 +167,7 @@ class Controller:
             wait_memory_s=wait.memory_s,
         )
         self._record(batch, report, timing)
+        self._autoscale(timing)
         every = self._config.cluster.checkpoint_every_updates
         if every and self._step % every == 0:
             await self.checkpoint()
@@ -191,6 +186,7 @@ class Controller:
             tokens_generated=self._tokens_generated,
             late_groups=self._lane.late_groups,
             buffered_bytes=self._buffer.state.nbytes,
+            workers=self.fleet.serving,
             dropped_or_failed=dict(self._ledger.reasons),
         )
         self._tokens_generated = 0
@@ -198,6 +194,27 @@ class Controller:
         self._recorder.groups(self._step, batch)
         if report.lag_max == 0 and report.mismatch_mean > self._config.learner.mismatch_warn:
             self._recorder.event("mismatch", step=self._step, mean=report.mismatch_mean, p99=report.mismatch_p99)
+
+    def _autoscale(self, timing: StepTiming) -> None:
+        settings = self._config.cluster.autoscale
+        self._waits.append(
+            Waits(
+                self._step,
+                timing.step_s,
+                timing.wait_rollouts_s,
+                timing.wait_memory_s,
+                buffer_groups=len(self._buffer),
+                slots=self._config.slots,
+            )
+        )
+        if not settings.enabled:
+            return
+        decision = wanted_workers(self._waits, self.fleet.target, self._last_scaled, settings)
+        if decision.workers != self.fleet.target:
+            self._last_scaled = self._step
+            self._recorder.event("autoscaled", workers=decision.workers, reason=decision.reason)
+            first, others = next(iter(self.fleet.targets)), self.fleet.target
+            self.fleet.scale(decision.workers - others + self.fleet.targets[first], first)
 
     async def _next_batch(self) -> tuple[list[ScoredGroup], Wait]:
         """The batch and what it cost to wait for it; empty only when the run is stopping."""
@@ -243,44 +260,35 @@ class Controller:
         self._queue.add(lease)
         self._changed.notify()
 
-    async def _worker_loop(self, worker: WorkerHandle) -> None:
-        """Consumes leases; produces groups; waits for leases; unblocked by admission and by evaluations."""
-        newest_held = -1
-        while worker in self._workers:
-            leases = self._queue.dispatch(self._registry.newest)
-            if not leases:
-                await self._changed.wait()
-                continue
-            version, purpose = leases[0].policy_version, leases[0].purpose
-            try:
-                # An evaluation may ask for a version that newer ones have pushed out; adopting one twice costs nothing.
-                if version > newest_held or purpose is Purpose.EVAL:
-                    await worker.adopt(self._registry.reference(version))
-                    newest_held = max(version, newest_held)
-                groups = await worker.sample(leases)
-            except (EngineError, AdapterMissingError) as error:
-                self._sampling_failed(leases, error)
-            except PartLostError as error:
-                self._worker_lost(worker, leases, error)
-            else:
-                self._sampling_done(leases, groups)
-            self._changed.notify()
-
-    def _sampling_done(self, leases: Sequence[Lease], groups: Sequence[RolloutGroup]) -> None:
-        assert [lease.lease_id for lease in leases] == [group.lease_id for group in groups], "one group per lease"
+    def sampled(self, groups: Sequence[RolloutGroup]) -> None:
+        """A worker's call came back."""
         for group in groups:
-            self._queue.done(group.lease_id)
             if group.purpose is Purpose.EVAL:
+                self._queue.done(group.lease_id)
                 self._evaluator.finished(group)
                 continue
             self._tokens_generated += group.num_tokens
-            if len(group.trainable_rollouts) < MIN_TRAINABLE:
-                self._drop(group)
-            else:
+            if len(group.trainable_rollouts) >= MIN_TRAINABLE:
+                self._queue.done(group.lease_id)
                 self._streak.good()
                 self._lane.add(group)
+            elif any(r.finish_reason.worth_another_try for r in group.rollouts) and self._try_again(group):
+                continue
+            else:
+                self._queue.done(group.lease_id)
+                self._drop(group)
 
-    def _sampling_failed(self, leases: Sequence[Lease], error: Exception) -> None:
+    def _try_again(self, group: RolloutGroup) -> bool:
+        """The engine spoilt the group: the problem goes back, while it has attempts left."""
+        lease = self._queue.lease(group.lease_id)
+        if lease.attempt + 1 >= self._config.cluster.lease_attempts:
+            return False
+        reasons = sorted({rollout.finish_reason.value for rollout in group.rollouts})
+        self._recorder.event("sampled_again", lease=lease.lease_id, worker=group.worker_id, endings=reasons)
+        self._queue.returned(lease)
+        return True
+
+    def sampling_failed(self, leases: Sequence[Lease], error: Exception) -> None:
         """Back into the queue for another attempt; after the last, the ledger keeps the reason."""
         self._recorder.event("sampling_failed", leases=[lease.lease_id for lease in leases], error=str(error))
         for lease in reversed(leases):
@@ -294,13 +302,6 @@ class Controller:
                 self._ledger.failed(lease.lease_id, type(error).__name__)
             self._streak.failed(self._config.cluster.lease_attempts, error)
         self._admit()
-
-    def _worker_lost(self, worker: WorkerHandle, leases: Sequence[Lease], error: PartLostError) -> None:
-        self._recorder.event("worker_lost", worker=worker.worker_id, error=str(error))
-        self._workers.remove(worker)
-        self._sampling_failed(leases, error)
-        if not self._workers:
-            raise RunStopped(f"the last rollout worker is gone: {error}")
 
     def _drop(self, group: RolloutGroup) -> None:
         self._ledger.dropped(group.lease_id, "fewer than two trainable rollouts")
@@ -346,7 +347,13 @@ class Controller:
             "num_updates": self._config.learner.num_updates,
             "policy_version": self._step,
             "phase": self._phase(),
-            "workers": len(self._workers),
+            "workers": self.fleet.serving,
+            "workers_wanted": self.fleet.target,
+            "workers_joining": self.fleet.joining,
+            "fleet": {
+                seat.worker_id: {"state": seat.state.value, "version": seat.version, "rollouts_in_hand": seat.rows}
+                for seat in self.fleet.seats
+            },
             "at_workers": self._queue.at_workers,
             "with_memory": len(self._lane),
             "buffered": len(self._buffer),
@@ -361,9 +368,3 @@ class Controller:
         if self._step == self._config.learner.num_updates:
             return "evaluating" if self._evaluator.open_leases else "done"
         return "waiting for memory" if self._memory_alone_is_missing() else "waiting for rollouts"
-
-
-async def _cancel(tasks: Collection["asyncio.Task[None]"]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

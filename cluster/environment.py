@@ -4,17 +4,21 @@ Ray would listen on every interface; told that it need not form a cluster of mac
 """
 
 import os
+from collections.abc import Sequence
 
+_THIS_MACHINE_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Ray's own switch, on Linux too
 _DEFAULTS = {
     "RAY_AUTH_MODE": "token",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's own switch for "this machine only", on Linux too
     # Progress bars and notices would break up the console; memr says itself what it does.
     "TQDM_DISABLE": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_NO_USAGE_STATS": "1",
 }
 
 
-def prepare_environment() -> None:
-    """What the user has set stays."""
-    for name, value in _DEFAULTS.items():
+def prepare_environment(arguments: Sequence[str] = ()) -> None:
+    """What the user has set stays. arguments: of the command line; `--address` joins other machines."""
+    joins = any(argument.split("=")[0] == "--address" for argument in arguments)
+    for name, value in (_DEFAULTS | ({} if joins else _THIS_MACHINE_ONLY)).items():
         os.environ.setdefault(name, value)

@@ -28,6 +28,7 @@ class StepContext:
     tokens_generated: int
     late_groups: int
     buffered_bytes: int
+    workers: int
     dropped_or_failed: dict[str, int]
 
 
@@ -51,6 +52,7 @@ def metrics_line(
     line["memory_read_s"] = memory.read_s if memory else 0.0
     line["memory_late"] = context.late_groups
     line["buffered_bytes"] = context.buffered_bytes
+    line["workers"] = context.workers
     line["ledger"] = dataclasses.asdict(ledger)
     line["dropped_or_failed"] = context.dropped_or_failed
     return line

@@ -1,11 +1,12 @@
 """`memr eval`: held-out accuracy in this process, without Ray: the same worker, verifier and arithmetic as in a run."""
 
+import asyncio
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from actors.load import load_engine, load_worker_tokenizer
+from actors.load import EngineNeeds, load_worker_tokenizer, start_engine
 from actors.rollout_worker import RolloutWorker
 from cluster.adapters import newest_adapter_folder, read_adapter
 from cluster.config import RunConfig, load_config
@@ -29,30 +30,40 @@ def evaluate_target(
 ) -> dict[str, Any]:
     """The EvalReport of a run's newest adapter, or of a model without one, as a dictionary."""
     config, model_path, adapter = _what_to_evaluate(target, config_path, overrides)
+    return asyncio.run(_evaluate(config, model_path, adapter, problems, max_new_tokens, samples))
+
+
+async def _evaluate(
+    config: RunConfig, model_path: str, adapter: Adapter, problems: int, max_new_tokens: int | None, samples: int
+) -> dict[str, Any]:
     tokenizer = load_worker_tokenizer(config.actors, model_path)
     task = load_task(config.task)
     verifier = make_verifier(config.task)
+    limit = max_new_tokens or config.eval_max_new_tokens
+    needs = EngineNeeds(config.learner.lora_r, config.task.max_prompt_tokens + limit)
+    engine = await start_engine(config.actors, model_path, tokenizer, needs)
     worker = RolloutWorker(
         worker_id="eval",
-        engine=load_engine(config.actors, model_path, tokenizer),
+        engine=engine,
         tokenizer=tokenizer,
         task=task,
         verifier=verifier,
         settings=config.actors,
     )
-    worker.adopt(adapter)
+    await worker.adopt(adapter)
     temperature = 0.0 if samples == 1 else config.actors.temperature
-    sampling = Sampling(temperature, max_new_tokens or config.eval_max_new_tokens)
+    sampling = Sampling(temperature, limit)
     version = adapter.manifest.policy_version
     plan = EvalPlan(version, version, samples, sampling)
     leases = eval_leases(plan, task.held_out(problems), -1, config.run.seed, config.actors.lease_deadline_s)
-    size = config.actors.leases_per_call(samples)
+    size = max(1, config.actors.window_rows // samples)
     groups: list[RolloutGroup] = []
     try:
         for start in range(0, len(leases), size):
-            groups += worker.sample(leases[start : start + size])
+            groups += await worker.sample(leases[start : start + size])
     finally:
         verifier.close()
+        engine.close()
     return dataclasses.asdict(evaluate_groups(plan, groups))
 
 

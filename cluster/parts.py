@@ -23,11 +23,26 @@ class WorkerHandle(Protocol):
     @property
     def worker_id(self) -> str: ...
 
+    async def start(self) -> None:
+        """Load the model; what it raises is for the user."""
+
     async def adopt(self, adapter: AdapterRef) -> None: ...
 
     async def sample(self, leases: Sequence[Lease]) -> list[RolloutGroup]: ...
 
+    async def health(self, deadline_s: float) -> float: ...
+
     async def report(self) -> WorkerReport: ...
+
+
+class WorkerStarter(Protocol):
+    """Where workers come from."""
+
+    def create(self, worker_id: str, kind: str) -> WorkerHandle:
+        """A worker of this kind (actors.pools), not yet started."""
+
+    def end(self, worker: WorkerHandle) -> None:
+        """End its process, whatever it is doing, and free its resources."""
 
 
 class MemoryHandle(Protocol):
@@ -52,6 +67,6 @@ class LearnerHandle(Protocol):
 class Parts:
     """Everything the controller drives. memory is None with memory.profile = "off"."""
 
-    workers: tuple[WorkerHandle, ...]
+    workers: WorkerStarter
     memory: MemoryHandle | None
     learner: LearnerHandle

@@ -5,6 +5,7 @@ PartLostError that names it.
 """
 
 import asyncio
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,13 @@ import numpy as np
 import ray
 from numpy.typing import NDArray
 from ray.exceptions import RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors.load import EngineNeeds
 from actors.ray_actor import RolloutWorkerActor
 from cluster.config import RunConfig
-from cluster.parts import AdapterRef, Parts
+from cluster.parts import AdapterRef, Parts, WorkerHandle
+from cluster.placement import Placement
 from contracts.adapter import Adapter
 from contracts.errors import PartLostError
 from contracts.problem import Lease
@@ -28,6 +32,10 @@ from memory_service.ray_actor import MemoryActor
 
 START_TIMEOUT_S = 600.0
 """Longest a process may take to load its model before the run is called off."""
+
+
+MAX_CALLS = 1000
+"""Calls that one worker may have in hand; its loop serves them side by side."""
 
 
 async def answer(name: str, reference: Any) -> Any:
@@ -49,12 +57,19 @@ class RayWorker:
     worker_id: str
     actor: Any
 
+    async def start(self) -> None:
+        await answer(self.worker_id, self.actor.start.remote())
+
     async def adopt(self, adapter: AdapterRef) -> None:
         await answer(self.worker_id, self.actor.adopt.remote(adapter))
 
     async def sample(self, leases: Sequence[Lease]) -> list[RolloutGroup]:
         groups: list[RolloutGroup] = await answer(self.worker_id, self.actor.sample.remote(leases))
         return groups
+
+    async def health(self, deadline_s: float) -> float:
+        seconds: float = await answer(self.worker_id, self.actor.health.remote(deadline_s))
+        return seconds
 
     async def report(self) -> WorkerReport:
         report: WorkerReport = await answer(self.worker_id, self.actor.report.remote())
@@ -91,53 +106,91 @@ class RayLearner:
 
 
 @dataclass(frozen=True, slots=True)
-class LearnerInputs:
-    """What the learner needs beside its settings."""
+class PartInputs:
+    """What the parts need beside their settings. probe_tokens: what learner and engines score alike."""
 
+    model_path: str
     template_hash: str
     probe_tokens: tuple[NDArray[np.int32], ...]
 
 
-async def start_parts(config: RunConfig, model_path: str, inputs: LearnerInputs) -> Parts:
-    """Start every process side by side and wait until each has loaded. Raises what a constructor raised."""
-    workers = [
-        RayWorker(
-            name,
-            _actor(RolloutWorkerActor, config.actors.torch_threads).remote(
-                name, config.actors, config.task, model_path
-            ),
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where processes go. reserve_cpus: off on a Ray of our own, whose one machine everything shares.
+    core_node_id: the node that learner and memory must be on, None for any."""
+
+    placement: Placement
+    reserve_cpus: bool = False
+    core_node_id: str | None = None
+
+    def options(self, part: str) -> dict[str, Any]:
+        """A bundle as Ray's options; a thousandth of a node's own resource ties a process to nodes that offer it."""
+        bundle = self.placement.bundle(part)
+        special = {bundle.node_resource: 0.001} if bundle.node_resource else {}
+        return {"num_cpus": bundle.cpus if self.reserve_cpus else 0, "num_gpus": bundle.gpus, "resources": special}
+
+    def core_options(self, part: str) -> dict[str, Any]:
+        pinned = NodeAffinitySchedulingStrategy(self.core_node_id, soft=False) if self.core_node_id else "DEFAULT"
+        return self.options(part) | {"scheduling_strategy": pinned}
+
+
+@dataclass(frozen=True, slots=True)
+class RayWorkers:
+    """cluster.parts.WorkerStarter: one actor per worker, spread over the nodes that have what its kind needs."""
+
+    config: RunConfig
+    model_path: str
+    site: Site
+
+    def create(self, worker_id: str, kind: str) -> RayWorker:
+        settings, task = self.config.actors.kinds[kind], self.config.task
+        needs = EngineNeeds(
+            max_lora_rank=self.config.learner.lora_r,
+            max_model_len=task.max_prompt_tokens + self.config.actors.max_new_tokens,
+            seed=zlib.crc32(f"{self.config.run.seed}/{worker_id}".encode()),
         )
-        for name in (f"worker-{i}" for i in range(config.actors.num_workers))
-    ]
-    memory = None
-    if config.memory.enabled:
-        memory = RayMemory(_actor(MemoryActor, config.memory.torch_threads).remote(config.memory))
+        options = self.site.options(kind) | {"scheduling_strategy": "SPREAD", "max_concurrency": MAX_CALLS}
+        actor = _actor(RolloutWorkerActor, settings.torch_threads, options)
+        return RayWorker(worker_id, actor.remote(worker_id, settings, task, self.model_path, needs))
+
+    def end(self, worker: WorkerHandle) -> None:
+        assert isinstance(worker, RayWorker)
+        ray.kill(worker.actor)
+
+
+async def start_parts(config: RunConfig, inputs: PartInputs, site: Site) -> Parts:
+    """Start memory and learner side by side and wait until both have loaded. Raises what a constructor raised.
+
+    Workers are started by the fleet, from `Parts.workers`.
+    """
     learner = RayLearner(
-        _actor(LearnerActor, config.learner.torch_threads).remote(
+        _actor(LearnerActor, config.learner.torch_threads, site.core_options("learner")).remote(
             config.learner,
-            model_path,
+            inputs.model_path,
             config.run.seed,
             inputs.template_hash,
             inputs.probe_tokens,
             config.actors.max_new_tokens,
         )
     )
-    started = {worker.worker_id: worker.actor for worker in workers} | {"the learner": learner.actor}
-    if memory is not None:
+    started, memory = {"the learner": learner.actor}, None
+    if config.memory.enabled:
+        actor = _actor(MemoryActor, config.memory.torch_threads, site.core_options("memory"))
+        memory = RayMemory(actor.remote(config.memory))
         started["memory"] = memory.actor
     ready = [answer(name, actor.ready.remote()) for name, actor in started.items()]
     await asyncio.wait_for(asyncio.gather(*ready), START_TIMEOUT_S)
-    return Parts(tuple(workers), memory, learner)
+    return Parts(RayWorkers(config, inputs.model_path, site), memory, learner)
 
 
 def end_parts(parts: Parts) -> None:
-    """End the processes that `start_parts` started, and no others."""
-    for part in (*parts.workers, parts.memory, parts.learner):
-        if isinstance(part, RayWorker | RayMemory | RayLearner):
+    """End memory and learner; the fleet has ended its workers. No other process is touched."""
+    for part in (parts.memory, parts.learner):
+        if isinstance(part, RayMemory | RayLearner):
             ray.kill(part.actor)
 
 
-def _actor(actor_class: Any, threads: int) -> Any:
+def _actor(actor_class: Any, threads: int, options: dict[str, Any]) -> Any:
     """Thread counts must be in the environment before numpy, torch or faiss load."""
     env = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    return actor_class.options(runtime_env={"env_vars": env | {"TOKENIZERS_PARALLELISM": "false"}})
+    return actor_class.options(runtime_env={"env_vars": env | {"TOKENIZERS_PARALLELISM": "false"}}, **options)

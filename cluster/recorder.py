@@ -55,6 +55,15 @@ class Recorder:
         self._append("events.jsonl", line)
         self._tell(lambda watcher: watcher.watch("event", line))
 
+    def incident(self, kind: str, headline: str, **facts: Any) -> None:
+        """Something a person should read: an event, and a file of its own in incidents/."""
+        folder = self._run_path / "incidents"
+        folder.mkdir(exist_ok=True)
+        number = len(list(folder.iterdir())) + 1
+        line = {"time_s": self._wall_clock(), "incident": kind, "headline": headline} | facts
+        (folder / f"{number:04d}-{kind}.json").write_text(json.dumps(line, indent=1) + "\n")
+        self.event(kind, headline=headline, **facts)
+
     def ledger_event(self, event: LedgerEvent) -> None:
         self._append("ledger/events.jsonl", dataclasses.asdict(event))
 

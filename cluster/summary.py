@@ -2,13 +2,16 @@
 
 import os
 import time
+from collections.abc import Sequence
 
 import psutil
 from rich.console import Console
 from rich.table import Table
 
+from cluster.autoscale import Waits, bottleneck
 from cluster.config import RunConfig
 from cluster.console import eval_text, step_text
+from cluster.placement import Node, place, placement_rows
 from cluster.plan import make_plan, plan_rows
 from cluster.run_dir import RunRecord
 
@@ -20,13 +23,35 @@ def show_plan(console: Console, config: RunConfig) -> None:
     console.print(table)
 
 
+def show_placement(console: Console, config: RunConfig, nodes: Sequence[Node]) -> bool:
+    """Who gets what on these nodes; False where something is short."""
+    placement = place(config, nodes)
+    gpus, cpus = sum(node.gpus for node in nodes), sum(node.cpus for node in nodes)
+    console.print(f"\n[bold]placement[/bold] on {len(nodes)} node(s), {cpus:g} CPUs, {gpus:g} GPUs", highlight=False)
+    table = Table.grid(padding=(0, 2))
+    for part, needs in placement_rows(placement):
+        table.add_row(f"  {part}", needs)
+    console.print(table)
+    for note in placement.notes:
+        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+    for shortage in placement.shortages:
+        console.print(f"[red]short:[/red] {shortage}", highlight=False, soft_wrap=True)
+    return not placement.shortages
+
+
 def show_status(console: Console, run: RunRecord) -> None:
     console.print(f"[bold]{run.path}[/bold]: {state_of(run)}", highlight=False)
     if run.metrics:
         console.print(step_text(run.metrics[-1], run.config.learner.num_updates), highlight=False, soft_wrap=True)
         ledger = run.metrics[-1]["ledger"]
         console.print("ledger: " + ", ".join(f"{name} {count}" for name, count in ledger.items()), highlight=False)
-        console.print(f"bottleneck: {bottleneck(run)}", highlight=False)
+        console.print(f"bottleneck: {recent_bottleneck(run)}", highlight=False)
+    if run.status is not None and run.summary is None:
+        for name, seat in run.status.get("fleet", {}).items():
+            console.print(
+                f"{name}: {seat['state']}, version {seat['version']}, {seat['rollouts_in_hand']} rollouts in hand",
+                highlight=False,
+            )
     for line in run.evals:
         console.print(eval_text(line), highlight=False)
 
@@ -49,18 +74,14 @@ def state_of(run: RunRecord, now_s: float | None = None) -> str:
     )
 
 
-def bottleneck(run: RunRecord) -> str:
-    """Which side the other waits for, over the last ten updates."""
-    recent = run.metrics[-10:]
-    waits = {
-        "rollout workers (the learner waits for rollouts)": sum(line["wait_rollouts_s"] for line in recent),
-        "memory (the learner waits for intrinsic rewards)": sum(line["wait_memory_s"] for line in recent),
-    }
-    total = sum(line["step_s"] for line in recent) or 1.0
-    name, seconds = max(waits.items(), key=lambda item: item[1])
-    if seconds / total < 0.1:
-        return "the learner (it hardly ever waits)"
-    return f"{name}: {seconds / total:.0%} of the time"
+def recent_bottleneck(run: RunRecord) -> str:
+    """Over the last ten updates."""
+    return bottleneck(
+        [
+            Waits(line["step"], line["step_s"], line["wait_rollouts_s"], line["wait_memory_s"], 0, run.config.slots)
+            for line in run.metrics[-10:]
+        ]
+    )
 
 
 def show_summary(console: Console, run: RunRecord) -> None:

@@ -25,13 +25,14 @@ from cluster.adapters import AdapterRegistry
 from cluster.config import RunConfig
 from cluster.console import LiveConsole, PlainConsole
 from cluster.controller import Controller
-from cluster.local_ray import local_ray, share
 from cluster.model_store import resolve_model
-from cluster.ray_parts import LearnerInputs, end_parts, start_parts
+from cluster.placement import place
+from cluster.ray_parts import PartInputs, Site, end_parts, start_parts
+from cluster.ray_session import Session, ray_session, share
 from cluster.recorder import Recorder, Watcher
 from cluster.run_dir import create_run, write_summary
 from cluster.tensorboard_watcher import TensorboardWatcher
-from contracts.errors import MemrError, RunStopped
+from contracts.errors import ConfigError, MemrError, RunStopped
 from contracts.ports import Task, Tokenizer
 from tasks.load import load_task
 from tasks.prompts import check_prompt_lengths
@@ -50,8 +51,10 @@ class Outcome:
     wall_s: float
 
 
-def train(config: RunConfig, console: Console) -> Outcome:
-    """Raises MemrError with a message for the user; the run directory keeps whatever was written."""
+def train(config: RunConfig, console: Console, address: str | None = None, *, ship_code: bool = False) -> Outcome:
+    """address: of a Ray cluster to join; None starts one on this machine.
+
+    Raises MemrError with a message for the user; the run directory keeps whatever was written."""
     started = time.monotonic()
     say = Narrator(console)
     say("loading the model's files and the tokenizer")
@@ -59,16 +62,25 @@ def train(config: RunConfig, console: Console) -> Outcome:
     tokenizer = load_worker_tokenizer(config.actors, model_path)
     task = load_task(config.task)
     check_prompts(config, task, tokenizer)
-    inputs = LearnerInputs(tokenizer.fingerprint, probe_sequences(task, tokenizer))
+    inputs = PartInputs(model_path, tokenizer.fingerprint, probe_sequences(task, tokenizer))
     run_path = create_run(
         config, {"template_hash": inputs.template_hash, "model_path": model_path, "seed": config.run.seed}
     )
     say("starting the processes: rollout workers, memory, learner")
-    with local_ray(config):
-        outcome = asyncio.run(_run(config, task, model_path, inputs, run_path, console))
+    with ray_session(config, address, ship_code=ship_code) as session:
+        placement = place(config, session.nodes)
+        if placement.shortages:
+            raise ConfigError("; ".join(placement.shortages))
+        site = Site(placement, reserve_cpus=not session.owned, core_node_id=_core_node(config, session))
+        outcome = asyncio.run(_run(config, task, inputs, run_path, console, site))
     outcome = Outcome(run_path, outcome.exit_code, outcome.updates, time.monotonic() - started)
     write_summary(run_path, {"exit_code": outcome.exit_code, "updates": outcome.updates, "wall_s": outcome.wall_s})
     return outcome
+
+
+def _core_node(config: RunConfig, session: Session) -> str | None:
+    """Learner and memory write into the run directory: they stay with us unless every node sees it."""
+    return None if session.owned or config.cluster.shared_run_directory else session.driver_node_id
 
 
 class Narrator:
@@ -95,9 +107,14 @@ def probe_sequences(task: Task, tokenizer: Tokenizer) -> tuple[NDArray[np.int32]
 
 
 async def _run(
-    config: RunConfig, task: Task, model_path: str, inputs: LearnerInputs, run_path: Path, console: Console
+    config: RunConfig,
+    task: Task,
+    inputs: PartInputs,
+    run_path: Path,
+    console: Console,
+    site: Site,
 ) -> Outcome:
-    parts = await start_parts(config, model_path, inputs)
+    parts = await start_parts(config, inputs, site)
     recorder = Recorder(run_path, _watchers(config, run_path, console))
     registry = AdapterRegistry(run_path / "adapters", share, config.cluster.adapters_on_disk)
     controller = Controller(config, task, parts, registry, recorder)

@@ -9,17 +9,15 @@ so that an evaluation neither stops training nor starves.
 """
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import replace
 
 from contracts.problem import Lease, Purpose
 
 
 class WorkQueue:
-    """leases_per_call: how many leases of so many rollouts each one call to a worker may carry."""
+    """What waits, and what is at a worker."""
 
-    def __init__(self, leases_per_call: Callable[[int], int]) -> None:
-        self._leases_per_call = leases_per_call
+    def __init__(self) -> None:
         self._waiting: dict[Purpose, deque[Lease]] = {Purpose.TRAIN: deque(), Purpose.EVAL: deque()}
         self._dispatched: dict[int, Lease] = {}
         self._last = Purpose.EVAL
@@ -27,8 +25,11 @@ class WorkQueue:
     def add(self, lease: Lease) -> None:
         self._waiting[lease.purpose].append(lease)
 
-    def dispatch(self, policy_version: int) -> list[Lease]:
-        """The next call's leases, one kind, one shape; training leases carry the version the worker holds."""
+    def dispatch(self, policy_version: int, rows: int, *, one: bool = False) -> list[Lease]:
+        """The next call's leases, one kind, one shape; training leases carry the version the worker holds.
+
+        rows: samples the worker has room for; a lease of more goes out alone. one: a single lease per call.
+        """
         purpose = self._next_purpose()
         waiting = self._waiting[purpose]
         if not waiting:
@@ -36,7 +37,8 @@ class WorkQueue:
         self._last = purpose
         first = waiting[0]
         leases: list[Lease] = []
-        while waiting and len(leases) < self._leases_per_call(first.num_rollouts) and _same_shape(waiting[0], first):
+        limit = 1 if one else max(1, rows // first.num_rollouts)
+        while waiting and len(leases) < limit and _same_shape(waiting[0], first):
             lease = waiting.popleft()
             leases.append(replace(lease, policy_version=policy_version) if purpose is Purpose.TRAIN else lease)
         self._dispatched |= {lease.lease_id: lease for lease in leases}
@@ -50,6 +52,10 @@ class WorkQueue:
     def done(self, lease_id: int) -> None:
         """The lease left the queue for good: sampled, or given up."""
         del self._dispatched[lease_id]
+
+    def lease(self, lease_id: int) -> Lease:
+        """A lease that is at a worker."""
+        return self._dispatched[lease_id]
 
     @property
     def training_leases(self) -> int:

@@ -22,13 +22,15 @@ class LoraShape:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Probe:
-    """A fixed token sequence and the learner's log-probs of it under one adapter.
+    """A fixed token sequence and the learner's log-probs of it, under one adapter and without any.
 
-    tokens_P: int32. logprobs_P: float32, log p(token i | tokens before i) at temperature 1; entry 0 is 0.
+    tokens_P: int32. logprobs_P, base_logprobs_P: float32, log p(token i | tokens before i) at temperature 1; entry 0
+    is 0. The base's say what an engine got wrong (actors/proof.py).
     """
 
     tokens_P: NDArray[np.int32]
     logprobs_P: NDArray[np.float32]
+    base_logprobs_P: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

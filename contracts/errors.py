@@ -29,6 +29,10 @@ class EngineError(MemrError):
     """The generation engine failed; the lease goes back with this as its reason."""
 
 
+class ProofError(MemrError):
+    """A worker's log-probs of the learner's probes are not the learner's: it must not serve this version."""
+
+
 class PartLostError(MemrError):
     """A process of the run (worker, memory, learner) died; the message names it and its last words."""
 

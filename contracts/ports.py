@@ -53,6 +53,30 @@ class Engine(Protocol):
         """Log-prob of each token given those before it, temperature 1; entry 0 is 0."""
 
 
+class AsyncEngine(Protocol):
+    """An engine on an event loop. What a worker talks to: vLLM as it is, the others behind `OneThreadEngine`."""
+
+    @property
+    def continuous(self) -> bool:
+        """True: requests of different calls decode together. False: a call is a wave, the next one waits."""
+
+    async def load_adapter(self, adapter: Adapter) -> None:
+        """Make this version available; loading a version twice is a no-op."""
+
+    async def drop_adapter(self, policy_version: int) -> None: ...
+
+    async def generate(
+        self, requests: Sequence[GenerationRequest], policy_version: int, deadline_s: float
+    ) -> list[list[Generation]]:
+        """One list of generations per request, in order. Raises AdapterMissingError, EngineError."""
+
+    async def score(self, tokens_P: NDArray[np.int32], policy_version: int) -> NDArray[np.float32]:
+        """Log-prob of each token given those before it, temperature 1; entry 0 is 0."""
+
+    def close(self) -> None:
+        """End the engine's threads and processes."""
+
+
 class Tokenizer(Protocol):
     """The slice of a tokenizer that workers and tasks need."""
 

@@ -23,11 +23,17 @@ class FinishReason(StrEnum):
     LENGTH = "length"
     TIMEOUT = "timeout"
     ABORT = "abort"
+    OVERLONG = "overlong"  # the prompt left no room for an answer
     ERROR = "error"
 
     @property
     def trainable(self) -> bool:
         return self in (FinishReason.STOP, FinishReason.LENGTH)
+
+    @property
+    def worth_another_try(self) -> bool:
+        """The engine's doing, not the problem's or the policy's."""
+        return self in (FinishReason.ABORT, FinishReason.ERROR)
 
 
 class TurnOutcome(StrEnum):

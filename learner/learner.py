@@ -54,7 +54,8 @@ class Learner:
     ) -> None:
         self._policy, self._settings = policy, settings
         self._template_hash = template_hash
-        self._probe_tokens = tuple(probe_tokens)
+        with policy.reference():
+            self._probes = tuple((tokens_P, policy.sequence_logprobs(tokens_P)) for tokens_P in probe_tokens)
         self._max_new_tokens = max_new_tokens
         self._clock = clock
         self._masters = MasterWeights(policy.adapter_parameters, settings)
@@ -93,7 +94,7 @@ class Learner:
             lora=self._policy.lora,
             dtype=self._policy.dtype_name,
             template_hash=self._template_hash,
-            probes=tuple(Probe(tokens_P, self._policy.sequence_logprobs(tokens_P)) for tokens_P in self._probe_tokens),
+            probes=tuple(Probe(p, self._policy.sequence_logprobs(p), base_P) for p, base_P in self._probes),
         )
         return Adapter(manifest, weights)
 

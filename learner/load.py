@@ -26,7 +26,7 @@ def load_learner(
     """
     if model_path == SCRIPTED_MODEL:
         scripted = settings.scripted
-        return ScriptedLearner(settings.max_policy_lag, scripted.update_s, scripted.adapter_bytes)
+        return ScriptedLearner(settings.max_policy_lag, scripted.update_s, scripted.adapter_bytes, template_hash)
     # Imported here: a scripted run never loads torch.
     from learner.learner import Learner
     from learner.policy import LoraPolicy

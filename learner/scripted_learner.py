@@ -28,11 +28,13 @@ class ScriptedLearner:
         max_policy_lag: int,
         update_s: float,
         adapter_bytes: int,
+        template_hash: str = "",
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._max_policy_lag = max_policy_lag
         self._update_s = update_s
         self._adapter_floats = max(1, adapter_bytes // 4)
+        self._template_hash = template_hash
         self._sleep = sleep
         self._version = 0
 
@@ -57,7 +59,7 @@ class ScriptedLearner:
             base_model="scripted",
             lora=LoraShape(r=1, alpha=1.0, target_modules=()),
             dtype="float32",
-            template_hash="scripted",
+            template_hash=self._template_hash,
         )
         return Adapter(manifest, weights)
 

@@ -126,9 +126,25 @@ class FakeWorker:
     finish: Callable[[Lease], FinishReason] = lambda lease: FinishReason.STOP
     keep: int = 3
     versions: list[int] = field(default_factory=list)
+    refuse: Callable[[int], Exception | None] = lambda version: None
+    start_fault: Exception | None = None
+    sick: bool = False
+
+    async def start(self) -> None:
+        if self.start_fault is not None:
+            raise self.start_fault
+
+    async def health(self, deadline_s: float) -> float:
+        self.events.append(("health", self.worker_id))
+        if self.sick:
+            raise EngineError("no token came")
+        return 0.0
 
     async def adopt(self, adapter: Adapter) -> None:
         version = adapter.manifest.policy_version
+        if (error := self.refuse(version)) is not None:
+            self.events.append(("refuse", self.worker_id, version))
+            raise error
         self.versions = sorted({*self.versions, version})[-self.keep :]
         self.events.append(("adopt", self.worker_id, version))
 
@@ -155,6 +171,25 @@ class FakeWorker:
 
     async def report(self) -> WorkerReport:
         return WorkerReport(self.worker_id, 0, 0, 0, 0, 0.0, 0.0, 0, 0.0)
+
+
+@dataclass
+class FakeWorkers:
+    """cluster.parts.WorkerStarter: hands out the given workers in order, then makes new ones with `make`."""
+
+    ready: list[FakeWorker]
+    events: list[tuple[Any, ...]] = field(default_factory=list)
+    make: Callable[[str], FakeWorker] = lambda worker_id: FakeWorker(worker_id)
+    made: int = 0
+
+    def create(self, worker_id: str, kind: str) -> FakeWorker:
+        worker = self.ready[self.made] if self.made < len(self.ready) else self.make(worker_id)
+        self.made += 1
+        worker.events = self.events
+        return worker
+
+    def end(self, worker: Any) -> None:
+        self.events.append(("end", worker.worker_id))
 
 
 @dataclass

@@ -28,7 +28,7 @@ def test_every_setting_has_a_line_of_text(section: type[ActorSettings] | type[Sc
     [
         ({"temperature": 0.0}, "greater than 0"),
         ({"top_p": 0.9}, "Extra inputs"),
-        ({"engine": "vllm"}, "'scripted' or 'transformers'"),
+        ({"engine": "sglang"}, "'scripted', 'transformers' or 'vllm'"),
         ({"scripted": {"min_response_tokens": 9, "max_response_tokens": 8}}, "below min_response_tokens 9"),
         ({"scripted": {"answer_form": "42"}}, "must contain"),
     ],
@@ -38,9 +38,33 @@ def test_wrong_settings_are_refused(values: dict[str, Any], message: str) -> Non
         ActorSettings.model_validate(values)
 
 
-@pytest.mark.parametrize(("rollouts", "leases"), [(8, 8), (5, 12), (64, 1), (100, 1)])
-def test_a_call_carries_as_many_leases_as_fill_one_wave(rollouts: int, leases: int) -> None:
-    assert ActorSettings(max_batch_rows=64).leases_per_call(rollouts) == leases
+def test_an_engine_that_is_always_full_has_a_group_waiting_at_its_door() -> None:
+    assert ActorSettings(max_batch_rows=64).window_rows == 64
+    assert ActorSettings(engine="vllm", rollouts_per_group=8).window_rows == 64 + 8
+
+
+def test_a_pool_takes_what_it_does_not_say_from_actors() -> None:
+    settings = ActorSettings.model_validate(
+        {"engine": "vllm", "dtype": "float32", "pools": [
+            {"name": "big", "num_workers": 2, "gpus_per_worker": 1.0},
+            {"name": "small", "num_workers": 1, "engine": "transformers", "device": "cpu", "max_batch_rows": 8},
+        ]}
+    )  # fmt: skip
+    big, small = settings.kinds["big"], settings.kinds["small"]
+    assert (big.engine, big.dtype, big.gpus_per_worker, big.num_workers) == ("vllm", "float32", 1.0, 2)
+    assert (small.engine, small.device, small.max_batch_rows, small.continuous) == ("transformers", "cpu", 8, False)
+
+
+@pytest.mark.parametrize(
+    ("pools", "message"),
+    [
+        ([{"name": "a", "num_workers": 1}, {"name": "a", "num_workers": 1}], "names twice"),
+        ([{"name": "a", "num_workers": 0}], "starts no worker"),
+    ],
+)
+def test_pools_that_make_no_sense_are_refused(pools: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        ActorSettings.model_validate({"pools": pools})
 
 
 def test_settings_load_without_torch() -> None:

@@ -1,5 +1,6 @@
 """Leases to groups, with an engine that records what it is asked and environments of one and of several turns."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,13 +10,14 @@ import pytest
 from numpy.typing import NDArray
 
 from actors.config import ActorSettings
-from actors.rollout_worker import RolloutWorker
+from actors.one_thread_engine import OneThreadEngine
+from actors.rollout_worker import RolloutWorker, Unverified
 from actors.seeds import rollout_seed, turn_seed
 from contracts.adapter import Adapter, AdapterManifest, LoraShape, Probe
-from contracts.errors import AdapterMissingError, EngineError
+from contracts.errors import AdapterMissingError, EngineError, ProofError
 from contracts.ports import Answer, Environment, EnvironmentReply, Generation, GenerationRequest
 from contracts.problem import Lease, Problem, Purpose, Sampling
-from contracts.rollout import FinishReason, TurnOutcome
+from contracts.rollout import FinishReason, RolloutGroup, TurnOutcome
 from contracts.verdict import Invalid, Scored, Verdict
 from tests.tiny_policy import tiny_tokenizer
 
@@ -117,16 +119,40 @@ def adapter(version: int, weights: bytes | None = None, probes: tuple[Probe, ...
 
     content = weights or f"weights {version}".encode()
     digest = hashlib.sha256(content).hexdigest()
-    manifest = AdapterManifest(version, digest, len(content), "m", LoraShape(1, 1.0, ()), "float32", "t", probes)
+    manifest = AdapterManifest(version, digest, len(content), "m", LoraShape(1, 1.0, ()), "bfloat16", "", probes)
     return Adapter(manifest, content)
+
+
+class SyncWorker:
+    """The worker, one call at a time, each on an event loop of its own."""
+
+    def __init__(self, worker: RolloutWorker) -> None:
+        self._worker = worker
+        self.report = worker.report
+
+    def adopt(self, adapter: Adapter) -> None:
+        asyncio.run(self._worker.adopt(adapter))
+
+    def sample(self, leases: Sequence[Lease]) -> list[RolloutGroup]:
+        return asyncio.run(self._worker.sample(leases))
+
+    def generate(self, leases: Sequence[Lease]) -> list[Unverified]:
+        return asyncio.run(self._worker.generate(leases))
+
+    def verify(self, unverified: Sequence[Unverified]) -> list[RolloutGroup]:
+        return asyncio.run(self._worker.verify(unverified))
+
+    def health(self, deadline_s: float) -> float:
+        return asyncio.run(self._worker.health(deadline_s))
 
 
 def make_worker(
     engine: RecordingEngine, task: ListedTask | None = None, versions: Sequence[int] = (0,), kept: int = 3
-) -> tuple[RolloutWorker, ExactVerifier, Clock]:
+) -> tuple[SyncWorker, ExactVerifier, Clock]:
     verifier, clock = ExactVerifier(), Clock()
     settings = ActorSettings(adapters_kept=kept)
-    worker = RolloutWorker("w7", engine, TOKENIZER, task or ListedTask(), verifier, settings, clock)
+    asynchronous = OneThreadEngine(engine)
+    worker = SyncWorker(RolloutWorker("w7", asynchronous, TOKENIZER, task or ListedTask(), verifier, settings, clock))
     for version in versions:
         worker.adopt(adapter(version))
     return worker, verifier, clock
@@ -210,12 +236,51 @@ def test_an_old_version_adopted_for_an_evaluation_stays_until_the_next_adoption(
     assert worker.sample([lease(-1, version=0, purpose=Purpose.EVAL)])[0].policy_version == 0
 
 
-def test_a_version_is_not_dropped_under_a_running_lease() -> None:
+class ContinuousEngine:
+    """Calls overlap: each generation lasts until `let_go` is set."""
+
+    continuous = True
+
+    def __init__(self, engine: RecordingEngine) -> None:
+        self._engine = engine
+        self.started, self.let_go = asyncio.Event(), asyncio.Event()
+
+    async def load_adapter(self, adapter: Adapter) -> None:
+        self._engine.load_adapter(adapter)
+
+    async def drop_adapter(self, policy_version: int) -> None:
+        self._engine.drop_adapter(policy_version)
+
+    async def generate(
+        self, requests: Sequence[GenerationRequest], policy_version: int, deadline_s: float
+    ) -> list[list[Generation]]:
+        self.started.set()
+        await self.let_go.wait()
+        return self._engine.generate(requests, policy_version, deadline_s)
+
+    async def score(self, tokens_P: NDArray[np.int32], policy_version: int) -> NDArray[np.float32]:
+        return self._engine.score(tokens_P, policy_version)
+
+    def close(self) -> None: ...
+
+
+async def test_rollouts_under_way_finish_on_their_version_while_new_ones_use_the_newest() -> None:
     engine = RecordingEngine()
-    worker, _, _ = make_worker(engine, versions=(0,), kept=1)
-    engine.on_generate = lambda: worker.adopt(adapter(1))
-    worker.generate([lease(0)])
-    assert engine.events == [("load", 0), ("generate", 0, (2,), 30.0), ("load", 1), ("drop", 0)]
+    continuous = ContinuousEngine(engine)
+    settings = ActorSettings(engine="vllm", adapters_kept=1)
+    worker = RolloutWorker("w7", continuous, TOKENIZER, ListedTask(), ExactVerifier(), settings)
+    await worker.adopt(adapter(0))
+    first = asyncio.ensure_future(worker.sample([lease(0)]))
+    await continuous.started.wait()
+    await worker.adopt(adapter(1))
+    assert engine.events == [("load", 0), ("load", 1)], "version 0 is pinned by the rollouts under way"
+    second = asyncio.ensure_future(worker.sample([lease(1)]))
+    await asyncio.sleep(0)
+    continuous.let_go.set()
+    groups = [*await first, *await second]
+    assert [group.policy_version for group in groups] == [0, 1]
+    assert ("drop", 0) in engine.events
+    assert ("drop", 1) not in engine.events
 
 
 def test_another_artifact_under_a_known_number_is_refused_even_after_the_first_was_dropped() -> None:
@@ -225,7 +290,7 @@ def test_another_artifact_under_a_known_number_is_refused_even_after_the_first_w
 
 
 def probe() -> Probe:
-    return Probe(np.array([3, 4, 5], np.int32), np.array([0, -1, -1], np.float32))
+    return Probe(np.array([3, 4, 5], np.int32), np.array([0, -1, -1], np.float32), np.array([0, -2, -2], np.float32))
 
 
 def test_an_adapter_whose_probes_agree_is_served() -> None:
@@ -238,7 +303,7 @@ def test_an_adapter_whose_probes_agree_is_served() -> None:
 def test_an_adapter_whose_probes_disagree_is_unloaded_and_takes_no_work(shift: float) -> None:
     engine = RecordingEngine(score_shift=shift)
     worker, _, _ = make_worker(engine, versions=())
-    with pytest.raises(EngineError, match=r"v000004-.*probe 0.*actors\.probe_tolerance"):
+    with pytest.raises(ProofError, match=r"w7 refuses v000004-.*actors\.probe_tolerance"):
         worker.adopt(adapter(4, probes=(probe(),)))
     assert engine.events == [("load", 4), ("drop", 4)]
     with pytest.raises(AdapterMissingError):

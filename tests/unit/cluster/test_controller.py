@@ -16,7 +16,7 @@ from contracts.adapter import Adapter
 from contracts.errors import PartLostError, RunStopped
 from contracts.problem import Lease
 from contracts.rollout import FinishReason
-from tests.fakes import CountingTask, FakeLearner, FakeMemory, FakeWorker, engine_error
+from tests.fakes import CountingTask, FakeLearner, FakeMemory, FakeWorker, FakeWorkers, engine_error
 
 Events = list[tuple[Any, ...]]
 
@@ -40,9 +40,7 @@ class Run:
 
     def __init__(self, config: RunConfig, **fakes: Any) -> None:
         self.events: Events = []
-        workers = fakes.get("workers") or [FakeWorker()]
-        for worker in workers:
-            worker.events = self.events
+        self.workers = FakeWorkers(fakes.get("workers") or [FakeWorker()], self.events)
         self.learner = fakes.get("learner") or FakeLearner(config.learner.max_policy_lag)
         self.learner.events = self.events
         self.memory = fakes.get("memory", FakeMemory())
@@ -52,7 +50,7 @@ class Run:
         self.path.mkdir(parents=True, exist_ok=True)
         self.recorder = Recorder(self.path)
         registry = AdapterRegistry(self.path / "adapters", _itself, keep=2)
-        parts = Parts(tuple(workers), self.memory, self.learner)
+        parts = Parts(self.workers, self.memory, self.learner)
         self.controller = Controller(config, CountingTask(), parts, registry, self.recorder)
 
     async def run(self) -> None:
@@ -84,6 +82,8 @@ async def test_without_lag_sampling_scoring_updating_alternate_in_lease_order(tm
         ("sample", "w0", 1, (6, 7)),
         ("score", (4, 5, 6, 7)),
         ("update", 2, (4, 5, 6, 7)),
+        ("adopt", "w0", 2),
+        ("end", "w0"),
     ]
 
 

@@ -12,7 +12,7 @@ from cluster.config import RunConfig
 from cluster.console import LiveConsole, PlainConsole, eval_text, event_text, spark
 from cluster.recorder import Recorder
 from cluster.run_dir import create_run, read_run
-from cluster.summary import before_after, bottleneck, state_of
+from cluster.summary import before_after, recent_bottleneck, state_of
 from contracts.errors import ConfigError, DataError
 from contracts.reports import EvalReport
 from contracts.rollout import ScoredGroup
@@ -83,16 +83,16 @@ async def test_status_tells_running_from_dead_from_failed(tmp_path: Path) -> Non
     assert state_of(read_run(path)) == "failed: no more disk"
 
 
-async def test_bottleneck_names_the_side_that_is_waited_for(tmp_path: Path) -> None:
+async def test_recent_bottleneck_names_the_side_that_is_waited_for(tmp_path: Path) -> None:
     _, path = await finished(tmp_path)
     run = read_run(path)
     for line in run.metrics:
         line |= {"step_s": 1.0, "wait_rollouts_s": 0.7, "wait_memory_s": 0.0}
-    assert "rollout workers" in bottleneck(run)
-    assert "70%" in bottleneck(run)
+    assert "rollout workers" in recent_bottleneck(run)
+    assert "70%" in recent_bottleneck(run)
     for line in run.metrics:
         line |= {"wait_rollouts_s": 0.01}
-    assert "hardly ever waits" in bottleneck(run)
+    assert "hardly ever waits" in recent_bottleneck(run)
 
 
 async def test_before_and_after_pair_evaluations_of_the_same_kind(tmp_path: Path) -> None:

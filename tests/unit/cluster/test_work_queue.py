@@ -15,8 +15,8 @@ def ids(leases: list[Lease]) -> list[int]:
     return [item.lease_id for item in leases]
 
 
-def queue_of(*leases: Lease, rows: int = 4) -> WorkQueue:
-    queue = WorkQueue(lambda num_rollouts: max(1, rows // num_rollouts))
+def queue_of(*leases: Lease) -> WorkQueue:
+    queue = WorkQueue()
     for item in leases:
         queue.add(item)
     return queue
@@ -24,10 +24,10 @@ def queue_of(*leases: Lease, rows: int = 4) -> WorkQueue:
 
 def test_a_call_carries_as_many_leases_as_one_wave_holds() -> None:
     queue = queue_of(*(lease(i) for i in range(3)))
-    assert ids(queue.dispatch(5)) == [0, 1]
+    assert ids(queue.dispatch(5, rows=4)) == [0, 1]
     assert queue.versions_under_way() == [5, 5]
-    assert ids(queue.dispatch(6)) == [2]
-    assert queue.dispatch(6) == []
+    assert ids(queue.dispatch(6, rows=4)) == [2]
+    assert queue.dispatch(6, rows=4) == []
     assert queue.training_leases == 3
 
 
@@ -35,28 +35,28 @@ def test_training_and_evaluation_alternate_while_both_wait() -> None:
     trains = [lease(i, rollouts=4) for i in range(3)]
     evals = [lease(-1 - i, Purpose.EVAL, rollouts=4, version=1) for i in range(2)]
     queue = queue_of(*trains, *evals)
-    assert [ids(queue.dispatch(3))[0] for _ in range(5)] == [0, -1, 1, -2, 2]
+    assert [ids(queue.dispatch(3, rows=4))[0] for _ in range(5)] == [0, -1, 1, -2, 2]
 
 
 def test_evaluation_keeps_its_exact_version_and_does_not_count_as_under_way() -> None:
     queue = queue_of(lease(-1, Purpose.EVAL, version=1))
     assert queue.versions_needed() == {1}
-    assert queue.dispatch(7)[0].policy_version == 1
+    assert queue.dispatch(7, rows=4)[0].policy_version == 1
     assert queue.versions_under_way() == []
     assert queue.training_leases == 0
 
 
 def test_leases_of_different_shape_do_not_share_a_call() -> None:
     queue = queue_of(lease(-1, Purpose.EVAL, 1, version=0), lease(-2, Purpose.EVAL, 1, version=1))
-    assert ids(queue.dispatch(9)) == [-1]
-    assert ids(queue.dispatch(9)) == [-2]
+    assert ids(queue.dispatch(9, rows=4)) == [-1]
+    assert ids(queue.dispatch(9, rows=4)) == [-2]
 
 
 def test_a_returned_lease_is_first_in_line_with_its_next_attempt() -> None:
     queue = queue_of(*(lease(i, rollouts=4) for i in range(2)))
-    failed = queue.dispatch(0)[0]
+    failed = queue.dispatch(0, rows=4)[0]
     queue.returned(failed)
-    again = queue.dispatch(0)[0]
+    again = queue.dispatch(0, rows=4)[0]
     assert (again.lease_id, again.attempt) == (0, 1)
 
 

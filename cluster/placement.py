@@ -1,0 +1,154 @@
+"""Who gets what: from resources and configuration to bundles, before anything starts. Pure.
+
+ nodes + RunConfig -> place -> Placement(bundles, shortages, notes)    `memr plan` prints it, ray_parts.py follows it
+
+A bundle lies on one node; a share of a GPU (below 1) comes from a single GPU. First fit, the hungriest bundle first.
+Loads without torch and Ray.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from actors.config import ActorSettings
+from cluster.config import RunConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A machine as Ray counts it. resources: names of special resources that it offers (a GPU type, say)."""
+
+    node_id: str
+    cpus: float
+    gpus: float
+    memory_bytes: int = 0
+    resources: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """What one process of a part needs, on one node; `count` of them. cpus: its threads."""
+
+    part: str
+    cpus: float
+    gpus: float
+    node_resource: str | None = None
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """shortages: what keeps the run from starting. notes: what only makes it slower."""
+
+    bundles: tuple[Bundle, ...]
+    shortages: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def bundle(self, part: str) -> Bundle:
+        return next(bundle for bundle in self.bundles if bundle.part == part)
+
+
+def place(config: RunConfig, nodes: Sequence[Node]) -> Placement:
+    """Several nodes must have the CPUs that are asked for; on a single machine threads share what there is."""
+    bundles = tuple(_bundles(config, has_gpu=any(node.gpus > 0 for node in nodes)))
+    several = len(nodes) > 1
+    shortages = [*_gpu_shortage(bundles, nodes), *_unplaced(bundles, nodes, count_cpus=several)]
+    threads, cores = sum(b.cpus * b.count for b in bundles), sum(node.cpus for node in nodes)
+    notes = [f"{threads:g} threads share {cores:g} cores: slower, not wrong"] if threads > cores else []
+    return Placement(bundles, tuple(shortages), () if several else tuple(notes))
+
+
+def placement_rows(placement: Placement) -> list[tuple[str, str]]:
+    """Part and needs, ready to show."""
+    rows = []
+    for bundle in placement.bundles:
+        needs = f"{bundle.count} x {bundle.cpus:g} CPU" + (f", {bundle.gpus:g} GPU" if bundle.gpus else "")
+        rows.append((bundle.part, needs + (f", on '{bundle.node_resource}'" if bundle.node_resource else "")))
+    return rows
+
+
+def _bundles(config: RunConfig, *, has_gpu: bool) -> Iterator[Bundle]:
+    learner, memory, actors = config.learner, config.memory, config.actors
+    yield Bundle("learner", learner.torch_threads, _on_gpu(learner.device, has_gpu) and not config.model.scripted)
+    if memory.enabled:
+        yield Bundle("memory", memory.torch_threads, 0)
+    resources = {pool.name: pool.node_resource for pool in actors.pools}
+    counts = {pool.name: pool.num_workers for pool in actors.pools}
+    for name, kind in actors.kinds.items():
+        count = counts.get(name, kind.num_workers)
+        yield Bundle(name, kind.torch_threads, _worker_gpus(kind, has_gpu), resources.get(name), count)
+
+
+def _on_gpu(device: str, has_gpu: bool) -> bool:
+    return device == "cuda" or (device == "auto" and has_gpu)
+
+
+def _worker_gpus(kind: ActorSettings, has_gpu: bool) -> float:
+    if kind.engine == "scripted" or not _on_gpu(kind.device, has_gpu):
+        return 0
+    if kind.gpus_per_worker is not None:
+        return kind.gpus_per_worker
+    return kind.vllm.tensor_parallel_size if kind.engine == "vllm" else 1
+
+
+def _gpu_shortage(bundles: Sequence[Bundle], nodes: Sequence[Node]) -> list[str]:
+    needed, there = sum(b.gpus * b.count for b in bundles), sum(node.gpus for node in nodes)
+    if needed <= there:
+        return []
+    parts = ", ".join(f"{b.part}: {b.count} x {b.gpus:g}" for b in bundles if b.gpus and b.count)
+    workers = next((b for b in reversed(bundles) if b.gpus and b.part not in ("learner", "memory")), None)
+    fixed = needed - workers.gpus * workers.count if workers else needed
+    fit = int((there - fixed) // workers.gpus) if workers else 0
+    fewer = f"lower the workers of '{workers.part}' to {fit}" if workers and fit > 0 else ""
+    advice = fewer or "set device = 'cpu' for one of the parts"
+    return [
+        f"needs {needed:g} GPUs ({parts}), the cluster has {there:g}: {advice}, share GPUs with actors.gpus_per_worker below "
+        "1, or add nodes"
+    ]
+
+
+@dataclass(slots=True)
+class _Free:
+    cpus: float
+    gpus: list[float]  # what is left of each GPU
+    resources: frozenset[str] = field(default_factory=frozenset)
+
+    def take(self, bundle: Bundle, *, count_cpus: bool) -> bool:
+        chosen = self._gpus_for(bundle.gpus)
+        lacks_cpus = count_cpus and bundle.cpus > self.cpus
+        if chosen is None or lacks_cpus or (bundle.node_resource and bundle.node_resource not in self.resources):
+            return False
+        for gpu in chosen:
+            self.gpus[gpu] -= min(1.0, bundle.gpus)
+        self.cpus -= bundle.cpus
+        return True
+
+    def _gpus_for(self, wanted: float) -> list[int] | None:
+        """Indices of whole GPUs, or of the fullest one that has room for a share."""
+        if wanted <= 0:
+            return []
+        if wanted < 1:
+            rooms = [(left, i) for i, left in enumerate(self.gpus) if left >= wanted - 1e-9]
+            return [min(rooms)[1]] if rooms else None
+        whole = [i for i, left in enumerate(self.gpus) if left >= 1 - 1e-9]
+        return whole[: int(wanted)] if len(whole) >= wanted else None
+
+
+def _unplaced(bundles: Sequence[Bundle], nodes: Sequence[Node], *, count_cpus: bool) -> Iterator[str]:
+    free = [_Free(node.cpus, [1.0] * int(node.gpus), node.resources) for node in nodes]
+    for bundle in sorted(bundles, key=lambda b: (b.node_resource is None, -b.gpus, -b.cpus)):
+        placed = 0
+        while placed < bundle.count and any(node.take(bundle, count_cpus=count_cpus) for node in free):
+            placed += 1
+        if placed < bundle.count:
+            yield _why(bundle, placed, nodes)
+
+
+def _why(bundle: Bundle, placed: int, nodes: Sequence[Node]) -> str:
+    what = f"one '{bundle.part}' process needs {bundle.gpus:g} GPU and {bundle.cpus:g} CPU on one node"
+    offering = [node for node in nodes if not bundle.node_resource or bundle.node_resource in node.resources]
+    if not offering:
+        return f"{what} that offers '{bundle.node_resource}', and no node does: start one with ray start --resources"
+    most = max(node.gpus for node in offering)
+    if most < bundle.gpus:
+        return f"{what}, the largest has {most:g} GPUs: lower actors.vllm.tensor_parallel_size, or add a larger node"
+    return f"{what}; {placed} of {bundle.count} fit beside the others: start fewer, or add nodes"

@@ -1,0 +1,78 @@
+"""How a command reaches a live run: a file in its directory, taken by the controller within a second.
+
+`memr scale` and `memr stop` write runs/<name>/control/<time>.json; the controller reads, deletes, obeys, and answers
+with an event. No socket is open for this, and it works wherever the run directory can be written.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cluster.recorder import Recorder
+from contracts.errors import ConfigError, DataError
+
+POLL_S = 0.5
+ANSWER_WITHIN_S = 15.0
+
+
+class RunControl:
+    """scale(workers, kind), stop(): what the controller can be asked for."""
+
+    def __init__(
+        self,
+        run_path: Path,
+        recorder: Recorder,
+        scale: Callable[[int, str | None], None],
+        stop: Callable[[], None],
+    ) -> None:
+        self._folder = run_path / "control"
+        self._recorder = recorder
+        self._scale = scale
+        self._stop = stop
+
+    async def run(self) -> None:
+        """Consumes request files; produces calls; waits for nothing but the clock."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            for file in sorted(self._folder.glob("*.json")):
+                self._obey(file)
+            await asyncio.sleep(POLL_S)
+
+    def _obey(self, file: Path) -> None:
+        try:
+            request = json.loads(file.read_text())
+            if request["ask"] == "scale":
+                self._scale(int(request["workers"]), request.get("pool"))
+            elif request["ask"] == "stop":
+                self._stop()
+            else:
+                raise ConfigError(f"a run cannot be asked to '{request['ask']}'")
+        except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
+            self._recorder.event("request_refused", file=file.name, reason=str(error))
+        finally:
+            file.unlink(missing_ok=True)
+
+
+def ask(run_path: Path, **request: Any) -> None:
+    """Leave a request and wait until the controller has taken it. Raises DataError if none does."""
+    folder = run_path / "control"
+    if not folder.exists():
+        raise DataError(
+            f"{run_path} takes no requests: it is not running, or never was. `memr status {run_path}` tells"
+        )
+    name = f"{time.time_ns()}.json"
+    temporary = folder / f".{name}.partial"
+    temporary.write_text(json.dumps(request))
+    file = temporary.rename(folder / name)
+    until = time.monotonic() + ANSWER_WITHIN_S
+    while file.exists():
+        if time.monotonic() > until:
+            file.unlink(missing_ok=True)
+            raise DataError(
+                f"{run_path}: no controller took the request within {ANSWER_WITHIN_S:.0f} s, so it was withdrawn. "
+                f"`memr status {run_path}` tells whether the run is alive"
+            )
+        time.sleep(0.1)

@@ -1,0 +1,78 @@
+"""A rollout worker's place in a run: what it holds, what it has in hand, whether it may take more. No I/O.
+
+SERVING <-> SUSPECT (a call failed: it must pass its health check)
+   |           |
+DRAINING     GONE (lost, or retired after two refused versions)
+   +-----------^
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from actors.config import ActorSettings
+from cluster.parts import WorkerHandle
+
+REFUSALS_TO_RETIRE = 2
+
+
+class SeatState(StrEnum):
+    SERVING = "serving"
+    SUSPECT = "suspect"
+    DRAINING = "draining"
+    GONE = "gone"
+
+
+@dataclass(slots=True, eq=False)
+class Seat:
+    """version: the newest that the worker has proven, -1 before the first. rows: samples in hand."""
+
+    handle: WorkerHandle
+    kind: str
+    settings: ActorSettings
+    state: SeatState = SeatState.SERVING
+    version: int = -1
+    refusals: int = 0
+    rows: int = 0
+    calls: "set[asyncio.Task[None]]" = field(default_factory=set)
+    reason: Exception | None = None  # why it is GONE, where that is a loss
+
+    @property
+    def worker_id(self) -> str:
+        return self.handle.worker_id
+
+    def room(self, newest: int, max_policy_lag: int) -> int:
+        """Samples it may take now. A worker that samples in waves takes a wave at a time, with the newest version; one
+        that batches continuously goes on while it adopts, but spends no more than half the lag before sampling."""
+        behind = newest - self.version
+        if self.state is not SeatState.SERVING or self.version < 0:
+            return 0
+        if self.settings.continuous:
+            return self.settings.window_rows - self.rows if behind <= max_policy_lag // 2 else 0
+        return self.settings.window_rows if self.rows == 0 and behind == 0 else 0
+
+    def proven(self, version: int) -> None:
+        self.version, self.refusals = version, 0
+
+    def refused(self, error: Exception) -> bool:
+        """Count a refused version; True when the worker is retired for it."""
+        self.refusals += 1
+        if self.refusals >= REFUSALS_TO_RETIRE:
+            self.lose(error)
+        return self.state is SeatState.GONE
+
+    def suspect(self) -> None:
+        if self.state is SeatState.SERVING:
+            self.state = SeatState.SUSPECT
+
+    def cleared(self) -> None:
+        if self.state is SeatState.SUSPECT:
+            self.state = SeatState.SERVING
+
+    def drain(self) -> None:
+        if self.state is not SeatState.GONE:
+            self.state = SeatState.DRAINING
+
+    def lose(self, reason: Exception) -> None:
+        if self.state is not SeatState.GONE:
+            self.state, self.reason = SeatState.GONE, reason

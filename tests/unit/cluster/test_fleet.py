@@ -1,0 +1,218 @@
+"""Workers join, leave, fall ill, refuse versions and are replaced while a run goes on (controller on fakes)."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.config import ActorSettings
+from cluster.restart_budget import may_replace
+from cluster.run_control import RunControl, ask
+from cluster.seat import Seat, SeatState
+from contracts.errors import ConfigError, DataError, EngineError, PartLostError, ProofError, RunStopped
+from contracts.problem import Lease
+from contracts.rollout import FinishReason
+from tests.fakes import FakeLearner, FakeWorker
+from tests.unit.cluster.test_controller import Run, make_config
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+def names(run: Run, kind: str) -> list[str]:
+    return [event[1] for event in run.events if event[0] == kind]
+
+
+@pytest.mark.parametrize(
+    ("losses", "now", "replaced"),
+    [([10.0], 10.0, True), ([1.0, 2.0, 3.0], 3.0, False), ([1.0, 2.0, 200.0], 200.0, True), ([], 0.0, True)],
+)
+def test_a_loss_is_made_good_while_the_window_has_budget(losses: list[float], now: float, replaced: bool) -> None:
+    assert may_replace(losses, now, budget=2, window_s=100.0) is replaced
+
+
+@pytest.mark.parametrize(
+    ("engine", "version", "rows", "room"),
+    [
+        ("scripted", 5, 0, 64),  # a wave engine takes a whole wave ..
+        ("scripted", 5, 8, 0),  # .. when it has none in hand ..
+        ("scripted", 4, 0, 0),  # .. and the newest version
+        ("vllm", 5, 8, 64),  # 64 + one group of 8 at the door
+        ("vllm", 4, 0, 72),  # goes on while it adopts, half the lag behind
+        ("vllm", 3, 0, 0),
+        ("vllm", -1, 0, 0),
+    ],
+)
+def test_room_of_a_seat(engine: str, version: int, rows: int, room: int) -> None:
+    settings = ActorSettings.model_validate({"engine": engine})
+    seat = Seat(FakeWorker(), "worker", settings, version=version, rows=rows)
+    assert seat.room(newest=5, max_policy_lag=2) == room
+
+
+@pytest.mark.parametrize("state", [SeatState.SUSPECT, SeatState.DRAINING, SeatState.GONE])
+def test_only_a_serving_seat_takes_work(state: SeatState) -> None:
+    seat = Seat(FakeWorker(), "worker", ActorSettings(engine="scripted"), state=state, version=0)
+    assert seat.room(0, 0) == 0
+
+
+async def test_scaling_up_and_down_while_the_run_goes_on(tmp_path: Path) -> None:
+    config = make_config(tmp_path, lag=1, updates=10_000)
+    slow = FakeLearner(1, delay_s=0.002)
+    run = Run(config, learner=slow, workers=[FakeWorker("w0", delay_s=lambda lease: 0.002)])
+    task = asyncio.ensure_future(run.run())
+    await until(lambda: run.controller.step > 2)
+    run.controller.fleet.scale(3)
+    await until(lambda: run.controller.fleet.serving == 3)
+    await until(lambda: {"w0", "worker-1", "worker-2"} <= {e[1] for e in run.events if e[0] == "sample"})
+    run.controller.fleet.scale(1)
+    await until(lambda: len(names(run, "end")) == 2)
+    assert set(names(run, "end")) == {"worker-1", "worker-2"}, "the youngest leave"
+    step = run.controller.step
+    await until(lambda: run.controller.step > step + 3)
+    run.controller.stop()
+    await task
+    ledger = run.lines("metrics.jsonl")[-1]["ledger"]
+    assert (ledger["failed"], ledger["dropped"]) == (0, 0), "nothing is lost by leaving"
+
+
+async def test_a_worker_that_does_not_finish_in_time_gives_its_leases_back_when_it_leaves(tmp_path: Path) -> None:
+    config = make_config(tmp_path, lag=1, updates=6, cluster={"drain_s": 0.02})
+    stuck = FakeWorker("w1", delay_s=lambda lease: 100.0)
+    run = Run(config, workers=[FakeWorker("w0", delay_s=lambda lease: 0.005), stuck])
+    task = asyncio.ensure_future(run.run())
+    run.controller.fleet.scale(2)
+    await until(lambda: any(e[0] == "sample" and e[1] == "w1" for e in run.events))
+    run.controller.fleet.scale(1)
+    await task
+    given = next(e[3] for e in run.events if e[0] == "sample" and e[1] == "w1")
+    by_w0 = {i for e in run.events if e[0] == "sample" and e[1] == "w0" for i in e[3]}
+    assert set(given) <= by_w0
+    assert run.lines("metrics.jsonl")[-1]["ledger"]["trained"] == 24
+
+
+async def test_lost_workers_are_replaced_and_the_run_finishes(tmp_path: Path) -> None:
+    deaths = iter([PartLostError("worker died"), PartLostError("worker died again")])
+    run = Run(make_config(tmp_path, updates=4), workers=[FakeWorker("w0", fault=lambda lease: next(deaths, None))] * 3)
+    await run.run()
+    assert run.lines("metrics.jsonl")[-1]["ledger"]["trained"] == 16
+    incidents = [json.loads(path.read_text()) for path in sorted((run.path / "incidents").iterdir())]
+    assert [(i["incident"], i["headline"], i["replaced"]) for i in incidents] == [
+        ("worker_lost", "worker died", True),
+        ("worker_lost", "worker died again", True),
+    ]
+
+
+async def test_below_min_workers_the_run_stops_with_the_last_reason(tmp_path: Path) -> None:
+    config = make_config(tmp_path, cluster={"worker_restarts": 2, "lease_attempts": 100})
+    run = Run(config, workers=[FakeWorker("w0", fault=lambda lease: PartLostError("no more GPU"))] * 9)
+    with pytest.raises(RunStopped, match=r"0 rollout workers are left.*2 replacements.*no more GPU"):
+        await run.run()
+    assert run.workers.made == 3, "the first and its two replacements"
+
+
+async def test_a_failed_call_makes_a_suspect_that_goes_on_once_it_passes_its_health_check(tmp_path: Path) -> None:
+    faults = iter([EngineError("out of memory")])
+    run = Run(make_config(tmp_path, updates=2), workers=[FakeWorker("w0", fault=lambda lease: next(faults, None))])
+    await run.run()
+    assert names(run, "health") == ["w0"]
+    assert run.workers.made == 1
+
+
+async def test_a_suspect_that_fails_its_health_check_is_replaced(tmp_path: Path) -> None:
+    sick = FakeWorker("w0", fault=lambda lease: EngineError("out of memory"), sick=True)
+    run = Run(make_config(tmp_path, updates=2), workers=[sick])
+    await run.run()
+    assert run.workers.made == 2
+    assert run.lines("metrics.jsonl")[-1]["ledger"]["trained"] == 8
+
+
+async def test_a_refused_version_is_tried_once_more_and_two_in_a_row_retire_the_worker(tmp_path: Path) -> None:
+    def refuse_1(version: int) -> Exception | None:
+        return ProofError("log-probs differ by 0.5") if version == 1 else None
+
+    run = Run(make_config(tmp_path, updates=3), workers=[FakeWorker("w0", refuse=refuse_1)])
+    await run.run()
+    assert names(run, "refuse") == ["w0", "w0"]
+    assert [e for e in run.events if e[0] == "sample" and e[1] == "w0" and e[2] == 1] == []
+    kinds = [path.name.split("-", 1)[1] for path in sorted((run.path / "incidents").iterdir())]
+    assert kinds == ["version_refused.json", "version_refused.json", "worker_lost.json"]
+    assert run.lines("metrics.jsonl")[-1]["ledger"]["trained"] == 12
+
+
+async def test_one_refusal_is_forgiven_when_the_second_try_proves_it(tmp_path: Path) -> None:
+    torn = iter([ProofError("torn on the way")])
+    run = Run(make_config(tmp_path, updates=2), workers=[FakeWorker("w0", refuse=lambda version: next(torn, None))])
+    await run.run()
+    assert run.workers.made == 1
+
+
+async def test_what_the_first_worker_cannot_load_stops_the_run_at_once(tmp_path: Path) -> None:
+    run = Run(make_config(tmp_path), workers=[FakeWorker("w0", start_fault=DataError("no such model"))])
+    with pytest.raises(DataError, match="no such model"):
+        await run.run()
+    assert run.workers.made == 1
+
+
+async def test_a_group_that_the_engine_spoilt_goes_back_and_is_sampled_again(tmp_path: Path) -> None:
+    def aborted_once(lease: Lease) -> FinishReason:
+        return FinishReason.ABORT if (lease.lease_id, lease.attempt) == (2, 0) else FinishReason.STOP
+
+    run = Run(make_config(tmp_path, updates=2), workers=[FakeWorker(finish=aborted_once)])
+    await run.run()
+    last = run.lines("metrics.jsonl")[-1]
+    assert (last["ledger"]["dropped"], last["ledger"]["trained"]) == (0, 8)
+    again = [line for line in run.lines("events.jsonl") if line["event"] == "sampled_again"]
+    assert [(line["lease"], line["endings"]) for line in again] == [(2, ["abort"])]
+
+
+async def test_asking_for_what_cannot_be_is_refused(tmp_path: Path) -> None:
+    run = Run(make_config(tmp_path))
+    with pytest.raises(ConfigError, match=r"0 workers in all, cluster.min_workers is 1"):
+        run.controller.fleet.scale(0)
+    with pytest.raises(ConfigError, match=r"no pool 'big'; this run has worker"):
+        run.controller.fleet.scale(2, "big")
+
+
+class Asked:
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+
+    def scale(self, workers: int, pool: str | None) -> None:
+        if workers == 0:
+            raise ConfigError("too few")
+        self.calls.append(("scale", workers, pool))
+
+    def stop(self) -> None:
+        self.calls.append(("stop",))
+
+
+async def test_a_live_run_takes_requests_from_its_directory_and_refuses_nonsense(tmp_path: Path) -> None:
+    run, asked = Run(make_config(tmp_path)), Asked()
+    control = asyncio.ensure_future(RunControl(run.path, run.recorder, asked.scale, asked.stop).run())
+    await asyncio.sleep(0)
+    await asyncio.to_thread(ask, run.path, ask="scale", workers=3, pool=None)
+    await asyncio.to_thread(ask, run.path, ask="scale", workers=0)
+    await asyncio.to_thread(ask, run.path, ask="fly")
+    (run.path / "control" / "9.json").write_text("{")
+    await until(lambda: not list((run.path / "control").glob("*.json")))
+    await asyncio.to_thread(ask, run.path, ask="stop")
+    control.cancel()
+    run.recorder.close()
+    assert asked.calls == [("scale", 3, None), ("stop",)]
+    assert len([line for line in run.lines("events.jsonl") if line["event"] == "request_refused"]) == 3
+
+
+def test_a_run_that_is_not_there_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match="takes no requests"):
+        ask(tmp_path, ask="stop")
+    (tmp_path / "control").mkdir()
+    monkeypatch.setattr("cluster.run_control.ANSWER_WITHIN_S", 0.2)
+    with pytest.raises(DataError, match="no controller took the request"):
+        ask(tmp_path, ask="stop")
+    assert not list((tmp_path / "control").iterdir()), "the request is withdrawn"
