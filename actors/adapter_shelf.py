@@ -13,13 +13,15 @@ from contracts.problem import Lease, Purpose
 
 
 class AdapterShelf:
-    """The newest `num_kept` versions, and any that running leases have pinned."""
+    """The newest `num_kept` versions, any that running leases have pinned, and the last older one that was asked for:
+    an evaluation's, whose leases come one after the other."""
 
     def __init__(self, num_kept: int) -> None:
         self._num_kept = num_kept
         self._held: set[int] = set()
         self._hashes: dict[int, str] = {}
         self._pins: Counter[int] = Counter()
+        self._visitor: int | None = None
 
     @property
     def held(self) -> frozenset[int]:
@@ -41,9 +43,12 @@ class AdapterShelf:
 
     def put(self, manifest: AdapterManifest) -> list[int]:
         """Hold this version; returns the versions to drop, already taken off the shelf."""
-        self._held.add(manifest.policy_version)
-        self._hashes[manifest.policy_version] = manifest.weights_hash
-        return self._take_off(keep=manifest.policy_version)
+        version = manifest.policy_version
+        if self._held and version < max(self._held):
+            self._visitor = version
+        self._held.add(version)
+        self._hashes[version] = manifest.weights_hash
+        return self._take_off()
 
     def serving(self, lease: Lease) -> int:
         """The version for a lease: the newest for training, exactly the one named for evaluation."""
@@ -65,10 +70,10 @@ class AdapterShelf:
     def unpin(self, versions: Sequence[int]) -> list[int]:
         """Release pins; returns the versions to drop now."""
         self._pins.subtract(versions)
-        return self._take_off(keep=None)
+        return self._take_off()
 
-    def _take_off(self, keep: int | None) -> list[int]:
+    def _take_off(self) -> list[int]:
         newest = set(sorted(self._held)[-self._num_kept :])
-        surplus = sorted(v for v in self._held - newest if self._pins[v] == 0 and v != keep)
+        surplus = sorted(v for v in self._held - newest if self._pins[v] == 0 and v != self._visitor)
         self._held -= set(surplus)
         return surplus

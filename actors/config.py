@@ -105,7 +105,9 @@ class ActorSettings(Settings):
     dtype: Dtype = Field(default="bfloat16", description="Data type of the base weights.")
     device: Device = Field(default="auto", description="Where the model runs.")
     gpus_per_worker: float | None = Field(
-        default=None, ge=0, description="GPUs of one worker, a share below 1; unset: one (vLLM: its parallel size)."
+        default=None,
+        ge=0,
+        description="GPUs of one worker, a share below 1; unset: one (vLLM: its parallel size), or less as learner.gpus.",
     )
     lora_path: Literal["merged", "side"] = Field(
         default="merged", description="LoRA merged into a copy of the weights, or added beside them on every step."

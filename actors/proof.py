@@ -30,9 +30,22 @@ EXACT = Tolerance(mean=1e-3, max=1e-2)
 _ROUNDED = Tolerance(mean=0.1, max=1.5)
 _MAX_PER_MEAN = 15.0
 
-CLEARLY_CLOSER = 0.75
-"""An engine whose mean difference to another version, or to the base model, is below this share of its difference to the
-version it should be, runs the other one: rounding moves both differences alike, so this sees what a tolerance cannot."""
+CLEARLY_CLOSER = 0.5
+"""Of the mean difference to the version that an engine should run: below this share, it runs what it is closer to."""
+
+UNMOVED = 0.25
+"""An engine whose log-probs moved by less than this share of what the learner's moved since another version still runs
+the other one. Both sides of the comparison are rounded alike, so this sees steps that a tolerance cannot."""
+
+_NO_STEP = 1e-4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Proven:
+    """A version that this engine has proven: the learner's probes and the engine's own scores of them."""
+
+    probes: tuple[Probe, ...]
+    scores: tuple[NDArray[np.float32], ...]
 
 
 def tolerance_for(learner_dtype: str, engine_dtype: str, mean: float | None = None) -> Tolerance:
@@ -58,40 +71,51 @@ def difference(probes: Sequence[Probe], scores: Sequence[NDArray[np.float32]]) -
     return _gap(scores, [probe.logprobs_P for probe in probes])
 
 
-def likely_cause(
+def judge(
     probes: Sequence[Probe],
     scores: Sequence[NDArray[np.float32]],
-    others: Mapping[int, Sequence[Probe]],
-) -> str:
-    """Why the engine disagrees, for a person. others: the probes of other versions that this worker has seen."""
+    tolerance: Tolerance,
+    earlier: Mapping[int, Proven],
+) -> str | None:
+    """None if the engine may serve this version, else the likely cause, for a person.
+
+    earlier: other versions that this engine has proven.
+    """
+    other = _runs_instead(probes, scores, earlier)
+    if other is not None:
+        return other
+    return None if difference(probes, scores).within(tolerance) else _other_cause(probes, scores)
+
+
+def _runs_instead(
+    probes: Sequence[Probe], scores: Sequence[NDArray[np.float32]], earlier: Mapping[int, Proven]
+) -> str | None:
+    """Another version, or the base model, if the numbers say so clearly."""
+    learner = [probe.logprobs_P for probe in probes]
+    own = _gap(scores, learner).mean
+    for version, known in sorted(earlier.items(), reverse=True):
+        if len(known.probes) != len(probes):
+            continue
+        step = _gap(learner, [probe.logprobs_P for probe in known.probes]).mean
+        unmoved = step > _NO_STEP and _gap(scores, known.scores).mean < UNMOVED * step
+        if unmoved and own > EXACT.mean:
+            return f"these are the log-probs of version {version}: another version's weights under this name"
+    base = _gap(scores, [probe.base_logprobs_P for probe in probes]).mean
+    if own > EXACT.mean and base < CLEARLY_CLOSER * own:
+        return "these are nearly the base model's log-probs: the adapter has no effect (tensor names, target modules, rank)"
+    return None
+
+
+def _other_cause(probes: Sequence[Probe], scores: Sequence[NDArray[np.float32]]) -> str:
     engine, learner = _joined(scores), _joined([probe.logprobs_P for probe in probes])
     base = _joined([probe.base_logprobs_P for probe in probes])
     if not np.isfinite(engine).all():
         return "the engine's log-probs are not numbers: a damaged model or adapter"
-    other = closer_to(probes, scores, others)
-    if other is not None:
-        return other
     effect, seen = learner - base, engine - base
     size = float(np.linalg.norm(effect) * np.linalg.norm(seen))
     if size > 0 and float(effect @ seen) / size > 0.7 and np.linalg.norm(seen) > 1.4 * np.linalg.norm(effect):
         return "the adapter's effect is there more than once: is it merged into the base model as well?"
     return "the base model's weights or data type differ from the learner's"
-
-
-def closer_to(
-    probes: Sequence[Probe], scores: Sequence[NDArray[np.float32]], others: Mapping[int, Sequence[Probe]]
-) -> str | None:
-    """What the engine runs instead, if that is clear; None if nothing is nearer than the version it should run."""
-    limit = CLEARLY_CLOSER * difference(probes, scores).mean
-    if _gap(scores, [probe.base_logprobs_P for probe in probes]).mean < limit:
-        return "these are nearly the base model's log-probs: the adapter has no effect (tensor names, target modules, rank)"
-    gaps = {
-        v: _gap(scores, [p.logprobs_P for p in known]).mean for v, known in others.items() if len(known) == len(probes)
-    }
-    nearest = min(gaps, key=lambda version: gaps[version], default=None)
-    if nearest is not None and gaps[nearest] < limit:
-        return f"these are the log-probs of version {nearest}: another version's weights under this name"
-    return None
 
 
 def _gap(scores: Sequence[NDArray[np.float32]], wanted: Sequence[NDArray[np.float32]]) -> Difference:
@@ -103,7 +127,3 @@ def _gap(scores: Sequence[NDArray[np.float32]], wanted: Sequence[NDArray[np.floa
 
 def _joined(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
     return np.concatenate([np.zeros(0), *(part[1:].astype(np.float64) for part in parts)])
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    return float(np.abs(values).mean()) if len(values) else 0.0

@@ -14,8 +14,8 @@ import numpy as np
 from actors.adapter_shelf import AdapterShelf
 from actors.config import ActorSettings
 from actors.episodes import Episode, open_episodes, play
-from actors.proof import EXACT, closer_to, difference, likely_cause, tolerance_for
-from contracts.adapter import Adapter, Probe
+from actors.proof import Proven, difference, judge, tolerance_for
+from contracts.adapter import Adapter
 from contracts.errors import AdapterMissingError, EngineError, ProofError
 from contracts.ports import Answer, AsyncEngine, GenerationRequest, Task, Tokenizer, Verifier
 from contracts.problem import Lease, Sampling
@@ -23,8 +23,8 @@ from contracts.reports import WorkerReport
 from contracts.rollout import FinishReason, Rollout, RolloutGroup, TurnOutcome
 from contracts.verdict import Invalid, Verdict
 
-PROBES_REMEMBERED = 16
-"""Versions whose probes a worker can tell from those of a new one."""
+PROOFS_REMEMBERED = 16
+"""Versions that a worker can tell from a new one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +55,7 @@ class RolloutWorker:
         self._task, self._verifier = task, verifier
         self._settings, self._clock = settings, clock
         self._shelf = AdapterShelf(settings.adapters_kept)
-        self._probes: dict[int, tuple[Probe, ...]] = {}
+        self._proven: dict[int, Proven] = {}
         self._adopting, self._sampling, self._verifying = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self._groups = self._rollouts = self._tokens = self._adapter_loads = 0
         self._generate_s = self._verify_s = self._adapter_load_s = 0.0
@@ -169,19 +169,20 @@ class RolloutWorker:
     async def _prove(self, adapter: Adapter) -> None:
         manifest, settings = adapter.manifest, self._settings
         probes = manifest.probes
-        scores = [await self._engine.score(probe.tokens_P, manifest.policy_version) for probe in probes]
+        scores = tuple([await self._engine.score(probe.tokens_P, manifest.policy_version) for probe in probes])
         tolerance = tolerance_for(manifest.dtype, settings.dtype, settings.probe_tolerance)
-        found = difference(probes, scores)
-        if not found.within(tolerance) or (found.mean > EXACT.mean and closer_to(probes, scores, self._probes)):
+        cause = judge(probes, scores, tolerance, self._proven)
+        if cause is not None:
+            found = difference(probes, scores)
             raise ProofError(
                 f"{self._worker_id} refuses {manifest.name}: its log-probs of the learner's probes differ by "
                 f"{found.mean:.4f} on average and {found.max:.4f} at most, limits {tolerance.mean:g} and {tolerance.max:g} "
-                f"({manifest.dtype} learner, {settings.dtype} engine). Likely cause: "
-                f"{likely_cause(probes, scores, self._probes)}. actors.probe_tolerance sets another limit"
+                f"({manifest.dtype} learner, {settings.dtype} engine). Likely cause: {cause}. actors.probe_tolerance sets "
+                "another limit"
             )
-        self._probes[manifest.policy_version] = probes
-        for old in sorted(self._probes)[:-PROBES_REMEMBERED]:
-            del self._probes[old]
+        self._proven[manifest.policy_version] = Proven(probes, scores)
+        for old in sorted(self._proven)[:-PROOFS_REMEMBERED]:
+            del self._proven[old]
 
     async def _drop(self, versions: Sequence[int]) -> None:
         for version in versions:

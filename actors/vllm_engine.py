@@ -61,6 +61,7 @@ class VllmEngine:
         self._loras: dict[int, LoRARequest] = {}
         self._folder = Path(tempfile.mkdtemp(prefix="memr-adapters-", dir=scratch))
         self._serial = itertools.count()
+        self._changing = asyncio.Lock()  # a version that goes and comes back must not lose its files
 
     @classmethod
     async def start(
@@ -98,25 +99,29 @@ class VllmEngine:
     async def load_adapter(self, adapter: Adapter) -> None:
         """Raises ValueError for weights that vLLM does not accept."""
         manifest = adapter.manifest
-        if manifest.policy_version in self._loras:
-            return
-        folder = await asyncio.to_thread(write_peft_folder, adapter, self._folder)
-        request = LoRARequest(manifest.name, manifest.policy_version + 1, str(folder))
-        try:
-            with self._engine_errors():
-                await self._llm.add_lora(request)
-        except ValueError as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise ValueError(f"adapter {manifest.name}: vLLM refuses it: {error}") from error
-        self._loras[manifest.policy_version] = request
+        async with self._changing:
+            if manifest.policy_version in self._loras:
+                return
+            folder = await asyncio.to_thread(write_peft_folder, adapter, self._folder)
+            request = LoRARequest(manifest.name, manifest.policy_version + 1, str(folder))
+            try:
+                with self._engine_errors():
+                    await self._llm.add_lora(request)
+            except EngineError:
+                raise
+            except Exception as error:  # noqa: BLE001  vLLM wraps whatever its engine process said into a plain Exception
+                shutil.rmtree(folder, ignore_errors=True)
+                raise ValueError(f"{manifest.name}: vLLM refuses the adapter: {error}") from error
+            self._loras[manifest.policy_version] = request
 
     async def drop_adapter(self, policy_version: int) -> None:
-        request = self._loras.pop(policy_version, None)
-        if request is None:
-            return
-        with self._engine_errors():
-            await self._llm.remove_lora(request.lora_int_id)
-        shutil.rmtree(request.lora_path, ignore_errors=True)
+        async with self._changing:
+            request = self._loras.pop(policy_version, None)
+            if request is None:
+                return
+            with self._engine_errors():
+                await self._llm.remove_lora(request.lora_int_id)
+            shutil.rmtree(request.lora_path, ignore_errors=True)
 
     async def generate(
         self, requests: Sequence[GenerationRequest], policy_version: int, deadline_s: float
@@ -225,7 +230,7 @@ def engine_arguments(
         "max_num_seqs": settings.max_num_seqs,
         "enable_lora": True,
         "max_loras": max_loras,
-        "max_cpu_loras": max_loras + 2,  # a new version loads while pinned ones stay
+        "max_cpu_loras": max_loras + 3,  # one of an evaluation, and a new one loads while pinned ones stay
         "max_lora_rank": next(rank for rank in _RANKS if rank >= max_lora_rank),
         "enable_prefix_caching": True,
         "logprobs_mode": "processed_logprobs",

@@ -106,6 +106,11 @@ class Controller:
     def step(self) -> int:
         return self._step
 
+    @property
+    def stopped_early(self) -> bool:
+        """Whether `stop` came before the last update."""
+        return self._stopping and self._step < self._config.learner.num_updates
+
     async def run(self) -> None:
         """Returns after the last evaluation, or soon after `stop`. Raises RunStopped, or what broke an invariant."""
         await self._publish(await self._parts.learner.first_adapter())
@@ -238,6 +243,7 @@ class Controller:
     async def _publish(self, adapter: Adapter) -> None:
         """Workers fetch a version when they are about to need it: nobody is interrupted, nothing is drained."""
         self._registry.publish(adapter)
+        self._recorder.event("published", version=adapter.manifest.policy_version, bytes=adapter.manifest.num_bytes)
         pinned = {*self._queue.versions_needed(), *self._queue.versions_under_way(), self._checkpointed_version()}
         self._registry.prune(pinned)
         self._changed.notify()

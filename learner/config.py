@@ -28,6 +28,9 @@ class LearnerSettings(Settings):
 
     dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="Data type of base weights and activations.")
     device: Literal["cpu", "cuda", "auto"] = Field("auto", description="Where the model runs.")
+    gpus: float | None = Field(
+        None, gt=0, le=1, description="Share of a GPU; unset: a whole one, or less where device = auto finds too few."
+    )
     torch_threads: int = Field(2, ge=1, description="CPU threads of the learner's matrix products.")
     shared_prefix: bool = Field(
         True, description="Run each prompt once per group; off for models whose attention is not plain and full."

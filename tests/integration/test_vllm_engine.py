@@ -2,12 +2,18 @@
 probes that catch what would otherwise train on the wrong numbers."""
 
 import asyncio
+import hashlib
+import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import psutil
 import pytest
 import safetensors.torch
 import torch
@@ -66,8 +72,6 @@ class Teacher:
 
     def adapter(self, version: int, weights: bytes | None = None, template_hash: str | None = None) -> Adapter:
         """The manifest is honest about `version`; `weights` are what is shipped in its place."""
-        import hashlib
-
         honest = self.weights(version)
         with self.policy.reference():
             base = [self.policy.sequence_logprobs(tokens_P) for tokens_P in self.sequences]
@@ -295,3 +299,41 @@ def test_the_probe_catches_a_base_model_of_another_data_type(loop: Loop, teacher
         assert honest.report().policy_version == 1, "said to be bfloat16, the same engine is within its tolerance"
     finally:
         engine.close()
+
+
+ENGINE_ALONE = """
+import asyncio, os, sys, time
+import psutil
+from actors.child_guard import guard_children
+from actors.load import load_worker_tokenizer, start_engine
+from tests.integration.test_vllm_engine import NEEDS, SETTINGS
+
+async def main():
+    scratch = guard_children()
+    tokenizer = load_worker_tokenizer(SETTINGS, sys.argv[1])
+    engine = await start_engine(SETTINGS, sys.argv[1], tokenizer, NEEDS, scratch)
+    print("pids", *(child.pid for child in psutil.Process().children(recursive=True)), flush=True)
+    await asyncio.sleep(600)
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+def test_kill_9_of_the_worker_leaves_no_engine_process_behind(smollm2_dir: Path, tmp_path: Path) -> None:
+    script = tmp_path / "engine_alone.py"
+    script.write_text(ENGINE_ALONE)
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, str(script), str(smollm2_dir)]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    ) as alone:
+        assert alone.stdout is not None
+        words = next((line.split() for line in alone.stdout if line.startswith("pids")), [])
+        alone.send_signal(signal.SIGKILL)
+    pids = [int(word) for word in words[1:]]
+    names = {psutil.Process(pid).name() for pid in pids if psutil.pid_exists(pid)}
+    assert len(pids) >= 3, f"engine core, its worker and a tracker were seen: {names}"
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=30)
+    assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]

@@ -230,10 +230,16 @@ def test_only_the_newest_versions_are_kept_and_nothing_is_loaded_twice() -> None
     assert worker.report().adapter_loads == 4
 
 
-def test_an_old_version_adopted_for_an_evaluation_stays_until_the_next_adoption() -> None:
+def test_an_old_version_adopted_for_an_evaluation_stays_until_another_old_one_is_asked_for() -> None:
     engine = RecordingEngine()
     worker, _, _ = make_worker(engine, versions=(5, 6, 0), kept=2)
-    assert worker.sample([lease(-1, version=0, purpose=Purpose.EVAL)])[0].policy_version == 0
+    for lease_id in (-1, -2):
+        [group] = worker.sample([lease(lease_id, version=0, purpose=Purpose.EVAL)])
+        assert group.policy_version == 0
+    worker.adopt(adapter(7))
+    assert ("drop", 0) not in engine.events, "evaluations come lease by lease"
+    worker.adopt(adapter(1))
+    assert ("drop", 0) in engine.events
 
 
 class ContinuousEngine:

@@ -1,0 +1,112 @@
+"""From resources and configuration to bundles: what fits, what is short and which number to change."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.config import RunConfig, load_config
+from cluster.placement import Node, Placement, place, placement_rows
+
+CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs").glob("*.toml"))
+
+
+def config(**sections: dict[str, Any]) -> RunConfig:
+    return RunConfig.model_validate({"model": {"name": "m"}} | sections)
+
+
+def nodes(count: int, gpus: int, *, cpus: float = 64, resources: frozenset[str] = frozenset()) -> list[Node]:
+    return [Node(f"n{i}", cpus, float(gpus), resources=resources) for i in range(count)]
+
+
+def gpus_by_part(placement: Placement) -> dict[str, tuple[int, float]]:
+    return {bundle.part: (bundle.count, bundle.gpus) for bundle in placement.bundles}
+
+
+def test_a_laptop_without_gpu_runs_everything_on_the_cpu_and_is_told_that_threads_are_shared() -> None:
+    found = place(config(), nodes(1, 0, cpus=2))
+    assert gpus_by_part(found) == {"learner": (1, 0), "memory": (1, 0), "worker": (1, 0)}
+    assert found.shortages == ()
+    assert found.notes == ("5 threads share 2 cores: slower, not wrong",)
+
+
+def test_one_gpu_is_shared_by_learner_and_workers_that_said_nothing_of_gpus() -> None:
+    found = place(config(actors={"num_workers": 2}), nodes(1, 1))
+    assert gpus_by_part(found)["learner"] == (1, round(1 / 3, 4))
+    assert gpus_by_part(found)["worker"] == (2, round(1 / 3, 4))
+    assert found.shortages == ()
+
+
+def test_eight_gpus_go_to_one_learner_and_six_workers() -> None:
+    found = place(config(actors={"engine": "vllm", "num_workers": 6}), nodes(2, 4))
+    assert gpus_by_part(found) == {"learner": (1, 1), "memory": (1, 0), "worker": (6, 1)}
+    assert found.shortages == ()
+
+
+def test_a_shortage_says_what_is_needed_what_is_there_and_which_number_to_change() -> None:
+    [shortage] = place(config(actors={"engine": "vllm", "num_workers": 3}), nodes(1, 2)).shortages
+    assert shortage.startswith("needs 4 GPUs (learner: 1 x 1, worker: 3 x 1), the cluster has 2")
+    assert "lower the workers of 'worker' to 1" in shortage
+
+
+def test_a_parallel_worker_needs_its_gpus_on_one_node() -> None:
+    parallel = {"engine": "vllm", "vllm": {"tensor_parallel_size": 4}}
+    [shortage] = place(config(actors=parallel), nodes(4, 2)).shortages
+    assert "needs 4 GPU and 2 CPU on one node, the largest has 2 GPUs" in shortage
+    assert "tensor_parallel_size" in shortage
+    assert place(config(actors=parallel), [*nodes(1, 4), *nodes(1, 1)]).shortages == ()
+
+
+def test_pools_go_where_their_resource_is() -> None:
+    pools = [
+        {"name": "big", "num_workers": 1, "node_resource": "A100"},
+        {"name": "slow", "num_workers": 2, "engine": "transformers", "device": "cpu"},
+    ]
+    wanted = config(actors={"engine": "vllm", "pools": pools}, learner={"device": "cpu"})
+    [shortage] = place(wanted, nodes(1, 1)).shortages
+    assert "offers 'A100', and no node does" in shortage
+    found = place(wanted, nodes(1, 1, resources=frozenset({"A100"})))
+    assert found.shortages == ()
+    assert gpus_by_part(found) == {"learner": (1, 0), "memory": (1, 0), "big": (1, 1), "slow": (2, 0)}
+    assert ("big", "1 x 2 CPU, 1 GPU, on 'A100'") in placement_rows(found)
+
+
+def test_on_several_nodes_cpus_must_be_there() -> None:
+    [shortage] = place(config(actors={"num_workers": 5}, memory={"profile": "off"}), nodes(2, 0, cpus=4)).shortages
+    assert "'worker' process needs 0 GPU and 2 CPU on one node; 3 of 5 fit" in shortage
+
+
+def test_the_scripted_engine_needs_no_gpu() -> None:
+    scripted = config(model={"name": "scripted"}, actors={"engine": "scripted"})
+    assert {bundle.gpus for bundle in place(scripted, nodes(1, 8)).bundles} == {0}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_configuration_loads_and_is_placed_on_eight_gpus(path: Path) -> None:
+    assert place(load_config(path), nodes(1, 8, cpus=96)).shortages == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "gpus"), [("gsm8k_qwen0.5b_1gpu", 1), ("tina_1.5b_2gpu", 2), ("gsm8k_qwen0.5b_8gpu", 7), ("vllm_cpu", 0)]
+)
+def test_a_configuration_fits_the_gpus_in_its_name_and_no_fewer(name: str, gpus: int) -> None:
+    loaded = load_config(next(path for path in CONFIGS if path.stem == name))
+    assert place(loaded, nodes(1, gpus, cpus=96)).shortages == ()
+    if gpus > 1:
+        assert place(loaded, nodes(1, gpus - 1, cpus=96)).shortages != ()
+
+
+@given(
+    workers=st.integers(1, 12),
+    share=st.sampled_from([0.25, 0.5, 1.0, 2.0]),
+    sizes=st.lists(st.integers(0, 8), min_size=1, max_size=4),
+)
+def test_what_is_said_to_fit_really_fits(workers: int, share: float, sizes: list[int]) -> None:
+    """An exhaustive count for equal bundles: whole GPUs per node, or shares per GPU."""
+    actors = {"engine": "vllm", "device": "cuda", "num_workers": workers, "gpus_per_worker": share}
+    cluster = [Node(f"n{i}", 64.0, float(gpus)) for i, gpus in enumerate(sizes)]
+    found = place(config(actors=actors, learner={"device": "cpu"}), cluster)
+    room = sum(gpus * int(1 / share) if share <= 1 else gpus // int(share) for gpus in sizes)
+    assert (found.shortages == ()) == (workers <= room)
