@@ -109,7 +109,7 @@ class VllmEngine:
                     await self._llm.add_lora(request)
             except EngineError:
                 raise
-            except Exception as error:  # noqa: BLE001  vLLM wraps whatever its engine process said into a plain Exception
+            except Exception as error:  # vLLM wraps whatever its engine process said into a plain Exception
                 shutil.rmtree(folder, ignore_errors=True)
                 raise ValueError(f"{manifest.name}: vLLM refuses the adapter: {error}") from error
             self._loras[manifest.policy_version] = request

@@ -65,7 +65,7 @@ def plan_rows(config: RunConfig, plan: Plan) -> list[tuple[str, str]]:
         ),
         ("the run", f"{plan.num_updates} updates, {plan.total_rollouts:,} rollouts"),
         ("staleness", f"lag at most {plan.max_policy_lag} ({lag}); {plan.slots} problems under way at once"),
-        ("workers", f"{config.actors.num_workers} x {config.actors.engine} engine"),
+        ("workers", _workers_text(config)),
         ("memory", _memory_text(config, plan)),
         (
             "evaluation",
@@ -73,6 +73,15 @@ def plan_rows(config: RunConfig, plan: Plan) -> list[tuple[str, str]]:
         ),
         ("threads", ", ".join(f"{name} {count}" for name, count in plan.threads.items())),
     ]
+
+
+def _workers_text(config: RunConfig) -> str:
+    if not config.actors.pools:
+        return f"{config.actors.num_workers} x {config.actors.engine} engine"
+    kinds = config.actors.kinds
+    return ", ".join(
+        f"{pool.num_workers} x {pool.name} ({kinds[pool.name].engine} engine)" for pool in config.actors.pools
+    )
 
 
 def _memory_text(config: RunConfig, plan: Plan) -> str:

@@ -17,9 +17,10 @@ from ray.cluster_utils import Cluster
 def stores() -> dict[str, dict[str, int]]:
     """Bytes and objects that each node's store has created, which counts copies fetched from other nodes."""
     found = {}
-    for node in ray.nodes():
+    for node in ray.nodes():  # type: ignore[no-untyped-call]
         if node["Alive"]:
-            stats = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"]).store_stats
+            reply = node_stats(node["NodeManagerAddress"], node["NodeManagerPort"])  # type: ignore[no-untyped-call]
+            stats = reply.store_stats
             found[node["NodeID"]] = {
                 "bytes": stats.cumulative_created_bytes,
                 "objects": stats.cumulative_created_objects,
@@ -44,7 +45,7 @@ def main() -> None:
         elif command == "stats":
             print(json.dumps(stores()), flush=True)
     ray.shutdown()
-    cluster.shutdown()
+    cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """How many workers a run should have, from recorded waits."""
 
+import itertools
 import random
 
 import pytest
@@ -52,7 +53,7 @@ def test_a_run_whose_work_needs_four_workers_settles_there_and_does_not_flap() -
             workers, changed = decision.workers, step
         counts.append(workers)
     assert set(counts[100:]) <= {3, 4}
-    assert sum(a != b for a, b in zip(counts[100:], counts[101:], strict=False)) <= 2
+    assert sum(a != b for a, b in itertools.pairwise(counts[100:])) <= 2
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ class Run:
 
     def __init__(self, config: RunConfig, **fakes: Any) -> None:
         self.events: Events = []
-        self.workers = FakeWorkers(fakes.get("workers") or [FakeWorker()], self.events)
+        self.workers = FakeWorkers(fakes.get("workers", [FakeWorker()]), self.events)
         self.learner = fakes.get("learner") or FakeLearner(config.learner.max_policy_lag)
         self.learner.events = self.events
         self.memory = fakes.get("memory", FakeMemory())

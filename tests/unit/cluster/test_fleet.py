@@ -96,6 +96,17 @@ async def test_a_worker_that_does_not_finish_in_time_gives_its_leases_back_when_
     assert run.lines("metrics.jsonl")[-1]["ledger"]["trained"] == 24
 
 
+async def test_workers_of_two_kinds_serve_one_run_each_with_its_own_window(tmp_path: Path) -> None:
+    pools = [{"name": "big", "num_workers": 1}, {"name": "small", "num_workers": 2, "max_batch_rows": 2}]
+    run = Run(make_config(tmp_path, lag=1, updates=6, actors={"pools": pools}), workers=[])
+    await run.run()
+    sizes = {(event[1].split("-")[0], len(event[3])) for event in run.events if event[0] == "sample"}
+    assert ("small", 1) in sizes
+    assert ("small", 2) not in sizes, "a window of two rollouts holds one group"
+    assert {name for name, _ in sizes} == {"big", "small"}
+    assert run.lines("metrics.jsonl")[-1]["ledger"]["trained"] == 24
+
+
 async def test_lost_workers_are_replaced_and_the_run_finishes(tmp_path: Path) -> None:
     deaths = iter([PartLostError("worker died"), PartLostError("worker died again")])
     run = Run(make_config(tmp_path, updates=4), workers=[FakeWorker("w0", fault=lambda lease: next(deaths, None))] * 3)
