@@ -31,8 +31,8 @@ from cluster.checkpoint import save_checkpoint
 from cluster.config import RunConfig
 from cluster.dispatcher import Dispatcher
 from cluster.evaluator import Evaluator
-from cluster.failure_streak import FailureStreak
 from cluster.fleet import Fleet
+from cluster.lease_outcomes import LeaseOutcomes
 from cluster.ledger import Ledger
 from cluster.memory_lane import MemoryLane
 from cluster.metrics import StepContext, StepTiming, metrics_line
@@ -42,13 +42,9 @@ from cluster.run_control import RunControl
 from cluster.work_queue import WorkQueue
 from contracts.adapter import Adapter
 from contracts.ports import Task
-from contracts.problem import Lease, Purpose
+from contracts.problem import Lease
 from contracts.reports import StepReport
-from contracts.rollout import RolloutGroup, ScoredGroup
-
-# A group with fewer trainable rollouts has no advantage to offer: its mean is itself.
-MIN_TRAINABLE = 2
-
+from contracts.rollout import ScoredGroup
 
 @dataclass(frozen=True, slots=True)
 class Wait:
@@ -80,8 +76,6 @@ class Controller:
         self._changed = Signal()
         self._ledger = Ledger(recorder.ledger_event)
         self._queue = WorkQueue()
-        dispatcher = Dispatcher(config, self._queue, registry, recorder, self._changed, self)
-        self.fleet = Fleet(config, parts.workers, dispatcher.serve, recorder, self._changed, clock)
         self._buffer = RolloutBuffer(
             config.cluster.groups_per_batch, config.learner.max_policy_lag, config.cluster.buffer_bytes
         )
@@ -92,15 +86,18 @@ class Controller:
             deliver=self._to_buffer,
             clock=clock,
         )
-        self._control = RunControl(config.run_path, recorder, self.fleet.scale, self.stop)
         self._evaluator = Evaluator(config, task, self._submit, recorder.evaluation)
+        self._outcomes = LeaseOutcomes(
+            config.cluster, self._queue, self._ledger, self._lane, self._evaluator, recorder, admit=self._admit
+        )
+        dispatcher = Dispatcher(config, self._queue, registry, recorder, self._changed, self._outcomes)
+        self.fleet = Fleet(config, parts.workers, dispatcher.serve, recorder, self._changed, clock)
+        self._control = RunControl(config.run_path, recorder, self.fleet.scale, self.stop)
         self._waits: list[Waits] = []
         self._last_scaled = 0
         self._step = 0
         self._updating = False
         self._stopping = False
-        self._tokens_generated = 0
-        self._streak = FailureStreak(config.cluster.stop_after_failures)
 
     @property
     def step(self) -> int:
@@ -188,13 +185,12 @@ class Controller:
         context = StepContext(
             step=self._step,
             wall_s=self._clock() - self._started_s,
-            tokens_generated=self._tokens_generated,
+            tokens_generated=self._outcomes.take_tokens(),
             late_groups=self._lane.late_groups,
             buffered_bytes=self._buffer.state.nbytes,
             workers=self.fleet.serving,
             dropped_or_failed=dict(self._ledger.reasons),
         )
-        self._tokens_generated = 0
         self._recorder.metrics(metrics_line(context, report, timing, self._lane.report, self._ledger.counts()))
         self._recorder.groups(self._step, batch)
         if report.lag_max == 0 and report.mismatch_mean > self._config.learner.mismatch_warn:
@@ -241,9 +237,9 @@ class Controller:
         return len(self._lane) > 0 and len(self._buffer) + len(self._lane) >= self._config.cluster.groups_per_batch
 
     async def _publish(self, adapter: Adapter) -> None:
-        """Workers fetch a version when they are about to need it: nobody is interrupted, nothing is drained."""
-        self._registry.publish(adapter)
+        """Workers follow the newest version by themselves: nobody is interrupted, nothing is drained."""
         self._recorder.event("published", version=adapter.manifest.policy_version, bytes=adapter.manifest.num_bytes)
+        await asyncio.to_thread(self._registry.publish, adapter)
         pinned = {*self._queue.versions_needed(), *self._queue.versions_under_way(), self._checkpointed_version()}
         self._registry.prune(pinned)
         self._changed.notify()
@@ -265,55 +261,6 @@ class Controller:
     def _submit(self, lease: Lease) -> None:
         self._queue.add(lease)
         self._changed.notify()
-
-    def sampled(self, groups: Sequence[RolloutGroup]) -> None:
-        """A worker's call came back."""
-        for group in groups:
-            if group.purpose is Purpose.EVAL:
-                self._queue.done(group.lease_id)
-                self._evaluator.finished(group)
-                continue
-            self._tokens_generated += group.num_tokens
-            if len(group.trainable_rollouts) >= MIN_TRAINABLE:
-                self._queue.done(group.lease_id)
-                self._streak.good()
-                self._lane.add(group)
-            elif any(r.finish_reason.worth_another_try for r in group.rollouts) and self._try_again(group):
-                continue
-            else:
-                self._queue.done(group.lease_id)
-                self._drop(group)
-
-    def _try_again(self, group: RolloutGroup) -> bool:
-        """The engine spoilt the group: the problem goes back, while it has attempts left."""
-        lease = self._queue.lease(group.lease_id)
-        if lease.attempt + 1 >= self._config.cluster.lease_attempts:
-            return False
-        reasons = sorted({rollout.finish_reason.value for rollout in group.rollouts})
-        self._recorder.event("sampled_again", lease=lease.lease_id, worker=group.worker_id, endings=reasons)
-        self._queue.returned(lease)
-        return True
-
-    def sampling_failed(self, leases: Sequence[Lease], error: Exception) -> None:
-        """Back into the queue for another attempt; after the last, the ledger keeps the reason."""
-        self._recorder.event("sampling_failed", leases=[lease.lease_id for lease in leases], error=str(error))
-        for lease in reversed(leases):
-            if lease.attempt + 1 < self._config.cluster.lease_attempts:
-                self._queue.returned(lease)
-                continue
-            self._queue.done(lease.lease_id)
-            if lease.purpose is Purpose.EVAL:
-                self._evaluator.given_up(lease.lease_id)
-            else:
-                self._ledger.failed(lease.lease_id, type(error).__name__)
-            self._streak.failed(self._config.cluster.lease_attempts, error)
-        self._admit()
-
-    def _drop(self, group: RolloutGroup) -> None:
-        self._ledger.dropped(group.lease_id, "fewer than two trainable rollouts")
-        self._recorder.groups(self._step, [ScoredGroup.without_bonus(group)], fate="dropped")
-        self._streak.untrainable(group)
-        self._admit()
 
     # -- memory ----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,97 @@
+"""What became of leases that went to a worker: groups for memory, another attempt, dropped or failed with a reason.
+
+ Dispatcher --groups, errors--> here --> MemoryLane | WorkQueue (another attempt) | Ledger (dropped, failed) | Evaluator
+"""
+
+from collections.abc import Callable, Sequence
+
+from cluster.config import ClusterSettings
+from cluster.evaluator import Evaluator
+from cluster.failure_streak import FailureStreak
+from cluster.ledger import Ledger
+from cluster.memory_lane import MemoryLane
+from cluster.recorder import Recorder
+from cluster.work_queue import WorkQueue
+from contracts.problem import Lease, Purpose
+from contracts.rollout import RolloutGroup, ScoredGroup
+
+MIN_TRAINABLE = 2
+"""A group with fewer trainable rollouts has no advantage to offer: its mean is itself."""
+
+
+class LeaseOutcomes:
+    """cluster.dispatcher.Outcomes. admit: called when a slot became free. Raises RunStopped after a streak of failures."""
+
+    def __init__(
+        self,
+        settings: ClusterSettings,
+        queue: WorkQueue,
+        ledger: Ledger,
+        lane: MemoryLane,
+        evaluator: Evaluator,
+        recorder: Recorder,
+        admit: Callable[[], None],
+    ) -> None:
+        self._attempts = settings.lease_attempts
+        self._queue, self._ledger, self._lane, self._evaluator = queue, ledger, lane, evaluator
+        self._recorder = recorder
+        self._admit = admit
+        self._streak = FailureStreak(settings.stop_after_failures)
+        self._tokens = 0
+
+    def take_tokens(self) -> int:
+        """Tokens of training rollouts that came since the last time."""
+        tokens, self._tokens = self._tokens, 0
+        return tokens
+
+    def sampled(self, groups: Sequence[RolloutGroup]) -> None:
+        """A worker's call came back."""
+        for group in groups:
+            if group.purpose is Purpose.EVAL:
+                self._queue.done(group.lease_id)
+                self._evaluator.finished(group)
+            else:
+                self._tokens += group.num_tokens
+                self._book(group)
+
+    def sampling_failed(self, leases: Sequence[Lease], error: Exception) -> None:
+        """Back into the queue for another attempt; after the last, the ledger keeps the reason."""
+        self._recorder.event("sampling_failed", leases=[lease.lease_id for lease in leases], error=str(error))
+        for lease in reversed(leases):
+            if lease.attempt + 1 < self._attempts:
+                self._queue.returned(lease)
+                continue
+            self._queue.done(lease.lease_id)
+            if lease.purpose is Purpose.EVAL:
+                self._evaluator.given_up(lease.lease_id)
+            else:
+                self._ledger.failed(lease.lease_id, type(error).__name__)
+            self._streak.failed(self._attempts, error)
+        self._admit()
+
+    def _book(self, group: RolloutGroup) -> None:
+        if len(group.trainable_rollouts) >= MIN_TRAINABLE:
+            self._queue.done(group.lease_id)
+            self._streak.good()
+            self._lane.add(group)
+        elif any(rollout.finish_reason.worth_another_try for rollout in group.rollouts) and self._try_again(group):
+            return
+        else:
+            self._queue.done(group.lease_id)
+            self._drop(group)
+
+    def _try_again(self, group: RolloutGroup) -> bool:
+        """The engine spoilt the group: the problem goes back, while it has attempts left."""
+        lease = self._queue.lease(group.lease_id)
+        if lease.attempt + 1 >= self._attempts:
+            return False
+        reasons = sorted({rollout.finish_reason.value for rollout in group.rollouts})
+        self._recorder.event("sampled_again", lease=lease.lease_id, worker=group.worker_id, endings=reasons)
+        self._queue.returned(lease)
+        return True
+
+    def _drop(self, group: RolloutGroup) -> None:
+        self._ledger.dropped(group.lease_id, "fewer than two trainable rollouts")
+        self._recorder.groups(group.policy_version, [ScoredGroup.without_bonus(group)], fate="dropped")
+        self._streak.untrainable(group)
+        self._admit()
