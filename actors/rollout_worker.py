@@ -169,7 +169,8 @@ class RolloutWorker:
     async def _prove(self, adapter: Adapter) -> None:
         manifest, settings = adapter.manifest, self._settings
         probes = manifest.probes
-        scores = tuple([await self._engine.score(probe.tokens_P, manifest.policy_version) for probe in probes])
+        version = manifest.policy_version
+        scores = tuple(await asyncio.gather(*(self._engine.score(probe.tokens_P, version) for probe in probes)))
         tolerance = tolerance_for(manifest.dtype, settings.dtype, settings.probe_tolerance)
         cause = judge(probes, scores, tolerance, self._proven)
         if cause is not None:
@@ -180,7 +181,7 @@ class RolloutWorker:
                 f"({manifest.dtype} learner, {settings.dtype} engine). Likely cause: {cause}. actors.probe_tolerance sets "
                 "another limit"
             )
-        self._proven[manifest.policy_version] = Proven(probes, scores)
+        self._proven[version] = Proven(probes, scores)
         for old in sorted(self._proven)[:-PROOFS_REMEMBERED]:
             del self._proven[old]
 

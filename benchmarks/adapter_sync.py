@@ -61,7 +61,7 @@ def main() -> None:
                 "num_workers": workers,
                 "max_batch_rows": 8,
                 "adapters_kept": 3,
-                "scripted": {"latency_per_request_s": 1.0},
+                "scripted": {"latency_per_request_s": 0.1},
             },
             learner={
                 "num_updates": args.updates + int(workers / args.update_s),
