@@ -48,7 +48,7 @@ def read_lora(adapter: Adapter, layers: Mapping[str, nn.Linear], head: str | Non
     """
     where = f"adapter {adapter.manifest.name}"
     try:
-        tensors = safetensors.torch.load(adapter.weights)
+        tensors = safetensors.torch.load(bytes(adapter.weights))
     except SafetensorError as error:
         raise ValueError(f"{where}: not a safetensors file ({error}); publish it again") from error
     halves, unknown = _by_module(tensors, layers)

@@ -80,9 +80,9 @@ def main() -> None:
     for dtype in ("float32", "bfloat16"):
         settings = run.config.learner.model_copy(update={"dtype": dtype})
         policy = LoraPolicy.load(model_path, settings, run.config.run.seed)
-        policy.load_adapter_bytes(earlier.weights)
+        policy.load_adapter_bytes(bytes(earlier.weights))
         other[dtype] = probes_of(policy, sequences)
-        policy.load_adapter_bytes(adapter.weights)
+        policy.load_adapter_bytes(bytes(adapter.weights))
         probes[dtype] = probes_of(policy, sequences)
     rows: list[dict[str, Any]] = []
     for name in args.engines:

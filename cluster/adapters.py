@@ -94,7 +94,7 @@ def newest_adapter_folder(directory: Path) -> Path:
     return folders[-1]
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, data: bytes | memoryview) -> None:
     with path.open("wb") as file:
         file.write(data)
         file.flush()

@@ -46,6 +46,7 @@ from contracts.problem import Lease
 from contracts.reports import StepReport
 from contracts.rollout import ScoredGroup
 
+
 @dataclass(frozen=True, slots=True)
 class Wait:
     """Where the learner's waiting time went, in seconds."""

@@ -1,6 +1,6 @@
 """What became of leases that went to a worker: groups for memory, another attempt, dropped or failed with a reason.
 
- Dispatcher --groups, errors--> here --> MemoryLane | WorkQueue (another attempt) | Ledger (dropped, failed) | Evaluator
+Dispatcher --groups, errors--> here --> MemoryLane | WorkQueue (another attempt) | Ledger (dropped, failed) | Evaluator
 """
 
 from collections.abc import Callable, Sequence

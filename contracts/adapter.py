@@ -1,7 +1,10 @@
 """An adapter: the LoRA weights of one policy version, published once as an immutable artifact."""
 
 import hashlib
+import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +66,15 @@ class Adapter:
     (`base_model.model.<module path>.lora_A.weight` [r, in], `...lora_B.weight` [out, r])."""
 
     manifest: AdapterManifest
-    weights: bytes
+    weights: bytes | memoryview
+
+    def __reduce_ex__(
+        self, protocol: SupportsIndex
+    ) -> tuple[Callable[..., "Adapter"], tuple[AdapterManifest, pickle.PickleBuffer | bytes]]:
+        """The weights travel as a buffer: processes on one node read the same bytes in the object store, uncopied."""
+        if int(protocol) < 5:
+            return _arrived, (self.manifest, bytes(self.weights))
+        return _arrived, (self.manifest, pickle.PickleBuffer(self.weights))
 
     def __post_init__(self) -> None:
         actual = hashlib.sha256(self.weights).hexdigest()
@@ -72,3 +83,11 @@ class Adapter:
                 f"adapter v{self.manifest.policy_version}: weights hash to {actual[:12]}, the manifest says "
                 f"{self.manifest.weights_hash[:12]}; the artifact is damaged, publish or copy it again"
             )
+
+
+def _arrived(manifest: AdapterManifest, weights: bytes | memoryview) -> Adapter:
+    """As it was sent; the hash was checked when the artifact was made, and the worker's proof checks what it does."""
+    adapter: Adapter = object.__new__(Adapter)
+    object.__setattr__(adapter, "manifest", manifest)
+    object.__setattr__(adapter, "weights", weights)
+    return adapter

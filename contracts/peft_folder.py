@@ -18,7 +18,7 @@ def write_peft_folder(adapter: Adapter, directory: Path) -> Path:
     return folder
 
 
-def peft_files(adapter: Adapter) -> dict[str, bytes]:
+def peft_files(adapter: Adapter) -> dict[str, bytes | memoryview]:
     """Weights and PEFT's configuration by file name."""
     config = json.dumps(_peft_config(adapter.manifest), indent=1).encode()
     return {WEIGHTS_FILE: adapter.weights, PEFT_CONFIG_FILE: config}

@@ -58,4 +58,4 @@ def test_a_folder_without_manifest_is_no_adapter(tmp_path: Path) -> None:
 def test_weights_must_match_the_manifest() -> None:
     good = make_adapter(1)
     with pytest.raises(ValueError, match="damaged"):
-        Adapter(good.manifest, good.weights + b"x")
+        Adapter(good.manifest, bytes(good.weights) + b"x")

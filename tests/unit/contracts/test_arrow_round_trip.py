@@ -17,7 +17,7 @@ from contracts.errors import DataError
 from contracts.problem import Purpose
 from contracts.rollout import BonusStage, FinishReason, Neighbour, Rollout, RolloutGroup, ScoredGroup, TurnOutcome
 from contracts.verdict import Invalid, Scored
-from tests.fakes import make_group, make_scored
+from tests.fakes import make_adapter, make_group, make_scored
 
 floats = st.floats(-1e6, 1e6, allow_nan=False)
 verdicts = st.one_of(
@@ -178,3 +178,17 @@ def test_only_judged_stop_and_length_may_train(
     from tests.fakes import make_rollout
 
     assert make_rollout(verdict=verdict, finish=finish).trainable is trainable
+
+
+def test_an_adapters_weights_travel_as_a_buffer_and_are_not_copied_on_arrival() -> None:
+    adapter = make_adapter(3, b"weights" * 100)
+    buffers: list[pickle.PickleBuffer] = []
+    message = pickle.dumps(adapter, protocol=5, buffer_callback=buffers.append)
+    assert len(message) < 1000, "the weights are beside the message, not in it"
+    shared = memoryview(bytes(buffers[0].raw()))
+    arrived = pickle.loads(message, buffers=[shared])  # noqa: S301
+    assert bytes(arrived.weights) == bytes(adapter.weights)
+    assert arrived.weights.obj is shared.obj, "the bytes of the store themselves"
+    assert arrived.manifest.weights_hash == adapter.manifest.weights_hash
+    in_band = pickle.loads(pickle.dumps(adapter))  # noqa: S301
+    assert in_band.weights == adapter.weights

@@ -37,6 +37,6 @@ def test_same_seed_same_adapter_bytes() -> None:
         learner = tiny_learner(warm=False)
         for version in range(2):
             learner.step([scored(group(g.group.rollouts, version=version)) for g in builders.random_batch()])
-        return learner.publish().weights
+        return bytes(learner.publish().weights)
 
     assert run() == run()

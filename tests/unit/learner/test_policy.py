@@ -66,7 +66,7 @@ def test_published_adapter_loads_in_plain_peft_and_gives_the_probes() -> None:
     shape = manifest.lora
     config = LoraConfig(r=shape.r, lora_alpha=int(shape.alpha), target_modules=list(shape.target_modules))
     model = get_peft_model(builders.tiny_llama(), config)
-    tensors = tensors_from_bytes(adapter.weights)
+    tensors = tensors_from_bytes(bytes(adapter.weights))
     assert "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight" in tensors
     set_peft_model_state_dict(model, tensors)
     model.eval()
