@@ -130,6 +130,13 @@ class ActorSettings(Settings):
         default=(), description="Workers of several kinds in one run; unset: num_workers alike."
     )
 
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _whole_above_one(cls, value: float | None) -> float | None:
+        if value is not None and value > 1 and value != int(value):
+            raise ValueError(f"gpus_per_worker is {value}: a share below 1, or a whole number")
+        return value
+
     @field_validator("pools", mode="before")
     @classmethod
     def _array_to_tuple(cls, value: Any) -> Any:

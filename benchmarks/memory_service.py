@@ -149,6 +149,7 @@ def empty_state(fingerprint: str, stores: dict[str, list[Query]]) -> MemoryState
         evicted=nothing,
         stores=stores,
         recent={},
+        cache=((), np.empty((0, RandomEncoder.dimension), np.float32)),
     )
 
 

@@ -50,6 +50,16 @@ class AdapterRegistry:
         self._folders[version] = write_adapter(adapter, self._directory)
         self._refs[version] = self._share(adapter)
 
+    def reload(self, policy_version: int) -> bool:
+        """Make an older version of this run reachable again, from its folder; False if the folder is gone."""
+        if policy_version in self._refs:
+            return True
+        for folder in self._directory.glob(f"v{policy_version:06d}-*"):
+            if (folder / MANIFEST_FILE).exists():
+                self._refs[policy_version], self._folders[policy_version] = self._share(read_adapter(folder)), folder
+                return True
+        return False
+
     def prune(self, pinned: Collection[int]) -> None:
         """Forget references, and delete folders, of all but the newest `keep` versions and the pinned ones."""
         recent = set(sorted(self._refs)[-self._keep :])

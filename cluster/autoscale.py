@@ -32,9 +32,9 @@ def wanted_workers(history: Sequence[Waits], now: int, last_change_step: int, se
     clamped = min(max(now, settings.min_workers), settings.max_workers)
     if clamped != now:
         return Decision(clamped, f"{now} workers lie outside {settings.min_workers} to {settings.max_workers}")
-    recent = history[-settings.window_updates :]
+    recent = [waits for waits in history if waits.step > last_change_step][-settings.window_updates :]
     if len(recent) < settings.window_updates:
-        return Decision(now, "too few updates to judge")
+        return Decision(now, "too few updates since the last change to judge")
     if recent[-1].step - last_change_step < settings.cooldown_updates:
         return Decision(now, "cooling down after the last change")
     idle = idle_share(recent)

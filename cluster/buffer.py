@@ -42,6 +42,10 @@ class RolloutBuffer:
         return len(self._groups)
 
     @property
+    def groups(self) -> list[ScoredGroup]:
+        return list(self._groups.values())
+
+    @property
     def state(self) -> BufferState:
         return BufferState(len(self._groups), self._nbytes)
 

@@ -1,21 +1,61 @@
-"""A checkpoint: learner and memory of one step in one folder, written whole or not at all.
+"""A checkpoint: everything a run is at one step, in one folder, written whole or not at all.
 
-    checkpoints/step-000120/learner/  memory/  checkpoint.json (last)
+    checkpoints/step-000120/  learner/  memory/snapshot-*/  ledger.parquet  buffered.parquet  sampled.parquet
+                              checkpoint.json (last: step, place in the log, SHA-256 of every other file)
 
-Under a temporary name first, then one rename; a folder without checkpoint.json is no checkpoint.
+Under a temporary name first, then one rename. A folder that does not match its checkpoint.json is none, and resume
+walks back to the newest that does. Old ones go only after a newer one was read back, and two always stay.
 """
 
 import asyncio
+import hashlib
 import json
+import os
 import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster.history import Past
+from cluster.ledger import Fate, LedgerEvent
 from cluster.parts import Parts
+from cluster.run_log import Position
+from contracts.arrow import read_groups, write_groups
+from contracts.errors import DataError
+from contracts.rollout import RolloutGroup, ScoredGroup
+
+MANIFEST = "checkpoint.json"
+LEAST_KEPT = 2
+_LEDGER_SCHEMA = pa.schema(
+    [
+        ("lease_id", pa.int64()),
+        ("problem_id", pa.string()),
+        ("fate", pa.string()),
+        ("reason", pa.string()),
+        ("policy_version", pa.int64()),
+    ]
+)
 
 
-async def save_checkpoint(run_path: Path, step: int, parts: Parts) -> Path:
-    """Returns the folder. Learner and memory write side by side."""
-    folder = run_path / "checkpoints" / f"step-{step:06d}"
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The controller's state at one moment: what is before `position` in the log."""
+
+    step: int
+    position: Position
+    events: tuple[LedgerEvent, ...]
+    buffered: tuple[ScoredGroup, ...]
+    sampled: tuple[RolloutGroup, ...]
+
+
+async def save_checkpoint(run_path: Path, cut: Cut, parts: Parts, keep: int) -> Path:
+    """Returns the folder. Learner and memory write side by side. What memory was told after the cut may be in its
+    snapshot too: its version tells, and resume does not tell it again."""
+    folder = run_path / "checkpoints" / f"step-{cut.step:06d}"
     temporary = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -23,9 +63,10 @@ async def save_checkpoint(run_path: Path, step: int, parts: Parts) -> Path:
     if parts.memory is not None:
         saves.append(_save_memory(parts, temporary))
     await asyncio.gather(*saves)
-    (temporary / "checkpoint.json").write_text(json.dumps({"step": step, "memory": parts.memory is not None}))
+    await asyncio.to_thread(_write, temporary, cut)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
+    await asyncio.to_thread(_prune, run_path, keep)
     return folder
 
 
@@ -34,6 +75,103 @@ async def _save_memory(parts: Parts, directory: Path) -> None:
     await parts.memory.save(directory / "memory")
 
 
+def _write(folder: Path, cut: Cut) -> None:
+    rows = [asdict(event) | {"fate": event.fate.value} for event in cut.events]
+    pq.write_table(pa.Table.from_pylist(rows, schema=_LEDGER_SCHEMA), folder / "ledger.parquet", compression="zstd")
+    write_groups(cut.buffered, folder / "buffered.parquet")
+    write_groups([ScoredGroup.without_bonus(group) for group in cut.sampled], folder / "sampled.parquet")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    manifest = {
+        "step": cut.step,
+        "log": [cut.position.segment, cut.position.offset],
+        "sha256": {str(path.relative_to(folder)): _sha256(path) for path in files},
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    for path in (*files, folder / MANIFEST):
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+
+
 def newest_checkpoint(run_path: Path) -> Path | None:
-    folders = sorted(p for p in (run_path / "checkpoints").glob("step-*") if (p / "checkpoint.json").exists())
+    """By name alone, for those who only look."""
+    folders = _folders(run_path)
     return folders[-1] if folders else None
+
+
+def read_checkpoint(run_path: Path) -> tuple[Past, Position]:
+    """The newest checkpoint that matches its manifest; the beginning where there is none. `Past.notes` says what was
+    passed over."""
+    notes: list[str] = []
+    for folder in reversed(_folders(run_path)):
+        try:
+            manifest = verify(folder)
+            past = _read(folder)
+        except DataError as error:
+            notes.append(f"passed over {folder.name}: {error}")
+            continue
+        past.notes = notes
+        return past, Position(*manifest["log"])
+    return Past(notes=notes), Position(0, 0)
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """checkpoint.json of a folder that is what it says. Raises DataError otherwise."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+        for name, expected in manifest["sha256"].items():
+            path = folder / name
+            if not path.resolve().is_relative_to(folder.resolve()):
+                raise DataError(f"{folder / MANIFEST} names {name}, which is outside the checkpoint")
+            if _sha256(path) != expected:
+                raise DataError(f"{path} does not match {MANIFEST}")
+        int(manifest["step"])
+        Position(*(int(number) for number in manifest["log"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{folder} is no complete checkpoint: {error!r}") from error
+    return manifest
+
+
+def _read(folder: Path) -> Past:
+    snapshots = sorted((folder / "memory").glob("snapshot-*"))
+    try:
+        rows = pq.read_table(folder / "ledger.parquet", schema=_LEDGER_SCHEMA).to_pylist()
+        events = [LedgerEvent(**row | {"fate": Fate(row["fate"])}) for row in rows]
+        step = json.loads((folder / MANIFEST).read_text())["step"]
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+        raise DataError(f"{folder}: {error}") from error
+    return Past(
+        step=step,
+        events=events,
+        buffered=_by_lease(read_groups(folder / "buffered.parquet")),
+        sampled={lease: scored.group for lease, scored in _by_lease(read_groups(folder / "sampled.parquet")).items()},
+        checkpoint=folder,
+        memory_snapshot=snapshots[-1] if snapshots else None,
+    )
+
+
+def _by_lease(groups: Iterable[ScoredGroup]) -> dict[int, ScoredGroup]:
+    return {scored.group.lease_id: scored for scored in groups}
+
+
+def _prune(run_path: Path, keep: int) -> None:
+    """Delete all but the newest `keep` that match their manifests; what does not match is left for people to see."""
+    good = [folder for folder in _folders(run_path) if _is_good(folder)]
+    for folder in good[: -max(LEAST_KEPT, keep)]:
+        shutil.rmtree(folder)
+
+
+def _is_good(folder: Path) -> bool:
+    try:
+        verify(folder)
+    except DataError:
+        return False
+    return True
+
+
+def _folders(run_path: Path) -> Sequence[Path]:
+    return sorted(p for p in (run_path / "checkpoints").glob("step-*") if (p / MANIFEST).exists())
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -51,8 +51,13 @@ def train(
     ship_code: Annotated[
         bool, typer.Option("--ship-code", help="With --address: send memr's code to nodes that do not have it")
     ] = False,
+    override: Annotated[
+        bool, typer.Option("--override", help="Take a run up although settings changed that make it another run")
+    ] = False,
 ) -> None:
     """Train: workers, memory and learner side by side, evaluation before, during and after.
+
+    A run directory that is there already is taken up where it stood, as `memr resume` does.
 
     Everything lands in runs/NAME: metrics, evaluations, transcripts, adapters, checkpoints, report.
     Ctrl-C finishes the update under way, writes a checkpoint, and exits with 130.
@@ -63,7 +68,7 @@ def train(
 
     console = Console()
     settings = load_config(config, overrides or [])
-    if (settings.run_path / "summary.json").exists():
+    if (settings.run_path / "summary.json").exists() and read_run(settings.run_path).finished:
         done = read_run(settings.run_path)
         console.print(f"[bold]{settings.run_path}[/bold] has run already; its result:")
         show_summary(console, done)
@@ -73,11 +78,28 @@ def train(
     from cluster.report import write_report
     from cluster.train import train as train_run
 
-    outcome = train_run(settings, console, address, ship_code=ship_code)
+    outcome = train_run(settings, console, address, ship_code=ship_code, override=override)
     write_report(outcome.run_path)
     show_summary(console, read_run(outcome.run_path))
     if outcome.exit_code:
         raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
+def resume(
+    run: RunArgument,
+    overrides: SetOption = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="auto|HOST:PORT", help="Join this Ray cluster instead of starting a local one")
+    ] = None,
+    override: Annotated[bool, typer.Option("--override", help="Although settings changed")] = False,
+) -> None:
+    """Take up a run that was stopped or killed, exactly where it stood: no rollout is sampled or trained twice."""
+    from cluster.run_dir import read_run
+
+    read_run(run)  # says so if it is no run
+    place = [f'run.directory="{run.resolve().parent}"', f'run.name="{run.resolve().name}"']
+    train(run / "config.toml", [*place, *(overrides or [])], address, override=override)
 
 
 @app.command()

@@ -27,17 +27,19 @@ from cluster.admission import may_admit, training_lease
 from cluster.autoscale import Waits, wanted_workers
 from cluster.buffer import RolloutBuffer
 from cluster.change_signal import Signal, cancelled
-from cluster.checkpoint import save_checkpoint
+from cluster.checkpoint import Cut, save_checkpoint
 from cluster.config import RunConfig
 from cluster.dispatcher import Dispatcher
 from cluster.evaluator import Evaluator
 from cluster.fleet import Fleet
+from cluster.history import History, Past
 from cluster.lease_outcomes import LeaseOutcomes
-from cluster.ledger import Ledger
+from cluster.ledger import Fate, Ledger, LedgerEvent
 from cluster.memory_lane import MemoryLane
 from cluster.metrics import StepContext, StepTiming, metrics_line
 from cluster.parts import Parts
 from cluster.recorder import Recorder
+from cluster.resume import restore_parts
 from cluster.run_control import RunControl
 from cluster.work_queue import WorkQueue
 from contracts.adapter import Adapter
@@ -65,9 +67,13 @@ class Controller:
         parts: Parts,
         registry: AdapterRegistry,
         recorder: Recorder,
+        history: History,
+        past: Past | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """past: what an earlier process of this run left; the run goes on from there."""
         self._config = config
+        self._history, self._past = history, past or Past()
         self._task = task
         self._parts = parts
         self._registry = registry
@@ -75,7 +81,7 @@ class Controller:
         self._clock = clock
         self._started_s = clock()
         self._changed = Signal()
-        self._ledger = Ledger(recorder.ledger_event)
+        self._ledger = Ledger(self._ledger_event)
         self._queue = WorkQueue()
         self._buffer = RolloutBuffer(
             config.cluster.groups_per_batch, config.learner.max_policy_lag, config.cluster.buffer_bytes
@@ -85,11 +91,12 @@ class Controller:
             deadline_s=config.memory.deadline_s,
             late_policy=config.memory.late_policy,
             deliver=self._to_buffer,
+            answered=history.scored,
             clock=clock,
         )
-        self._evaluator = Evaluator(config, task, self._submit, recorder.evaluation)
+        self._evaluator = Evaluator(config, task, self._submit, recorder.evaluation, recorder.evaluations_done())
         self._outcomes = LeaseOutcomes(
-            config.cluster, self._queue, self._ledger, self._lane, self._evaluator, recorder, admit=self._admit
+            config.cluster, self._queue, self._ledger, self._lane, self._evaluator, recorder, history, admit=self._admit
         )
         dispatcher = Dispatcher(config, self._queue, registry, recorder, self._changed, self._outcomes)
         self.fleet = Fleet(config, parts.workers, dispatcher.serve, recorder, self._changed, clock)
@@ -111,7 +118,7 @@ class Controller:
 
     async def run(self) -> None:
         """Returns after the last evaluation, or soon after `stop`. Raises RunStopped, or what broke an invariant."""
-        await self._publish(await self._parts.learner.first_adapter())
+        await self._take_up()
         loops = [self.fleet.run(), self._control.run()]
         if self._parts.memory is not None:
             loops.append(self._memory_loop())
@@ -131,12 +138,49 @@ class Controller:
         self._stopping = True
         self._changed.notify()
 
+    def _ledger_event(self, event: LedgerEvent) -> None:
+        self._history.ledger_event(event)
+        self._recorder.ledger_event(event)
+
+    # -- taking up -------------------------------------------------------------------------------------------
+
+    async def _take_up(self) -> None:
+        """Where an earlier process stood, or the beginning: books, memory, policy, then what was under way."""
+        past = self._past
+        for event in past.events:
+            self._ledger.restore(event)
+        if past.events:
+            self._recorder.ledger_anew(self._ledger.events())
+        self._step = past.step
+        adapter = await restore_parts(past, self._parts, self._recorder)
+        await self._publish(adapter)
+        for batch in past.batches:
+            report, adapter = await self._parts.learner.update(batch.groups)
+            if adapter.manifest.weights_hash != batch.weights_hash:
+                self._recorder.event("replayed_differently", step=batch.step, version=adapter.manifest.policy_version)
+            await self._publish(adapter)
+            self._step = batch.step
+            if batch.step > self._recorder.last_step():
+                self._record(batch.groups, report, StepTiming(0.0, 0.0, 0.0, 0.0, 0.0))
+        for scored in past.buffered.values():
+            self._buffer.put(scored)
+        for group in past.sampled.values():
+            self._lane.add(group)
+        for lease_id in self._ledger.with_fate(Fate.IN_FLIGHT):
+            if lease_id not in past.sampled:
+                self._queue.add(training_lease(self._config, lease_id, self._task.train_problem(lease_id)))
+
     # -- learner ---------------------------------------------------------------------------------------------
 
     async def _train_and_evaluate(self) -> None:
         """Consumes batches; produces updates; waits for the buffer; unblocked by the memory lane."""
         num_updates, every = self._config.learner.num_updates, self._config.eval.every_updates
-        evaluations = [asyncio.ensure_future(self._evaluator.evaluate(0, 0, at_edge=True))]
+        first = [step for step in (0, *range(every or num_updates, self._step + 1, every or 1)) if step < num_updates]
+        evaluations = [
+            asyncio.ensure_future(self._evaluator.evaluate(step, step, at_edge=step == 0))
+            for step in dict.fromkeys(first)
+            if self._registry.reload(step)
+        ]
         self._admit()
         while self._step < num_updates and not self._stopping:
             await self._learn()
@@ -158,6 +202,8 @@ class Controller:
         self._updating, taken = True, self._clock()
         report, adapter = await self._parts.learner.update(batch)
         updated = self._clock()
+        leases = [scored.group.lease_id for scored in batch]
+        self._history.trained(self._step + 1, leases, adapter.manifest.weights_hash)
         await self._publish(adapter)
         self._step += 1
         self._updating = False
@@ -212,11 +258,13 @@ class Controller:
         if not settings.enabled:
             return
         decision = wanted_workers(self._waits, self.fleet.target, self._last_scaled, settings)
-        if decision.workers != self.fleet.target:
+        first, target = next(iter(self.fleet.targets)), self.fleet.target
+        # The first pool takes the change, as far as it can.
+        of_first = max(0, max(decision.workers, self._config.cluster.min_workers) - target + self.fleet.targets[first])
+        if of_first != self.fleet.targets[first]:
             self._last_scaled = self._step
             self._recorder.event("autoscaled", workers=decision.workers, reason=decision.reason)
-            first, others = next(iter(self.fleet.targets)), self.fleet.target
-            self.fleet.scale(decision.workers - others + self.fleet.targets[first], first)
+            self.fleet.scale(of_first, first)
 
     async def _next_batch(self) -> tuple[list[ScoredGroup], Wait]:
         """The batch and what it cost to wait for it; empty only when the run is stopping."""
@@ -278,6 +326,7 @@ class Controller:
         self._ledger.buffered(scored.group.lease_id)
         self._buffer.put(scored)
         if scored.late:
+            self._history.late(scored.group.lease_id)
             self._recorder.event("memory_late", lease=scored.group.lease_id)
         self._changed.notify()
 
@@ -286,7 +335,14 @@ class Controller:
     async def checkpoint(self) -> None:
         """Adapter, optimiser and memory; ledger and rollouts are on disk already."""
         self._ledger.audit()
-        folder = await save_checkpoint(self._config.run_path, self._step, self._parts)
+        cut = Cut(
+            self._step,
+            self._history.position,
+            tuple(self._ledger.events()),
+            tuple(self._buffer.groups),
+            tuple(self._lane.groups),
+        )
+        folder = await save_checkpoint(self._config.run_path, cut, self._parts, self._config.cluster.checkpoints_kept)
         self._recorder.event("checkpoint", step=self._step, folder=str(folder))
 
     async def _heartbeat(self) -> None:

@@ -5,7 +5,7 @@ waits for the workers; unblocked by `finished` and `given_up`.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from cluster.config import RunConfig
 from cluster.evaluation import EvalPlan, eval_leases, evaluate_groups
@@ -16,7 +16,8 @@ from contracts.rollout import RolloutGroup
 
 
 class Evaluator:
-    """submit: puts a lease into the work queue. record: writes the finished report."""
+    """submit: puts a lease into the work queue. record: writes the finished report. done: (step, max_new_tokens, k) of
+    evaluations that an earlier process finished."""
 
     def __init__(
         self,
@@ -24,11 +25,13 @@ class Evaluator:
         task: Task,
         submit: Callable[[Lease], None],
         record: Callable[[EvalReport], None],
+        done: Collection[tuple[int, int, int | None]] = (),
     ) -> None:
         self._config = config
         self._task = task
         self._submit = submit
         self._record = record
+        self._done = frozenset(done)
         self._next_id = -1
         self._results: dict[int, asyncio.Future[RolloutGroup | None]] = {}
 
@@ -63,6 +66,10 @@ class Evaluator:
             await self._run(EvalPlan(policy_version, step, samples, sampling), num_problems)
 
     async def _run(self, plan: EvalPlan, num_problems: int) -> None:
+        k = plan.samples if plan.samples > 1 else None
+        if (plan.step, plan.sampling.max_new_tokens, k) in self._done:
+            self._next_id -= num_problems  # seeds come from lease ids: those that follow stay the same
+            return
         problems = self._task.held_out(num_problems)
         leases = eval_leases(plan, problems, self._next_id, self._config.run.seed, self._config.actors.lease_deadline_s)
         self._next_id -= len(leases)

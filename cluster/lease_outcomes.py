@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from cluster.config import ClusterSettings
 from cluster.evaluator import Evaluator
 from cluster.failure_streak import FailureStreak
+from cluster.history import History
 from cluster.ledger import Ledger
 from cluster.memory_lane import MemoryLane
 from cluster.recorder import Recorder
@@ -30,11 +31,13 @@ class LeaseOutcomes:
         lane: MemoryLane,
         evaluator: Evaluator,
         recorder: Recorder,
+        history: History,
         admit: Callable[[], None],
     ) -> None:
         self._attempts = settings.lease_attempts
         self._queue, self._ledger, self._lane, self._evaluator = queue, ledger, lane, evaluator
         self._recorder = recorder
+        self._history = history
         self._admit = admit
         self._streak = FailureStreak(settings.stop_after_failures)
         self._tokens = 0
@@ -45,7 +48,10 @@ class LeaseOutcomes:
         return tokens
 
     def sampled(self, groups: Sequence[RolloutGroup]) -> None:
-        """A worker's call came back."""
+        """A worker's call came back. What can train is durable before anything else happens to it."""
+        kept = [g for g in groups if g.purpose is Purpose.TRAIN and len(g.trainable_rollouts) >= MIN_TRAINABLE]
+        if kept:
+            self._history.sampled(kept)
         for group in groups:
             if group.purpose is Purpose.EVAL:
                 self._queue.done(group.lease_id)

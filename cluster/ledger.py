@@ -11,7 +11,7 @@ Events go to `sink`, which writes them.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -60,6 +60,8 @@ class Ledger:
         self._sink = sink
         self._fates: dict[int, Fate] = {}
         self._problems: dict[int, str] = {}
+        self._why: dict[int, str] = {}
+        self._into: dict[int, int] = {}  # the version that a lease was trained into
         self._reasons: Counter[str] = Counter()
         self._counts: Counter[Fate] = Counter()
 
@@ -71,6 +73,32 @@ class Ledger:
     def reasons(self) -> Mapping[str, int]:
         """How many problems were dropped or failed, by reason."""
         return dict(self._reasons)
+
+    def restore(self, event: LedgerEvent) -> None:
+        """Book what an earlier process booked and wrote down; nothing is written again."""
+        sink, self._sink = self._sink, _forget
+        try:
+            if event.fate is Fate.IN_FLIGHT:
+                assert event.lease_id == self.next_lease_id, f"lease {event.lease_id} after {self.next_lease_id} leases"
+                self.issue(event.problem_id)
+            else:
+                self._move(event.lease_id, event.fate, event.reason, event.policy_version)
+        finally:
+            self._sink = sink
+
+    def with_fate(self, fate: Fate) -> list[int]:
+        """Lease ids, ascending."""
+        return [lease_id for lease_id, found in self._fates.items() if found is fate]
+
+    def events(self) -> Iterator[LedgerEvent]:
+        """The shortest history that leads to these books."""
+        for lease_id, fate in self._fates.items():
+            problem_id = self._problems[lease_id]
+            yield LedgerEvent(lease_id, problem_id, Fate.IN_FLIGHT)
+            if fate in (Fate.BUFFERED, Fate.TRAINED):
+                yield LedgerEvent(lease_id, problem_id, Fate.BUFFERED)
+            if fate not in (Fate.IN_FLIGHT, Fate.BUFFERED):
+                yield LedgerEvent(lease_id, problem_id, fate, self._why.get(lease_id, ""), self._into.get(lease_id, -1))
 
     def issue(self, problem_id: str) -> int:
         """Book a problem as issued and in flight; returns its lease id."""
@@ -129,4 +157,11 @@ class Ledger:
         self._counts[fate] += 1
         if reason:
             self._reasons[reason] += 1
+            self._why[lease_id] = reason
+        if policy_version >= 0:
+            self._into[lease_id] = policy_version
         self._sink(LedgerEvent(lease_id, self._problems[lease_id], fate, reason, policy_version))
+
+
+def _forget(_event: LedgerEvent) -> None:
+    """A sink for what is written already."""

@@ -9,7 +9,7 @@ has arrived, so that the encoder's batches grow with the load. Late groups: `wai
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cluster.parts import MemoryHandle
@@ -26,7 +26,8 @@ class _Arrival:
 
 
 class MemoryLane:
-    """memory None: every group passes at once, without bonus (memory.profile = "off")."""
+    """memory None: every group passes at once, without bonus (memory.profile = "off"). answered: told of each call's
+    answer before its groups are delivered."""
 
     def __init__(
         self,
@@ -35,12 +36,14 @@ class MemoryLane:
         deadline_s: float,
         late_policy: str,
         deliver: Callable[[ScoredGroup], None],
+        answered: Callable[[Sequence[ScoredGroup]], None],
         clock: Callable[[], float],
     ) -> None:
         self._memory = memory
         self._deadline_s = deadline_s
         self._late_policy = late_policy
         self._deliver = deliver
+        self._answered = answered
         self._clock = clock
         self._arrivals: dict[int, _Arrival] = {}
         self.late_groups = 0
@@ -58,6 +61,10 @@ class MemoryLane:
             self._deliver(ScoredGroup.without_bonus(group))
             return
         self._arrivals[group.lease_id] = _Arrival(group, self._clock())
+
+    @property
+    def groups(self) -> list[RolloutGroup]:
+        return [arrival.group for arrival in self._arrivals.values() if not arrival.late or self._late_policy != "zero"]
 
     @property
     def has_new(self) -> bool:
@@ -78,6 +85,7 @@ class MemoryLane:
                 if not call.done():
                     self._treat_late()
             scored_groups, self.report = call.result()
+            self._answered(scored_groups)
             for scored in scored_groups:
                 self._release(scored)
         finally:

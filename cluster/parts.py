@@ -52,6 +52,8 @@ class MemoryHandle(Protocol):
 
     async def save(self, directory: Path) -> str: ...
 
+    async def restore(self, snapshot: Path) -> None: ...
+
 
 class LearnerHandle(Protocol):
     """The learner; `update` is one policy update and the adapter it made."""
@@ -61,6 +63,8 @@ class LearnerHandle(Protocol):
     async def update(self, groups: Sequence[ScoredGroup]) -> tuple[StepReport, Adapter]: ...
 
     async def save(self, directory: Path) -> None: ...
+
+    async def restore(self, directory: Path) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ class Placement:
 
 
 def place(config: RunConfig, nodes: Sequence[Node]) -> Placement:
-    """Several nodes must have the CPUs that are asked for; on a single machine threads share what there is."""
+    """nodes: at least one. Several nodes must have the CPUs that are asked for; on a single machine threads share what there is."""
     gpus = sum(node.gpus for node in nodes)
     bundles = tuple(_bundles(config, has_gpu=gpus > 0))
     if sum(b.gpus * b.count for b in bundles) > gpus > 0:
@@ -80,7 +80,7 @@ def _bundles(config: RunConfig, *, has_gpu: bool) -> Iterator[Bundle]:
     counts = {pool.name: pool.num_workers for pool in actors.pools}
     for name, kind in actors.kinds.items():
         count = counts.get(name, kind.num_workers)
-        yield Bundle(name, kind.torch_threads, _worker_gpus(kind, has_gpu), resources.get(name), count)
+        yield Bundle(name, kind.torch_threads, _worker_gpus(kind, has_gpu, config.model.scripted), resources.get(name), count)
 
 
 def _shared(config: RunConfig, bundles: Sequence[Bundle], gpus: float) -> Iterator[Bundle]:
@@ -103,8 +103,8 @@ def _on_gpu(device: str, has_gpu: bool) -> bool:
     return device == "cuda" or (device == "auto" and has_gpu)
 
 
-def _worker_gpus(kind: ActorSettings, has_gpu: bool) -> float:
-    if kind.engine == "scripted" or not _on_gpu(kind.device, has_gpu):
+def _worker_gpus(kind: ActorSettings, has_gpu: bool, scripted: bool) -> float:
+    if scripted or kind.engine == "scripted" or not _on_gpu(kind.device, has_gpu):
         return 0
     if kind.gpus_per_worker is not None:
         return kind.gpus_per_worker
@@ -122,8 +122,8 @@ def _gpu_shortage(bundles: Sequence[Bundle], nodes: Sequence[Node]) -> list[str]
     fewer = f"lower the workers of '{workers.part}' to {fit}" if workers and fit > 0 else ""
     advice = fewer or "set device = 'cpu' for one of the parts"
     return [
-        f"needs {needed:g} GPUs ({parts}), the cluster has {there:g}: {advice}, share GPUs with actors.gpus_per_worker below "
-        "1, or add nodes"
+        f"needs {needed:g} GPUs ({parts}), the cluster has {there:g}: {advice}, share GPUs by shares below 1 in "
+        "actors.gpus_per_worker and learner.gpus, or add nodes"
     ]
 
 
@@ -156,9 +156,11 @@ class _Free:
 
 def _unplaced(bundles: Sequence[Bundle], nodes: Sequence[Node], *, count_cpus: bool) -> Iterator[str]:
     free = [_Free(node.cpus, [1.0] * int(node.gpus), node.resources) for node in nodes]
-    for bundle in sorted(bundles, key=lambda b: (b.node_resource is None, -b.gpus, -b.cpus)):
+    for bundle in sorted(bundles, key=lambda b: (-b.gpus, b.node_resource is None, -b.cpus)):
         placed = 0
-        while placed < bundle.count and any(node.take(bundle, count_cpus=count_cpus) for node in free):
+        # A process without GPU goes where there is none, if it can: GPU nodes are kept for those that need them.
+        order = free if bundle.gpus else sorted(free, key=lambda node: len(node.gpus))
+        while placed < bundle.count and any(node.take(bundle, count_cpus=count_cpus) for node in order):
             placed += 1
         if placed < bundle.count:
             yield _why(bundle, placed, nodes)

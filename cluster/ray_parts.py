@@ -88,6 +88,9 @@ class RayMemory:
         name: str = await answer("memory", self.actor.save.remote(str(directory.resolve())))
         return name
 
+    async def restore(self, snapshot: Path) -> None:
+        await answer("memory", self.actor.restore.remote(str(snapshot.resolve())))
+
 
 @dataclass(frozen=True, slots=True)
 class RayLearner:
@@ -103,6 +106,9 @@ class RayLearner:
 
     async def save(self, directory: Path) -> None:
         await answer("the learner", self.actor.save.remote(str(directory.resolve())))
+
+    async def restore(self, directory: Path) -> None:
+        await answer("the learner", self.actor.restore.remote(str(directory.resolve())))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ raises is dropped with an event and the run goes on.
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -50,6 +50,20 @@ class Recorder:
         self._append("eval.jsonl", line)
         self._tell(lambda watcher: watcher.watch("eval", line))
 
+    def last_step(self) -> int:
+        """Of the metrics on disk; 0 where there are none."""
+        lines = self._lines("metrics.jsonl")
+        return max((int(line["step"]) for line in lines), default=0)
+
+    def evaluations_done(self) -> set[tuple[int, int, int | None]]:
+        """(step, max_new_tokens, k) of the evaluations on disk."""
+        return {(line["step"], line["max_new_tokens"], line["k"]) for line in self._lines("eval.jsonl")}
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        path = self._run_path / name
+        text = path.read_text() if path.exists() else ""
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
     def event(self, what: str, **details: Any) -> None:
         line = {"time_s": self._wall_clock(), "event": what} | details
         self._append("events.jsonl", line)
@@ -66,6 +80,13 @@ class Recorder:
 
     def ledger_event(self, event: LedgerEvent) -> None:
         self._append("ledger/events.jsonl", dataclasses.asdict(event))
+
+    def ledger_anew(self, events: Iterable[LedgerEvent]) -> None:
+        """After a resume the file tells what the ledger knows, not what a lost process had still meant to do."""
+        path = self._run_path / "ledger" / "events.jsonl"
+        temporary = path.with_suffix(".partial")
+        temporary.write_text("".join(json.dumps(dataclasses.asdict(event)) + "\n" for event in events))
+        temporary.replace(path)
 
     def groups(self, step: int, groups: Sequence[ScoredGroup], fate: str = "trained") -> None:
         """The batch of one update, or dropped groups, as one Parquet file."""
@@ -89,7 +110,7 @@ class Recorder:
 
     def _append(self, name: str, line: dict[str, Any]) -> None:
         if name not in self._files:
-            self._files[name] = (self._run_path / name).open("a", encoding="utf-8")
+            self._files[name] = _append_to(self._run_path / name)
         self._files[name].write(json.dumps(line) + "\n")
         self._files[name].flush()
 
@@ -102,3 +123,13 @@ class Recorder:
                 self._append(
                     "events.jsonl", {"event": "watcher_failed", "watcher": type(watcher).__name__, "error": repr(error)}
                 )
+
+
+def _append_to(path: Path) -> TextIO:
+    """A crash may have left half a line: it goes."""
+    if path.exists():
+        data = path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) != len(data):
+            path.write_bytes(whole)
+    return path.open("a", encoding="utf-8")

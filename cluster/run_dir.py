@@ -1,7 +1,7 @@
 """A run on disk: where things are, what the manifest says, and how to read it back.
 
 runs/<name>/  config.toml manifest.json  ledger/ rollouts/  adapters/  checkpoints/  metrics.jsonl eval.jsonl
-              events.jsonl status.json summary.json report.html
+              events.jsonl status.json summary.json report.html  log/ incidents/ control/ process.json
 """
 
 import json
@@ -52,6 +52,32 @@ def create_run(config: RunConfig, details: dict[str, Any]) -> Path:
     return path
 
 
+def claim_run(path: Path) -> None:
+    """Say which process works on the run."""
+    _replace(path / "process.json", json.dumps({"pid": os.getpid(), "host": platform.node()}))
+
+
+def refuse_live_run(path: Path) -> None:
+    """Raises ConfigError if the process that works on the run is still alive on this machine."""
+    if owner_alive(path):
+        raise ConfigError(f"{path} is running: process {_owner(path).get('pid')}. `memr status {path}` shows it")
+
+
+def owner_alive(path: Path) -> bool:
+    owner = _owner(path)
+    return owner.get("host") == platform.node() and psutil.pid_exists(int(owner.get("pid", -1)))
+
+
+def _owner(path: Path) -> dict[str, Any]:
+    return _json(path / "process.json") or {}
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
 def _manifest() -> dict[str, Any]:
     return {
         "packages": _installed(),
@@ -62,7 +88,6 @@ def _manifest() -> dict[str, Any]:
             "memory_bytes": psutil.virtual_memory().total,
         },
         "git_commit": _git_commit(),
-        "pid": os.getpid(),
     }
 
 
@@ -96,6 +121,11 @@ class RunRecord:
     status: dict[str, Any] | None
     summary: dict[str, Any] | None
 
+    @property
+    def finished(self) -> bool:
+        """Every update was made; a run that was stopped before can be taken up."""
+        return self.summary is not None and self.summary["exit_code"] == 0
+
 
 def read_run(path: Path) -> RunRecord:
     """Raises DataError if the folder is no run."""
@@ -116,9 +146,7 @@ def read_run(path: Path) -> RunRecord:
 
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:
-    temporary = path / ".summary.json.partial"
-    temporary.write_text(json.dumps(summary, indent=1))
-    temporary.replace(path / "summary.json")
+    _replace(path / "summary.json", json.dumps(summary, indent=1))
 
 
 def _json(path: Path) -> dict[str, Any] | None:

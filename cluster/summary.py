@@ -1,10 +1,8 @@
 """Plan, status and summary as tables: what a run will be, is, was."""
 
-import os
 import time
 from collections.abc import Sequence
 
-import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -13,7 +11,7 @@ from cluster.config import RunConfig
 from cluster.console import eval_text, step_text
 from cluster.placement import Node, place, placement_rows
 from cluster.plan import make_plan, plan_rows
-from cluster.run_dir import RunRecord
+from cluster.run_dir import RunRecord, owner_alive
 
 
 def show_plan(console: Console, config: RunConfig) -> None:
@@ -59,7 +57,7 @@ def show_status(console: Console, run: RunRecord) -> None:
 def state_of(run: RunRecord, now_s: float | None = None) -> str:
     """One phrase, from the files alone; "running" only if its process on this machine still is."""
     if run.summary is not None:
-        how = "finished" if run.summary["exit_code"] == 0 else "interrupted after a checkpoint"
+        how = "finished" if run.summary["exit_code"] == 0 else "stopped on request; `memr resume` goes on"
         return f"{how}, {run.summary['updates']} updates in {run.summary['wall_s'] / 60:.1f} min"
     stopped = [event for event in run.events if event["event"] == "stopped"]
     if stopped:
@@ -67,7 +65,7 @@ def state_of(run: RunRecord, now_s: float | None = None) -> str:
     if run.status is None:
         return "starting, or died before its first update"
     age = (now_s if now_s is not None else time.time()) - run.status["time_s"]
-    if age < 15 and _is_ours(run.manifest["pid"]):
+    if age < 15 and owner_alive(run.path):
         return f"running ({run.status['phase']}), update {run.status['step']} of {run.status['num_updates']}"
     return (
         f"not running; last sign of life {age / 60:.0f} min ago at update {run.status['step']} ({run.status['phase']})"
@@ -120,7 +118,3 @@ def before_after(run: RunRecord) -> list[tuple[str, str, str]]:
         score = "pass_at_k" if first["k"] else "accuracy"
         rows.append((label, f"{first[score]:.1%}", f"{last[0][score]:.1%}" if last and last_step else "-"))
     return rows
-
-
-def _is_ours(pid: int) -> bool:
-    return pid == os.getpid() or psutil.pid_exists(pid)

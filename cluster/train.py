@@ -8,6 +8,7 @@ the exit code is 130. A second Ctrl-C ends at once.
 """
 
 import asyncio
+import hashlib
 import signal
 import sys
 import time
@@ -25,12 +26,15 @@ from cluster.adapters import AdapterRegistry
 from cluster.config import RunConfig
 from cluster.console import LiveConsole, PlainConsole
 from cluster.controller import Controller
+from cluster.history import History, Past
 from cluster.model_store import resolve_model
 from cluster.placement import place
 from cluster.ray_parts import PartInputs, Site, end_parts, start_parts
 from cluster.ray_session import Session, ray_session, share
 from cluster.recorder import Recorder, Watcher
-from cluster.run_dir import create_run, write_summary
+from cluster.resume import check_same_run, read_run_past
+from cluster.run_dir import claim_run, create_run, refuse_live_run, write_summary
+from cluster.run_log import RunLog
 from cluster.tensorboard_watcher import TensorboardWatcher
 from contracts.errors import ConfigError, MemrError, RunStopped
 from contracts.ports import Task, Tokenizer
@@ -38,6 +42,7 @@ from tasks.load import load_task
 from tasks.prompts import check_prompt_lengths
 
 NUM_PROBES = 3
+HASHED_PROBLEMS = 256
 NUM_PROMPTS_OF_ENDLESS_TASK = 512
 
 
@@ -51,8 +56,16 @@ class Outcome:
     wall_s: float
 
 
-def train(config: RunConfig, console: Console, address: str | None = None, *, ship_code: bool = False) -> Outcome:
-    """address: of a Ray cluster to join; None starts one on this machine.
+def train(
+    config: RunConfig,
+    console: Console,
+    address: str | None = None,
+    *,
+    ship_code: bool = False,
+    override: bool = False,
+) -> Outcome:
+    """A run directory that is there already is taken up where it stood. address: of a Ray cluster to join; None starts
+    one on this machine. override: go on although settings changed.
 
     Raises MemrError with a message for the user; the run directory keeps whatever was written."""
     started = time.monotonic()
@@ -63,16 +76,25 @@ def train(config: RunConfig, console: Console, address: str | None = None, *, sh
     task = load_task(config.task)
     check_prompts(config, task, tokenizer)
     inputs = PartInputs(model_path, tokenizer.fingerprint, probe_sequences(task, tokenizer))
-    run_path = create_run(
-        config, {"template_hash": inputs.template_hash, "model_path": model_path, "seed": config.run.seed}
-    )
+    identity = {"template_hash": inputs.template_hash, "task_hash": task_hash(task)}
+    run_path = config.run_path
+    resumes = (run_path / "manifest.json").exists()
+    if resumes:
+        check_same_run(run_path, config, identity, override=override)
+        refuse_live_run(run_path)
+    else:
+        create_run(config, identity | {"model_path": model_path, "seed": config.run.seed})
+    past = read_run_past(run_path, config) if resumes else Past()
+    if past.events:
+        say(f"taking up {run_path} after update {past.step + len(past.batches)}")
+    claim_run(run_path)
     say("starting the processes: rollout workers, memory, learner")
     with ray_session(config, address, ship_code=ship_code) as session:
         placement = place(config, session.nodes)
         if placement.shortages:
             raise ConfigError("; ".join(placement.shortages))
         site = Site(placement, reserve_cpus=not session.owned, core_node_id=_core_node(config, session))
-        outcome = asyncio.run(_run(config, task, inputs, run_path, console, site))
+        outcome = asyncio.run(_run(config, task, inputs, past, console, site))
     outcome = Outcome(run_path, outcome.exit_code, outcome.updates, time.monotonic() - started)
     write_summary(run_path, {"exit_code": outcome.exit_code, "updates": outcome.updates, "wall_s": outcome.wall_s})
     return outcome
@@ -101,6 +123,15 @@ def check_prompts(config: RunConfig, task: Task, tokenizer: Tokenizer) -> None:
     check_prompt_lengths(problems, tokenizer, config.task.max_prompt_tokens)
 
 
+def task_hash(task: Task) -> str:
+    """Of the first problems: another data file or generator shows."""
+    digest = hashlib.sha256(str(task.num_train).encode())
+    for index in range(min(HASHED_PROBLEMS, task.num_train or HASHED_PROBLEMS)):
+        problem = task.train_problem(index)
+        digest.update(f"{problem.problem_id}\0{problem.question}\0{problem.answer}\0".encode())
+    return digest.hexdigest()
+
+
 def probe_sequences(task: Task, tokenizer: Tokenizer) -> tuple[NDArray[np.int32], ...]:
     """A few prompts of the task, fixed for the run, that learner and engines score alike."""
     return tuple(tokenizer.encode_chat(task.train_problem(i).messages) for i in range(NUM_PROBES))
@@ -110,14 +141,19 @@ async def _run(
     config: RunConfig,
     task: Task,
     inputs: PartInputs,
-    run_path: Path,
+    past: Past,
     console: Console,
     site: Site,
 ) -> Outcome:
+    run_path = config.run_path
     parts = await start_parts(config, inputs, site)
     recorder = Recorder(run_path, _watchers(config, run_path, console))
     registry = AdapterRegistry(run_path / "adapters", share, config.cluster.adapters_on_disk)
-    controller = Controller(config, task, parts, registry, recorder)
+    log = RunLog(run_path / "log")
+    if log.torn_bytes:
+        recorder.event("torn_log_cut", bytes=log.torn_bytes)
+    history = History(log)
+    controller = Controller(config, task, parts, registry, recorder, history, past)
     try:
         with _stop_on_signals(controller.stop):
             try:
@@ -131,6 +167,7 @@ async def _run(
         return Outcome(run_path, 130 if controller.stopped_early else 0, controller.step, 0.0)
     finally:
         recorder.close()
+        history.close()
         end_parts(parts)
 
 

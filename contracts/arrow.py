@@ -74,6 +74,23 @@ def groups_from_table(table: pa.Table) -> list[ScoredGroup]:
     return [_group(list(members)) for _, members in groupby(rows, key=lambda row: (row["lease_id"], row["attempt"]))]
 
 
+def groups_to_bytes(groups: Sequence[ScoredGroup]) -> bytes:
+    """The same table as an Arrow IPC stream, for the run's log."""
+    table, sink = groups_to_table(groups), pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    found: bytes = sink.getvalue().to_pybytes()
+    return found
+
+
+def groups_from_bytes(payload: bytes) -> list[ScoredGroup]:
+    """Raises DataError for bytes that are not such a stream."""
+    try:
+        return groups_from_table(pa.ipc.open_stream(payload).read_all())
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"not a stream of rollout groups: {error}") from error
+
+
 def write_groups(groups: Sequence[ScoredGroup], path: Path) -> None:
     """One Parquet file, written whole or not at all."""
     temporary = path.with_name(f".{path.name}.partial")

@@ -41,3 +41,6 @@ class LearnerActor:
 
     def save(self, directory: str) -> None:
         self._learner.save(Path(directory))
+
+    def restore(self, directory: str) -> None:
+        self._learner.restore(Path(directory))

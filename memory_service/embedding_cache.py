@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from contracts.ports import TextEncoder
 
-MAX_TEXTS = 50_000
-"""At 384 dimensions of 4 bytes, 77 MB."""
+MAX_TEXTS = 20_000
+"""At 384 dimensions of 4 bytes, 31 MB, in memory and in every snapshot."""
 
 
 class EmbeddingCache:
@@ -20,6 +20,20 @@ class EmbeddingCache:
         self._encoder = encoder
         self._max_texts = max_texts
         self._vectors: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._vectors)
+
+    def contents(self) -> tuple[list[str], NDArray[np.float32]]:
+        """Texts, least recently used first, with their vectors [N, D]."""
+        texts = list(self._vectors)
+        empty = np.empty((0, self._encoder.dimension), np.float32)
+        return texts, np.stack([self._vectors[text] for text in texts]) if texts else empty
+
+    def restore(self, texts: Sequence[str], vectors_ND: NDArray[np.float32]) -> None:
+        """Become what `contents` said. An encoder's last bits depend on what shares its batch: a memory that is to go on
+        exactly must not encode again what it knew."""
+        self._vectors = OrderedDict(zip(texts, vectors_ND, strict=True))
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors [len(texts), D]. What is not remembered is encoded, each text once, in one call of the encoder."""

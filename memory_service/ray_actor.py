@@ -27,3 +27,6 @@ class MemoryActor:
 
     def save(self, directory: str) -> str:
         return self._memory.save(Path(directory))
+
+    def restore(self, snapshot: str) -> None:
+        self._memory.restore(Path(snapshot))

@@ -286,6 +286,7 @@ class EpisodicMemory:
             evicted={"success": self._successes.evicted, "failure": self._failures.evicted},
             stores={"success": list(self._successes), "failure": list(self._failures)},
             recent={name: (s.exploit_G, s.explore_G, s.bonus_G, s.memory_version) for name, s in self._recent.items()},
+            cache=self._embeddings.contents(),
         )
         return write_snapshot(state, self._encoder.dimension, directory)
 
@@ -306,6 +307,7 @@ class EpisodicMemory:
         self._version, self._groups_scored = state.memory_version, state.groups_scored
         self._rollouts_scored, self._duplicates = state.rollouts_scored, state.duplicates
         self._batch_key = state.batch_key
+        self._embeddings.restore(*state.cache)
         self._recent = OrderedDict((name, Scores(*values)) for name, values in state.recent.items())
 
 

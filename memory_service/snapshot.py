@@ -1,6 +1,6 @@
 """A memory on disk: vectors, texts, windows, counters, recent scores as one unit.
 
-    snapshot-00000042/  vectors.safetensors  episodes.parquet  manifest.json (last; SHA-256 of the other two)
+    snapshot-00000042/  vectors.safetensors  episodes.parquet  cache.parquet  manifest.json (last; SHA-256 of the others)
 
 Written under a temporary name, fsynced, renamed. A snapshot that does not match its manifest is refused whole.
 """
@@ -25,7 +25,9 @@ from safetensors.numpy import load_file, save_file
 from contracts.errors import MemoryServiceError
 from memory_service.episodes import Episode, Query
 
-VECTORS, EPISODES, MANIFEST = "vectors.safetensors", "episodes.parquet", "manifest.json"
+VECTORS, EPISODES, CACHE = "vectors.safetensors", "episodes.parquet", "cache.parquet"
+MANIFEST = "manifest.json"
+_CACHE_SCHEMA = pa.schema([("text", pa.string())])
 _SCHEMA = pa.schema(
     [
         ("store", pa.string()),
@@ -53,6 +55,7 @@ class MemoryState:
     evicted: Mapping[str, int]
     stores: Mapping[str, Sequence[Query]]
     recent: Mapping[str, RecentScores]
+    cache: tuple[Sequence[str], NDArray[np.float32]]
 
 
 def write_snapshot(state: MemoryState, dimension: int, directory: Path) -> str:
@@ -63,7 +66,8 @@ def write_snapshot(state: MemoryState, dimension: int, directory: Path) -> str:
     temporary.mkdir(parents=True)
     save_file(_tensors(state, dimension), temporary / VECTORS)
     pq.write_table(pa.Table.from_pylist(_rows(state), schema=_SCHEMA), temporary / EPISODES, compression="zstd")
-    manifest = _counters(state) | {"sha256": {file: _sha256(temporary / file) for file in (VECTORS, EPISODES)}}
+    pq.write_table(pa.table({"text": pa.array(state.cache[0], pa.string())}, schema=_CACHE_SCHEMA), temporary / CACHE)
+    manifest = _counters(state) | {"sha256": {file: _sha256(temporary / file) for file in (VECTORS, EPISODES, CACHE)}}
     (temporary / MANIFEST).write_text(json.dumps(manifest))
     for file in temporary.iterdir():
         with file.open("rb+") as handle:
@@ -82,7 +86,8 @@ def read_snapshot(folder: Path) -> MemoryState:
                 raise MemoryServiceError(f"{folder / file} does not match its manifest; use an older snapshot")
         tensors = load_file(folder / VECTORS)
         rows = pq.read_table(folder / EPISODES, schema=_SCHEMA).to_pylist()
-        return _state(manifest, tensors, rows)
+        texts = pq.read_table(folder / CACHE, schema=_CACHE_SCHEMA).column("text").to_pylist()
+        return _state(manifest, tensors, rows, texts)
     except (OSError, KeyError, ValueError, TypeError, IndexError, pa.ArrowException, SafetensorError) as error:
         raise MemoryServiceError(f"{folder} is no snapshot of a memory that can be read: {error!r}") from error
 
@@ -100,6 +105,7 @@ def _tensors(state: MemoryState, dimension: int) -> dict[str, NDArray[np.float32
     for name, queries in state.stores.items():
         tensors[f"{name}.queries"] = _stack([query.vector_D for query in queries], dimension)
         tensors[f"{name}.responses"] = _stack([e.vector_D for query in queries for e in query.episodes], dimension)
+    tensors["cache"] = np.ascontiguousarray(state.cache[1])
     for i, part in enumerate(("exploit", "explore", "bonus")):
         values = [scores[i] for scores in state.recent.values()]
         tensors[f"recent.{part}"] = np.concatenate([*values, np.empty(0, np.float32)]).astype(np.float32)
@@ -126,13 +132,14 @@ def _rows(state: MemoryState) -> list[dict[str, Any]]:
 
 
 def _state(
-    manifest: dict[str, Any], tensors: dict[str, NDArray[np.float32]], rows: list[dict[str, Any]]
+    manifest: dict[str, Any], tensors: dict[str, NDArray[np.float32]], rows: list[dict[str, Any]], texts: list[str]
 ) -> MemoryState:
     names = ("encoder_fingerprint", "memory_version", "groups_scored", "rollouts_scored", "duplicates", "batch_key")
     return MemoryState(
         **{name: manifest[name] for name in (*names, "windows", "next_ids", "evicted")},
         stores={name: _queries(name, tensors, rows) for name in ("success", "failure")},
         recent=_recent(manifest["recent"], tensors),
+        cache=(texts, tensors["cache"]),
     )
 
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import hashlib
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -201,13 +202,18 @@ class FakeMemory:
     async def score(self, groups: Sequence[RolloutGroup]) -> tuple[list[ScoredGroup], MemoryReport]:
         self.events.append(("score", tuple(group.lease_id for group in groups)))
         await asyncio.sleep(self.delay_s)
+        scored = [replace(make_scored(group, bonus=0.25), memory_version=self.version + i) for i, group in enumerate(groups)]
         self.version += len(groups)
         report = MemoryReport(self.version, 2 * self.version, self.version, 0, 0, 0, self.version, 0, 0, 0.0, 0.0, 0.0)
-        return [make_scored(group, bonus=0.25) for group in groups], report
+        return scored, report
 
     async def save(self, directory: Path) -> str:
-        directory.mkdir(parents=True)
-        return "snapshot"
+        (directory / "snapshot-1").mkdir(parents=True)
+        (directory / "snapshot-1" / "manifest.json").write_text(json.dumps({"memory_version": self.version}))
+        return "snapshot-1"
+
+    async def restore(self, snapshot: Path) -> None:
+        self.version = json.loads((snapshot / "manifest.json").read_text())["memory_version"]
 
 
 @dataclass
@@ -221,7 +227,7 @@ class FakeLearner:
     batches: list[list[ScoredGroup]] = field(default_factory=list)
 
     async def first_adapter(self) -> Adapter:
-        return make_adapter(0)
+        return make_adapter(self.version)
 
     async def update(self, groups: Sequence[ScoredGroup]) -> tuple[StepReport, Adapter]:
         await asyncio.sleep(self.delay_s)
@@ -234,6 +240,10 @@ class FakeLearner:
 
     async def save(self, directory: Path) -> None:
         directory.mkdir(parents=True)
+        (directory / "version").write_text(str(self.version))
+
+    async def restore(self, directory: Path) -> None:
+        self.version = int((directory / "version").read_text())
 
 
 def make_step_report(version: int, lags: Sequence[int] = (0,)) -> StepReport:

@@ -28,6 +28,7 @@ def test_every_setting_has_a_line_of_text(section: type[ActorSettings] | type[Sc
     [
         ({"temperature": 0.0}, "greater than 0"),
         ({"top_p": 0.9}, "Extra inputs"),
+        ({"gpus_per_worker": 1.5}, "a share below 1, or a whole number"),
         ({"engine": "sglang"}, "'scripted', 'transformers' or 'vllm'"),
         ({"scripted": {"min_response_tokens": 9, "max_response_tokens": 8}}, "below min_response_tokens 9"),
         ({"scripted": {"answer_form": "42"}}, "must contain"),

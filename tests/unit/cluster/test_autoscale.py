@@ -39,6 +39,12 @@ def test_nothing_changes_twice_within_the_cool_down() -> None:
     assert wanted_workers(trace(0.9), 2, last_change_step=10, settings=SETTINGS).workers == 4
 
 
+def test_waits_from_before_the_last_change_say_nothing_of_now() -> None:
+    quick = SETTINGS.model_copy(update={"cooldown_updates": 1})
+    history = [*trace(0.6, updates=10), *(Waits(11 + i, 10.0, 0.0, 0.0, 0, 24) for i in range(3))]
+    assert wanted_workers(history, 2, last_change_step=10, settings=quick).workers == 2
+
+
 def test_a_run_whose_work_needs_four_workers_settles_there_and_does_not_flap() -> None:
     """The learner is idle 1 - n/4 of its time with n workers; waits are noisy by half."""
     noise, workers, changed = random.Random(0), 1, 0

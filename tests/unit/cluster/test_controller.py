@@ -10,8 +10,11 @@ import pytest
 from cluster.adapters import AdapterRegistry
 from cluster.config import RunConfig
 from cluster.controller import Controller
+from cluster.history import History
 from cluster.parts import Parts
 from cluster.recorder import Recorder
+from cluster.resume import read_run_past
+from cluster.run_log import RunLog
 from contracts.adapter import Adapter
 from contracts.errors import PartLostError, RunStopped
 from contracts.problem import Lease
@@ -51,14 +54,20 @@ class Run:
         self.recorder = Recorder(self.path)
         registry = AdapterRegistry(self.path / "adapters", _itself, keep=2)
         parts = Parts(self.workers, self.memory, self.learner)
-        self.controller = Controller(config, CountingTask(), parts, registry, self.recorder)
+        self.history = History(RunLog(self.path / "log"))
+        past = read_run_past(self.path, config)
+        self.controller = Controller(config, CountingTask(), parts, registry, self.recorder, self.history, past)
 
     async def run(self) -> None:
         try:
             async with asyncio.timeout(30):
                 await self.controller.run()
         finally:
-            self.recorder.close()
+            self.close()
+
+    def close(self) -> None:
+        self.recorder.close()
+        self.history.close()
 
     def lines(self, name: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (self.path / name).read_text().splitlines()]

@@ -188,6 +188,7 @@ async def test_asking_for_what_cannot_be_is_refused(tmp_path: Path) -> None:
         run.controller.fleet.scale(0)
     with pytest.raises(ConfigError, match=r"no pool 'big'; this run has worker"):
         run.controller.fleet.scale(2, "big")
+    run.close()
 
 
 class Asked:
@@ -214,7 +215,7 @@ async def test_a_live_run_takes_requests_from_its_directory_and_refuses_nonsense
     await until(lambda: not list((run.path / "control").glob("*.json")))
     await asyncio.to_thread(ask, run.path, ask="stop")
     control.cancel()
-    run.recorder.close()
+    run.close()
     assert asked.calls == [("scale", 3, None), ("stop",)]
     assert len([line for line in run.lines("events.jsonl") if line["event"] == "request_refused"]) == 3
 

@@ -78,6 +78,17 @@ def test_on_several_nodes_cpus_must_be_there() -> None:
     assert "'worker' process needs 0 GPU and 2 CPU on one node; 3 of 5 fit" in shortage
 
 
+def test_a_pool_without_gpus_leaves_gpu_nodes_to_those_that_need_them() -> None:
+    pools = [
+        {"name": "pinned", "num_workers": 2, "engine": "transformers", "device": "cpu", "node_resource": "R"},
+        {"name": "gpu", "num_workers": 1, "device": "cuda"},
+    ]
+    wanted = config(actors={"engine": "vllm", "pools": pools}, learner={"device": "cpu"}, memory={"profile": "off"})
+    both = frozenset({"R"})
+    cluster = [Node("with", 4.0, 1.0, resources=both), Node("without", 4.0, 0.0, resources=both)]
+    assert place(wanted, cluster).shortages == ()
+
+
 def test_the_scripted_engine_needs_no_gpu() -> None:
     scripted = config(model={"name": "scripted"}, actors={"engine": "scripted"})
     assert {bundle.gpus for bundle in place(scripted, nodes(1, 8)).bundles} == {0}

@@ -11,7 +11,7 @@ from rich.console import Console
 from cluster.config import RunConfig
 from cluster.console import LiveConsole, PlainConsole, eval_text, event_text, spark
 from cluster.recorder import Recorder
-from cluster.run_dir import create_run, read_run
+from cluster.run_dir import claim_run, create_run, read_run
 from cluster.summary import before_after, recent_bottleneck, state_of
 from contracts.errors import ConfigError, DataError
 from contracts.reports import EvalReport
@@ -75,6 +75,7 @@ async def test_status_tells_running_from_dead_from_failed(tmp_path: Path) -> Non
     _, path = await finished(tmp_path)
     run = read_run(path)
     assert run.status is not None
+    claim_run(path)
     assert state_of(run, run.status["time_s"] + 1).startswith("running")
     assert "last sign of life 10 min ago at update 2" in state_of(run, run.status["time_s"] + 600)
     recorder = Recorder(path)

@@ -1,0 +1,168 @@
+"""A run's history: what happened to every problem, every rollout and every update, as frames of the durable log.
+
+ controller --issued, sampled, scored, late, ended, trained--> RunLog          read_past: log -> Past -> Controller
+
+`sampled` carries the rollouts themselves, so that a crash costs optimiser steps since the checkpoint and never rollouts.
+`scored` is one call to memory, in its order: replaying the calls gives the same memory. `trained` names a batch in its
+order: replaying the batches from a checkpoint gives the same versions again (their hashes are compared).
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cluster.ledger import Fate, LedgerEvent
+from cluster.run_log import Frame, Position, RunLog, read_log
+from contracts.arrow import groups_from_bytes, groups_to_bytes
+from contracts.errors import DataError
+from contracts.rollout import BonusStage, RolloutGroup, ScoredGroup
+
+
+class Kind(IntEnum):
+    ISSUED = 1
+    SAMPLED = 2
+    SCORED = 3
+    LATE = 4
+    ENDED = 5
+    TRAINED = 6
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedBatch:
+    """One update: the groups in their order, and what came of it."""
+
+    step: int
+    groups: tuple[ScoredGroup, ...]
+    weights_hash: str
+
+
+@dataclass(slots=True)
+class Past:
+    """What an earlier process left. calls: memory calls since the checkpoint. batches: updates since then."""
+
+    step: int = 0
+    events: list[LedgerEvent] = field(default_factory=list)
+    calls: list[tuple[ScoredGroup, ...]] = field(default_factory=list)
+    batches: list[TrainedBatch] = field(default_factory=list)
+    buffered: dict[int, ScoredGroup] = field(default_factory=dict)
+    sampled: dict[int, RolloutGroup] = field(default_factory=dict)
+    checkpoint: Path | None = None
+    memory_snapshot: Path | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+class History:
+    """The writing end."""
+
+    def __init__(self, log: RunLog) -> None:
+        self._log = log
+
+    @property
+    def position(self) -> Position:
+        return self._log.position
+
+    def ledger_event(self, event: LedgerEvent) -> None:
+        """Fates that no other frame tells."""
+        if event.fate is Fate.IN_FLIGHT:
+            self._json(Kind.ISSUED, {"lease": event.lease_id, "problem": event.problem_id})
+        elif event.fate in (Fate.DROPPED, Fate.FAILED):
+            fate = {"fate": event.fate.value, "reason": event.reason}
+            self._json(Kind.ENDED, {"lease": event.lease_id, "problem": event.problem_id} | fate)
+
+    def sampled(self, groups: Sequence[RolloutGroup]) -> None:
+        payload = groups_to_bytes([ScoredGroup.without_bonus(group) for group in groups])
+        self._log.append(Kind.SAMPLED, payload)
+
+    def scored(self, scored_groups: Sequence[ScoredGroup]) -> None:
+        """One answer of memory, its groups in the order of the call."""
+        self._json(Kind.SCORED, [_scores(scored) for scored in scored_groups])
+
+    def late(self, lease_id: int) -> None:
+        """The group went on without bonus."""
+        self._json(Kind.LATE, {"lease": lease_id})
+
+    def trained(self, step: int, lease_ids: Sequence[int], weights_hash: str) -> None:
+        self._json(Kind.TRAINED, {"step": step, "leases": list(lease_ids), "weights_hash": weights_hash})
+        self._log.sync()
+
+    def close(self) -> None:
+        self._log.close()
+
+    def _json(self, kind: Kind, fields: Any) -> None:
+        self._log.append(kind, json.dumps(fields).encode())
+
+
+def read_past(directory: Path, past: Past, start: Position, *, memory_on: bool) -> Past:
+    """`past` as a checkpoint left it at `start`, with everything since then. Raises DataError for a log that is not ours."""
+    groups = dict(past.sampled) | {lease: scored.group for lease, scored in past.buffered.items()}
+    for frame in read_log(directory, start):
+        try:
+            _apply(past, groups, frame, memory_on=memory_on)
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            raise DataError(f"{directory}, segment {frame.end.segment}, before byte {frame.end.offset}: {error!r}") from error
+    return past
+
+
+def _apply(past: Past, groups: dict[int, RolloutGroup], frame: Frame, *, memory_on: bool) -> None:
+    if frame.kind == Kind.SAMPLED:
+        for empty in groups_from_bytes(frame.payload):
+            groups[empty.group.lease_id] = empty.group
+            if memory_on:
+                past.sampled[empty.group.lease_id] = empty.group
+            else:
+                _buffer(past, empty)
+        return
+    fields = json.loads(frame.payload)
+    match Kind(frame.kind):
+        case Kind.ISSUED:
+            past.events.append(LedgerEvent(fields["lease"], fields["problem"], Fate.IN_FLIGHT))
+        case Kind.ENDED:
+            past.sampled.pop(fields["lease"], None)
+            past.events.append(LedgerEvent(fields["lease"], fields["problem"], Fate(fields["fate"]), fields["reason"]))
+        case Kind.LATE:
+            _buffer(past, ScoredGroup.without_bonus(past.sampled.pop(fields["lease"]), late=True))
+        case Kind.SCORED:
+            call = tuple(_scored(groups[entry["lease"]], entry) for entry in fields if entry["lease"] in groups)
+            past.calls.append(call)
+            for scored in call:
+                if past.sampled.pop(scored.group.lease_id, None) is not None:
+                    _buffer(past, scored)
+        case Kind.TRAINED:
+            batch = tuple(past.buffered.pop(lease) for lease in fields["leases"])
+            past.batches.append(TrainedBatch(fields["step"], batch, fields["weights_hash"]))
+            for scored in batch:
+                group = scored.group
+                past.events.append(LedgerEvent(group.lease_id, group.problem_id, Fate.TRAINED, "", fields["step"]))
+
+
+def _buffer(past: Past, scored: ScoredGroup) -> None:
+    past.buffered[scored.group.lease_id] = scored
+    past.events.append(LedgerEvent(scored.group.lease_id, scored.group.problem_id, Fate.BUFFERED))
+
+
+def _scores(scored: ScoredGroup) -> dict[str, Any]:
+    """float32 values survive JSON: their shortest decimal form reads back to the same bits."""
+    return {
+        "lease": scored.group.lease_id,
+        "exploit": scored.exploit_G.tolist(),
+        "explore": scored.explore_G.tolist(),
+        "bonus": scored.bonus_G.tolist(),
+        "stage": scored.bonus_stage.value,
+        "memory_version": scored.memory_version,
+    }
+
+
+def _scored(group: RolloutGroup, entry: dict[str, Any]) -> ScoredGroup:
+    return replace(
+        ScoredGroup.without_bonus(group),
+        exploit_G=np.array(entry["exploit"], np.float32),
+        explore_G=np.array(entry["explore"], np.float32),
+        bonus_G=np.array(entry["bonus"], np.float32),
+        bonus_stage=BonusStage(entry["stage"]),
+        memory_version=entry["memory_version"],
+    )

@@ -1,0 +1,128 @@
+"""Taking a run up again: which run directory may go on, and how its parts become what they were.
+
+ RUN/checkpoints (newest that matches its manifest) + RUN/log (what came after) -> Past -> Controller._take_up
+
+A crash costs the optimiser steps since the checkpoint, which are replayed from the log; no rollout is sampled again.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cluster.checkpoint import read_checkpoint
+from cluster.config import RunConfig, load_config
+from cluster.history import Past, read_past
+from cluster.parts import Parts
+from cluster.recorder import Recorder
+from contracts.adapter import Adapter
+from contracts.errors import ConfigError, DataError
+from contracts.rollout import ScoredGroup
+
+MAY_CHANGE = frozenset(
+    {
+        "actors.num_workers",
+        "actors.torch_threads",
+        "actors.lease_deadline_s",
+        "actors.health_deadline_s",
+        "learner.torch_threads",
+        "memory.torch_threads",
+        "memory.deadline_s",
+        "eval.every_updates",
+    }
+)
+"""Beside everything in [cluster] but groups_per_batch: what leaves the run the same run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A setting that is not what it was."""
+
+    name: str
+    before: Any
+    now: Any
+
+    @property
+    def allowed(self) -> bool:
+        in_cluster = self.name.startswith("cluster.") and self.name != "cluster.groups_per_batch"
+        return in_cluster or self.name == "run.directory" or self.name in MAY_CHANGE
+
+
+def check_same_run(run_path: Path, config: RunConfig, identity: Mapping[str, str], *, override: bool) -> None:
+    """Raises ConfigError with every difference that would make it another run. identity: hashes of data and template."""
+    before = load_config(run_path / "config.toml")
+    differences = [d for d in _differences("", before.model_dump(mode="json"), config.model_dump(mode="json")) if not d.allowed]
+    manifest = json.loads((run_path / "manifest.json").read_text())
+    differences += [Difference(k, manifest.get(k), v) for k, v in identity.items() if manifest.get(k) not in (None, v)]
+    hard = [d for d in differences if d.name in identity or not override]
+    if hard:
+        lines = "\n".join(f"  {d.name}: was {d.before!r}, is {d.now!r}" for d in hard)
+        raise ConfigError(
+            f"{run_path} cannot go on with other settings:\n{lines}\nGive it the old ones, start another run with --set "
+            "run.name=NAME, or, for settings (not for data, tokenizer and template), insist with --override"
+        )
+
+
+def read_run_past(run_path: Path, config: RunConfig) -> Past:
+    """Everything an earlier process left. Raises DataError for a damaged log."""
+    past, position = read_checkpoint(run_path)
+    return read_past(run_path / "log", past, position, memory_on=config.memory.enabled)
+
+
+async def restore_parts(past: Past, parts: Parts, recorder: Recorder) -> Adapter:
+    """Learner and memory as they were; returns the learner's adapter. Memory is told again what came after its
+    snapshot, and an event says by how much its answers differ from the first time (0 expected on the same machine)."""
+    for note in past.notes:
+        recorder.event("checkpoint_passed_over", reason=note)
+    if past.checkpoint is not None:
+        await parts.learner.restore(past.checkpoint / "learner")
+        if past.memory_snapshot is not None and parts.memory is not None:
+            await parts.memory.restore(past.memory_snapshot)
+    if past.events:
+        differences = await _tell_memory_again(past, parts)
+        recorder.event(
+            "resumed",
+            step=past.step,
+            updates_replayed=len(past.batches),
+            memory_calls_replayed=len(differences),
+            memory_difference=max(differences, default=0.0),
+            groups_taken_up=len(past.buffered) + len(past.sampled),
+        )
+    return await parts.learner.first_adapter()
+
+
+async def _tell_memory_again(past: Past, parts: Parts) -> list[float]:
+    """Call by call, what came after the snapshot; how far each answer is from the first one."""
+    if parts.memory is None:
+        return []
+    known, differences = _snapshot_version(past.memory_snapshot), []
+    for call in past.calls:
+        if call and call[-1].memory_version >= known:
+            again, _ = await parts.memory.score([scored.group for scored in call])
+            differences.append(max(_gap(first, second) for first, second in zip(call, again, strict=True)))
+    return differences
+
+
+def _snapshot_version(snapshot: Path | None) -> int:
+    if snapshot is None:
+        return 0
+    try:
+        version: int = json.loads((snapshot / "manifest.json").read_text())["memory_version"]
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{snapshot} has no readable manifest: {error}") from error
+    return version
+
+
+def _gap(first: ScoredGroup, again: ScoredGroup) -> float:
+    pairs = ((first.exploit_G, again.exploit_G), (first.explore_G, again.explore_G), (first.bonus_G, again.bonus_G))
+    return max(float(np.abs(a - b).max(initial=0.0)) for a, b in pairs)
+
+
+def _differences(prefix: str, before: Any, now: Any) -> list[Difference]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = dict.fromkeys([*before, *now])
+        return [d for n in names for d in _differences(f"{prefix}.{n}".lstrip("."), before.get(n), now.get(n))]
+    return [] if before == now else [Difference(prefix, before, now)]

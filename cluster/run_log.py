@@ -1,0 +1,137 @@
+"""The durable log of a run: every rollout and every decision, in order, so that a crash costs no rollout.
+
+    RUN/log/000000.log 000001.log ...   frames: length | CRC-32 of kind and payload | kind | payload
+
+Append-only. A frame is written whole or cut off at the next opening: a torn tail is what a crash leaves, and is counted.
+Payloads are JSON, or Arrow IPC streams for rollouts. Nothing of this is ever executed.
+
+Durable against the death of our processes with every frame, against the death of the machine with every `sync`.
+"""
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from contracts.errors import DataError
+
+_HEADER = struct.Struct("<IIB")
+MAX_FRAME_BYTES = 2**30
+SEGMENT_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where the next frame begins."""
+
+    segment: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """kind: a small number that the writer chose. end: where the next frame begins."""
+
+    kind: int
+    payload: bytes
+    end: Position
+
+
+class RunLog:
+    """The writing end. Opening cuts a torn tail; `torn_bytes` says how much that was."""
+
+    def __init__(self, directory: Path, segment_bytes: int = SEGMENT_BYTES) -> None:
+        self._directory = directory
+        self._segment_bytes = segment_bytes
+        directory.mkdir(parents=True, exist_ok=True)
+        segments = _segments(directory)
+        self._segment = segments[-1] if segments else 0
+        path = _path(directory, self._segment)
+        whole = _whole_bytes(path) if path.exists() else 0
+        self.torn_bytes = path.stat().st_size - whole if path.exists() else 0
+        self._file = path.open("ab")
+        self._file.truncate(whole)
+        self._offset = whole
+
+    @property
+    def position(self) -> Position:
+        return Position(self._segment, self._offset)
+
+    def append(self, kind: int, payload: bytes) -> None:
+        """Raises ValueError for a frame that no reader would take."""
+        if len(payload) > MAX_FRAME_BYTES:
+            raise ValueError(f"a log frame of {len(payload)} bytes; the largest is {MAX_FRAME_BYTES}")
+        if self._offset >= self._segment_bytes:
+            self._next_segment()
+        frame = _HEADER.pack(len(payload), zlib.crc32(payload, kind), kind) + payload
+        self._file.write(frame)
+        self._file.flush()
+        self._offset += len(frame)
+
+    def sync(self) -> None:
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        if not self._file.closed:
+            self.sync()
+            self._file.close()
+
+    def cut(self, position: Position) -> None:
+        """Forget everything from `position` on."""
+        self._file.close()
+        for segment in _segments(self._directory):
+            if segment > position.segment:
+                _path(self._directory, segment).unlink()
+        self._segment, self._offset = position.segment, position.offset
+        self._file = _path(self._directory, self._segment).open("ab")
+        self._file.truncate(self._offset)
+
+    def _next_segment(self) -> None:
+        self.close()
+        self._segment, self._offset = self._segment + 1, 0
+        self._file = _path(self._directory, self._segment).open("ab")
+
+
+def read_log(directory: Path, start: Position = Position(0, 0)) -> Iterator[Frame]:
+    """Every whole frame from `start` on. Raises DataError for damage before the end, which no crash leaves behind."""
+    segments = [segment for segment in _segments(directory) if segment >= start.segment]
+    for segment in segments:
+        path = _path(directory, segment)
+        offset = start.offset if segment == start.segment else 0
+        for frame in _frames(path, segment, offset):
+            yield frame
+            offset = frame.end.offset
+        if offset != path.stat().st_size and segment != segments[-1]:
+            raise DataError(f"{path} is damaged at byte {offset}, and later segments follow: restore it from a copy")
+
+
+def _frames(path: Path, segment: int, offset: int) -> Iterator[Frame]:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(offset)
+        while offset + _HEADER.size <= size:
+            length, checksum, kind = _HEADER.unpack(file.read(_HEADER.size))
+            if length > min(MAX_FRAME_BYTES, size - offset - _HEADER.size):
+                return
+            payload = file.read(length)
+            if len(payload) != length or zlib.crc32(payload, kind) != checksum:
+                return
+            offset += _HEADER.size + length
+            yield Frame(kind, payload, Position(segment, offset))
+
+
+def _whole_bytes(path: Path) -> int:
+    offset = 0
+    for frame in _frames(path, 0, 0):
+        offset = frame.end.offset
+    return offset
+
+
+def _segments(directory: Path) -> list[int]:
+    return sorted(int(path.stem) for path in directory.glob("*.log") if path.stem.isdigit())
+
+
+def _path(directory: Path, segment: int) -> Path:
+    return directory / f"{segment:06d}.log"

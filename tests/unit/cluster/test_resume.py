@@ -1,0 +1,178 @@
+"""A run that is killed at any moment and taken up again trains what an uninterrupted one trains, and nothing twice."""
+
+import asyncio
+import json
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.checkpoint import read_checkpoint, verify
+from cluster.history import Past
+from cluster.resume import check_same_run, read_run_past
+from contracts.errors import ConfigError, DataError
+from tests.fakes import FakeLearner, FakeMemory, FakeWorker
+from tests.unit.cluster.test_controller import Run, make_config
+
+UPDATES = 12
+
+
+def parts(lag: int, noise: random.Random) -> dict[str, Any]:
+    """Everything takes a moment, and not always the same."""
+    return {
+        "workers": [FakeWorker(f"w{i}", delay_s=lambda lease: noise.uniform(0, 0.004)) for i in range(2)],
+        "memory": FakeMemory(delay_s=0.001),
+        "learner": FakeLearner(lag, delay_s=0.002),
+    }
+
+
+async def train(path: Path, lag: int, seed: int, *, interrupted: bool, **sections: dict[str, Any]) -> list[Run]:
+    """The processes that it took, one after the other; each but the last was killed at a random moment."""
+    noise = random.Random(seed)
+    config = make_config(path, lag=lag, updates=UPDATES, **sections)
+    runs: list[Run] = []
+    while True:
+        run = Run(config, **parts(lag, noise))
+        runs.append(run)
+        life = asyncio.ensure_future(run.run())
+        alive_s = noise.uniform(0.005, 0.08) if interrupted and len(runs) < 12 else 30.0
+        done, _ = await asyncio.wait([life], timeout=alive_s)
+        if done:
+            await life
+            return runs
+        life.cancel()
+        await asyncio.gather(life, return_exceptions=True)
+
+
+def trained(path: Path) -> list[tuple[int, list[int]]]:
+    """(step, lease ids) of every update in the log."""
+    found = []
+    from cluster.history import Kind
+    from cluster.run_log import read_log
+
+    for frame in read_log(path / "log"):
+        if frame.kind == Kind.TRAINED:
+            fields = json.loads(frame.payload)
+            found.append((fields["step"], fields["leases"]))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_synchronous_killed_anywhere_gives_the_same_batches(tmp_path: Path, seed: int) -> None:
+    sections = {"cluster": {"checkpoint_every_updates": 3}, "eval": {"problems": 3, "every_updates": 4}}
+    runs = await train(tmp_path, 0, seed, interrupted=True, **sections)
+    path = runs[-1].path
+    assert trained(path) == [(step + 1, list(range(4 * step, 4 * step + 4))) for step in range(UPDATES)]
+    assert [line["step"] for line in runs[-1].lines("metrics.jsonl")] == list(range(1, UPDATES + 1))
+    assert sorted(line["step"] for line in runs[-1].lines("eval.jsonl")) == [0, 4, 8, 12]
+    assert runs[-1].learner.version == UPDATES
+    assert runs[-1].memory.version == 4 * UPDATES, "memory was told of every group once"
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_asynchronous_killed_anywhere_trains_every_problem_once_and_versions_never_go_back(
+    tmp_path: Path, seed: int
+) -> None:
+    runs = await train(tmp_path, 2, seed, interrupted=True, cluster={"checkpoint_every_updates": 3})
+    path = runs[-1].path
+    batches = trained(path)
+    assert [step for step, _ in batches] == list(range(1, UPDATES + 1))
+    assert Counter(lease for _, leases in batches for lease in leases).most_common(1)[0][1] == 1
+    ledger = runs[-1].lines("metrics.jsonl")[-1]["ledger"]
+    assert (ledger["trained"], ledger["failed"], ledger["dropped"]) == (4 * UPDATES, 0, 0)
+    booked = [line for line in runs[-1].lines("ledger/events.jsonl") if line["fate"] == "trained"]
+    assert Counter(line["lease_id"] for line in booked) == Counter(lease for _, leases in batches for lease in leases)
+
+
+async def test_a_crash_costs_no_finished_rollout(tmp_path: Path) -> None:
+    """Killed in the middle of an update: what was sampled before is not sampled again."""
+    config = make_config(tmp_path, lag=0, updates=2)
+    first = Run(config, learner=FakeLearner(0, delay_s=30.0))
+    life = asyncio.ensure_future(first.run())
+    while not any(event[0] == "score" for event in first.events):
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.02)
+    life.cancel()
+    await asyncio.gather(life, return_exceptions=True)
+    second = Run(config)
+    await second.run()
+    sampled = [lease for event in second.events if event[0] == "sample" for lease in event[3]]
+    assert sampled == [4, 5, 6, 7]
+    resumed = next(line for line in second.lines("events.jsonl") if line["event"] == "resumed")
+    assert (resumed["groups_taken_up"], resumed["memory_difference"]) == (4, 0.0)
+
+
+async def test_without_memory_and_with_late_memory_it_is_the_same(tmp_path: Path) -> None:
+    off = await train(tmp_path / "off", 1, 3, interrupted=True, memory={"profile": "off"})
+    assert len(trained(off[-1].path)) == UPDATES
+    late = await train(tmp_path / "late", 1, 4, interrupted=True, memory={"deadline_s": 0.0005, "late_policy": "zero"})
+    assert Counter(lease for _, leases in trained(late[-1].path) for lease in leases).most_common(1)[0][1] == 1
+
+
+async def finished(path: Path) -> Run:
+    config = make_config(path, lag=1, updates=9, cluster={"checkpoint_every_updates": 2, "checkpoints_kept": 3})
+    run = Run(config)
+    await run.run()
+    await run.controller.checkpoint()
+    run.close()
+    return run
+
+
+@pytest.mark.parametrize("damage", ["truncate", "remove", "edit", "manifest"])
+async def test_a_damaged_checkpoint_is_passed_over_and_said_so(tmp_path: Path, damage: str) -> None:
+    run = await finished(tmp_path)
+    newest = sorted((run.path / "checkpoints").glob("step-*"))[-1]
+    file = newest / "ledger.parquet"
+    if damage == "manifest":
+        (newest / "checkpoint.json").write_text('{"step": 9')
+    elif damage == "remove":
+        file.unlink()
+    else:
+        data = file.read_bytes()
+        file.write_bytes(data[:-7] if damage == "truncate" else data[:20] + b"x" + data[21:])
+    past, _ = read_checkpoint(run.path)
+    assert past.step == 8
+    assert len(past.notes) == 1
+    assert newest.name in past.notes[0]
+
+
+async def test_old_checkpoints_go_once_newer_ones_were_read_back(tmp_path: Path) -> None:
+    run = await finished(tmp_path)
+    folders = sorted((run.path / "checkpoints").glob("step-*"))
+    assert [folder.name for folder in folders] == ["step-000006", "step-000008", "step-000009"]
+    for folder in folders:
+        verify(folder)
+
+
+async def test_a_manifest_that_points_outside_is_refused(tmp_path: Path) -> None:
+    run = await finished(tmp_path)
+    newest = sorted((run.path / "checkpoints").glob("step-*"))[-1]
+    manifest = json.loads((newest / "checkpoint.json").read_text())
+    manifest["sha256"]["../../../../etc/passwd"] = "0"
+    (newest / "checkpoint.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match="outside the checkpoint"):
+        verify(newest)
+
+
+def test_a_run_without_a_past_begins_at_the_beginning(tmp_path: Path) -> None:
+    assert read_run_past(tmp_path, make_config(tmp_path)) == Past()
+
+
+def test_another_run_is_refused_with_every_difference_and_what_may_change_may_change(tmp_path: Path) -> None:
+    from cluster.config import dump_config
+
+    before = make_config(tmp_path)
+    (tmp_path / "config.toml").write_text(dump_config(before))
+    (tmp_path / "manifest.json").write_text(json.dumps({"template_hash": "t", "task_hash": "d"}))
+    same = {"template_hash": "t", "task_hash": "d"}
+    check_same_run(tmp_path, make_config(tmp_path, actors={"num_workers": 5}, cluster={"drain_s": 1.0}), same, override=False)
+    other = make_config(tmp_path, lag=1, actors={"temperature": 0.7})
+    with pytest.raises(ConfigError) as refused:
+        check_same_run(tmp_path, other, same, override=False)
+    assert "actors.temperature: was 1.0, is 0.7" in str(refused.value)
+    assert "learner.max_policy_lag: was 0, is 1" in str(refused.value)
+    check_same_run(tmp_path, other, same, override=True)
+    with pytest.raises(ConfigError, match="task_hash: was 'd', is 'other data'"):
+        check_same_run(tmp_path, before, {"template_hash": "t", "task_hash": "other data"}, override=True)

@@ -1,0 +1,86 @@
+"""The durable log: what was written comes back in order; a torn tail is cut and counted; other damage is refused."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster.run_log import Position, RunLog, read_log
+from contracts.errors import DataError
+
+Frames = list[tuple[int, bytes]]
+
+
+def written(directory: Path, frames: Frames, segment_bytes: int = 10**6) -> RunLog:
+    log = RunLog(directory, segment_bytes)
+    for kind, payload in frames:
+        log.append(kind, payload)
+    log.close()
+    return log
+
+
+def back(directory: Path, start: Position = Position(0, 0)) -> Frames:
+    return [(frame.kind, frame.payload) for frame in read_log(directory, start)]
+
+
+@settings(max_examples=30)
+@given(frames=st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=60)), max_size=20), size=st.integers(1, 200))
+def test_what_was_appended_comes_back_in_order_over_any_number_of_segments(
+    tmp_path_factory: pytest.TempPathFactory, frames: Frames, size: int
+) -> None:
+    directory = tmp_path_factory.mktemp("log")
+    written(directory, frames, size)
+    assert back(directory) == frames
+
+
+def test_reading_from_a_position_gives_what_came_after(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, 30)
+    log.append(1, b"before" * 5)
+    position = log.position
+    log.append(2, b"after")
+    log.close()
+    assert back(tmp_path, position) == [(2, b"after")]
+
+
+@pytest.mark.parametrize("cut", [1, 5, 9, 12])
+def test_a_torn_tail_is_cut_counted_and_written_over(tmp_path: Path, cut: int) -> None:
+    written(tmp_path, [(1, b"one"), (2, b"two"), (3, b"three")])
+    path = tmp_path / "000000.log"
+    path.write_bytes(path.read_bytes()[:-cut])
+    assert back(tmp_path) == [(1, b"one"), (2, b"two")]
+    log = RunLog(tmp_path)
+    assert log.torn_bytes == 9 + 5 - cut
+    log.append(4, b"four")
+    log.close()
+    assert back(tmp_path) == [(1, b"one"), (2, b"two"), (4, b"four")]
+
+
+def test_damage_before_the_end_is_refused(tmp_path: Path) -> None:
+    written(tmp_path, [(1, b"one" * 20), (2, b"two")], segment_bytes=10)
+    path = tmp_path / "000000.log"
+    data = bytearray(path.read_bytes())
+    data[12] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(DataError, match=r"000000\.log is damaged at byte 0"):
+        back(tmp_path)
+
+
+def test_an_absurd_length_is_a_torn_tail_and_no_allocation(tmp_path: Path) -> None:
+    (tmp_path / "000000.log").write_bytes(b"\xff\xff\xff\x7f" + b"\0" * 40)
+    assert back(tmp_path) == []
+    log = RunLog(tmp_path)
+    log.close()
+    assert log.torn_bytes == 44
+
+
+def test_cutting_at_a_position_forgets_what_came_after(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, 20)
+    log.append(1, b"kept" * 6)
+    position = log.position
+    log.append(2, b"gone" * 6)
+    log.append(3, b"gone too")
+    log.cut(position)
+    log.append(4, b"new")
+    log.close()
+    assert back(tmp_path) == [(1, b"kept" * 6), (4, b"new")]
