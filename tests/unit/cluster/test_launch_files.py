@@ -253,7 +253,7 @@ def test_slurm_job_starts_a_head_and_joins_the_other_nodes_with_the_token(tmp_pa
         output, _ = job.communicate(timeout=PATIENCE_S)
     assert job.returncode == 0, output
     assert set((tmp_path / "srun").read_text().split()) == {"--nodelist=n1", "--nodelist=n2,n3"}
-    head, others = (tmp_path / "ray").read_text().splitlines()
+    others, head = sorted((tmp_path / "ray").read_text().splitlines())  # "--address" before "--head"
     assert head.startswith("token start --head --node-ip-address=10.0.0.1 --port=6379 ")
     assert others.startswith("token start --address=10.0.0.1:6379 ")
     called = shlex.split((tmp_path / "memr").read_text())
