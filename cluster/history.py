@@ -104,7 +104,9 @@ def read_past(directory: Path, past: Past, start: Position, *, memory_on: bool) 
         try:
             _apply(past, groups, frame, memory_on=memory_on)
         except (KeyError, ValueError, TypeError, AttributeError) as error:
-            raise DataError(f"{directory}, segment {frame.end.segment}, before byte {frame.end.offset}: {error!r}") from error
+            raise DataError(
+                f"{directory}, segment {frame.end.segment}, before byte {frame.end.offset}: {error!r}"
+            ) from error
     return past
 
 

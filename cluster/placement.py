@@ -80,7 +80,9 @@ def _bundles(config: RunConfig, *, has_gpu: bool) -> Iterator[Bundle]:
     counts = {pool.name: pool.num_workers for pool in actors.pools}
     for name, kind in actors.kinds.items():
         count = counts.get(name, kind.num_workers)
-        yield Bundle(name, kind.torch_threads, _worker_gpus(kind, has_gpu, config.model.scripted), resources.get(name), count)
+        yield Bundle(
+            name, kind.torch_threads, _worker_gpus(kind, has_gpu, config.model.scripted), resources.get(name), count
+        )
 
 
 def _shared(config: RunConfig, bundles: Sequence[Bundle], gpus: float) -> Iterator[Bundle]:

@@ -54,7 +54,9 @@ class Difference:
 def check_same_run(run_path: Path, config: RunConfig, identity: Mapping[str, str], *, override: bool) -> None:
     """Raises ConfigError with every difference that would make it another run. identity: hashes of data and template."""
     before = load_config(run_path / "config.toml")
-    differences = [d for d in _differences("", before.model_dump(mode="json"), config.model_dump(mode="json")) if not d.allowed]
+    differences = [
+        d for d in _differences("", before.model_dump(mode="json"), config.model_dump(mode="json")) if not d.allowed
+    ]
     manifest = json.loads((run_path / "manifest.json").read_text())
     differences += [Difference(k, manifest.get(k), v) for k, v in identity.items() if manifest.get(k) not in (None, v)]
     hard = [d for d in differences if d.name in identity or not override]

@@ -202,7 +202,9 @@ class FakeMemory:
     async def score(self, groups: Sequence[RolloutGroup]) -> tuple[list[ScoredGroup], MemoryReport]:
         self.events.append(("score", tuple(group.lease_id for group in groups)))
         await asyncio.sleep(self.delay_s)
-        scored = [replace(make_scored(group, bonus=0.25), memory_version=self.version + i) for i, group in enumerate(groups)]
+        scored = [
+            replace(make_scored(group, bonus=0.25), memory_version=self.version + i) for i, group in enumerate(groups)
+        ]
         self.version += len(groups)
         report = MemoryReport(self.version, 2 * self.version, self.version, 0, 0, 0, self.version, 0, 0, 0.0, 0.0, 0.0)
         return scored, report
