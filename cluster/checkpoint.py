@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from cluster.history import Past
 from cluster.ledger import Fate, LedgerEvent
 from cluster.parts import Parts
-from cluster.run_log import Position
+from cluster.run_log import BEGINNING, Position
 from contracts.arrow import read_groups, write_groups
 from contracts.errors import DataError
 from contracts.rollout import RolloutGroup, ScoredGroup
@@ -111,7 +111,7 @@ def read_checkpoint(run_path: Path) -> tuple[Past, Position]:
             continue
         past.notes = notes
         return past, Position(*manifest["log"])
-    return Past(notes=notes), Position(0, 0)
+    return Past(notes=notes), BEGINNING
 
 
 def verify(folder: Path) -> dict[str, Any]:

@@ -30,6 +30,9 @@ class Position:
     offset: int
 
 
+BEGINNING = Position(0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """kind: a small number that the writer chose. end: where the next frame begins."""
@@ -94,7 +97,7 @@ class RunLog:
         self._file = _path(self._directory, self._segment).open("ab")
 
 
-def read_log(directory: Path, start: Position = Position(0, 0)) -> Iterator[Frame]:
+def read_log(directory: Path, start: Position = BEGINNING) -> Iterator[Frame]:
     """Every whole frame from `start` on. Raises DataError for damage before the end, which no crash leaves behind."""
     segments = [segment for segment in _segments(directory) if segment >= start.segment]
     for segment in segments:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.run_log import Position, RunLog, read_log
+from cluster.run_log import BEGINNING, Position, RunLog, read_log
 from contracts.errors import DataError
 
 Frames = list[tuple[int, bytes]]
@@ -20,7 +20,7 @@ def written(directory: Path, frames: Frames, segment_bytes: int = 10**6) -> RunL
     return log
 
 
-def back(directory: Path, start: Position = Position(0, 0)) -> Frames:
+def back(directory: Path, start: Position = BEGINNING) -> Frames:
     return [(frame.kind, frame.payload) for frame in read_log(directory, start)]
 
 
