@@ -3,6 +3,9 @@
 import asyncio
 
 
+RECHECK_S = 30.0
+
+
 class Signal:
     """Wakes every waiter after each change."""
 
@@ -13,8 +16,8 @@ class Signal:
         self._event.set()
         self._event = asyncio.Event()
 
-    async def wait(self, timeout_s: float | None = None) -> None:
-        """Returns after the next change, or after `timeout_s`."""
+    async def wait(self, timeout_s: float = RECHECK_S) -> None:
+        """Returns after the next change, or after `timeout_s`: who waits looks again, whatever was forgotten."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._event.wait()

@@ -156,6 +156,22 @@ def status(run: RunArgument) -> None:
 
 
 @app.command()
+def replay(run: RunArgument) -> None:
+    """Recompute every intrinsic reward of a run from its log and say how far they are from what it trained on."""
+    from cluster.replay import replay_run
+
+    found = replay_run(run)
+    console = Console()
+    console.print(
+        f"{found.rollouts} rollouts in {found.calls} calls of memory: largest difference {found.largest_difference:g}",
+        highlight=False,
+    )
+    if found.worst:
+        console.print(f"at {found.worst}; another machine, encoder or data type rounds differently", highlight=False)
+        raise typer.Exit(3)
+
+
+@app.command()
 def report(run: RunArgument) -> None:
     """Write RUN/report.html: rewards, held-out accuracy, lengths, lag, memory, transcripts with neighbours."""
     from cluster.report import write_report

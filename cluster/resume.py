@@ -11,16 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cluster.checkpoint import read_checkpoint
 from cluster.config import RunConfig, load_config
 from cluster.history import Past, read_past
 from cluster.parts import Parts
 from cluster.recorder import Recorder
+from cluster.replay import largest_gap
 from contracts.adapter import Adapter
 from contracts.errors import ConfigError, DataError
-from contracts.rollout import ScoredGroup
 
 MAY_CHANGE = frozenset(
     {
@@ -104,7 +102,7 @@ async def _tell_memory_again(past: Past, parts: Parts) -> list[float]:
     for call in past.calls:
         if call and call[-1].memory_version >= known:
             again, _ = await parts.memory.score([scored.group for scored in call])
-            differences.append(max(_gap(first, second) for first, second in zip(call, again, strict=True)))
+            differences.append(max(largest_gap(first, second) for first, second in zip(call, again, strict=True)))
     return differences
 
 
@@ -116,11 +114,6 @@ def _snapshot_version(snapshot: Path | None) -> int:
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{snapshot} has no readable manifest: {error}") from error
     return version
-
-
-def _gap(first: ScoredGroup, again: ScoredGroup) -> float:
-    pairs = ((first.exploit_G, again.exploit_G), (first.explore_G, again.explore_G), (first.bonus_G, again.bonus_G))
-    return max(float(np.abs(a - b).max(initial=0.0)) for a, b in pairs)
 
 
 def _differences(prefix: str, before: Any, now: Any) -> list[Difference]:

@@ -128,6 +128,11 @@ def test_asynchronous_run_killed_twice_trains_every_problem_once(tmp_path: Path)
     trained = Counter(line["lease_id"] for line in lines(path / "ledger" / "events.jsonl") if line["fate"] == "trained")
     assert len(trained) == 240
     assert set(trained.values()) == {1}
+    again = subprocess.run(
+        [sys.executable, "-m", "cluster", "replay", str(path)], capture_output=True, text=True, cwd=ROOT, timeout=120
+    )
+    assert again.returncode == 0, again.stderr
+    assert "largest difference 0" in " ".join(again.stdout.split())
     assert [line["policy_version"] for line in record.metrics] == list(range(1, 31)), "versions never go back"
 
 

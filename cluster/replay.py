@@ -1,0 +1,51 @@
+"""`memr replay`: a run's intrinsic rewards once more, from its log, compared with what the run trained on.
+
+RUN/log -> every call of memory, in order -> a fresh memory service -> largest difference (0 expected on the same machine)
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cluster.history import Past, read_past
+from cluster.run_dir import read_run
+from cluster.run_log import BEGINNING
+from contracts.errors import DataError
+from contracts.rollout import ScoredGroup
+from memory_service.encoder import load_encoder
+from memory_service.service import EpisodicMemory
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayReport:
+    """worst: the group with the largest difference, as "lease of version", where there is one."""
+
+    calls: int
+    rollouts: int
+    largest_difference: float
+    worst: str
+
+
+def replay_run(run_path: Path) -> ReplayReport:
+    """Raises DataError for a run without memory or with a damaged log."""
+    run = read_run(run_path)
+    settings = run.config.memory
+    if not settings.enabled:
+        raise DataError(f"{run_path} ran with memory.profile = 'off': there are no intrinsic rewards to recompute")
+    past = read_past(run_path / "log", Past(), BEGINNING, memory_on=True)
+    memory = EpisodicMemory(settings, load_encoder(settings))
+    rollouts, largest, worst = 0, 0.0, ""
+    for call in past.calls:
+        for first, again in zip(call, memory.score([scored.group for scored in call]), strict=True):
+            rollouts += len(first.group.rollouts)
+            gap = largest_gap(first, again)
+            if gap > largest:
+                largest, worst = gap, f"lease {first.group.lease_id}, memory version {first.memory_version}"
+    return ReplayReport(len(past.calls), rollouts, largest, worst)
+
+
+def largest_gap(first: ScoredGroup, again: ScoredGroup) -> float:
+    """Over intrinsic rewards and bonus of the group's rollouts."""
+    pairs = ((first.exploit_G, again.exploit_G), (first.explore_G, again.explore_G), (first.bonus_G, again.bonus_G))
+    return max(float(np.abs(a - b).max(initial=0.0)) for a, b in pairs)
