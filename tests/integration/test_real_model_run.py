@@ -52,7 +52,7 @@ def test_without_lag_the_same_seed_gives_the_same_adapter_bytes_and_memory(run: 
 
 def _fingerprint(run: Path) -> dict[str, str]:
     files = [*run.glob("adapters/v000002-*/adapter_model.safetensors"), *run.glob("checkpoints/step-000002/memory/*/*")]
-    assert len(files) == 4
+    assert len(files) == 5
     return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
