@@ -2,7 +2,6 @@
 
 import asyncio
 
-
 RECHECK_S = 30.0
 
 

@@ -154,7 +154,7 @@ def test_interrupt_writes_a_checkpoint_and_says_130(tmp_path: Path) -> None:
     checkpoint = sorted((tmp_path / "stopped" / "checkpoints").glob("step-*"))[-1]
     assert (checkpoint / "checkpoint.json").exists()
     assert list((checkpoint / "memory").glob("snapshot-*/manifest.json"))
-    assert "interrupted after a checkpoint" in memr("status", str(tmp_path / "stopped")).stdout
+    assert "stopped on request" in memr("status", str(tmp_path / "stopped")).stdout
 
 
 @pytest.mark.parametrize(
