@@ -10,6 +10,7 @@ from actors.load import EngineNeeds, load_worker_tokenizer, start_engine
 from actors.rollout_worker import RolloutWorker
 from contracts.adapter import Adapter
 from contracts.problem import Lease
+from contracts.process import ProcessId, own_process
 from contracts.reports import WorkerReport
 from contracts.rollout import RolloutGroup
 from tasks.config import TaskSettings
@@ -24,6 +25,10 @@ class RolloutWorkerActor:
         self, worker_id: str, settings: ActorSettings, task: TaskSettings, model_path: str, needs: EngineNeeds
     ) -> None:
         self._inputs = (worker_id, settings, task, model_path, needs)
+
+    async def process(self) -> ProcessId:
+        """Answers before the model is loaded."""
+        return own_process()
 
     async def start(self) -> None:
         """Load the model. Raises what the user must hear: ConfigError, DataError, EngineError."""

@@ -91,6 +91,11 @@ class ClusterSettings(Settings):
     worker_restarts: int = Field(6, ge=0, description="lost workers replaced within worker_restart_window_s")
     worker_restart_window_s: float = Field(600.0, gt=0, description="window of worker_restarts, in seconds")
     worker_start_s: float = Field(600.0, gt=0, description="seconds a worker may take to load its model")
+    part_restarts: int = Field(5, ge=0, description="memory or learner brought back within part_restart_window_s")
+    part_restart_window_s: float = Field(3600.0, gt=0, description="window of part_restarts, in seconds")
+    learner_call_s: float = Field(3600.0, gt=0, description="seconds an update or a save of the learner may take")
+    memory_call_s: float = Field(900.0, gt=0, description="seconds a call to memory may take")
+    grace_s: float = Field(30.0, gt=0, description="seconds beyond a lease's deadline before the worker counts as hung")
     drain_s: float = Field(120.0, ge=0, description="seconds a worker that leaves may take to finish its leases")
     shared_run_directory: bool = Field(
         False, description="every node sees run.directory; else learner and memory stay on the node of `memr train`"

@@ -23,9 +23,6 @@ from contracts.errors import AdapterMissingError, EngineError, PartLostError, Pr
 from contracts.problem import Lease, Purpose
 from contracts.rollout import RolloutGroup
 
-GRACE_S = 30.0
-"""Beyond a lease's own deadline, for verification and the way back; then the call counts as hung."""
-
 
 class Outcomes(Protocol):
     """Who hears what became of leases: the controller."""
@@ -50,6 +47,7 @@ class Dispatcher:
     ) -> None:
         self._max_policy_lag = config.learner.max_policy_lag
         self._drain_s = config.cluster.drain_s
+        self._grace_s = config.cluster.grace_s  # for verification and the way back
         self._queue = queue
         self._registry = registry
         self._recorder = recorder
@@ -93,7 +91,7 @@ class Dispatcher:
     async def _call(self, seat: Seat, leases: Sequence[Lease]) -> None:
         """One call to the worker; whatever happens, its leases are done or back in the queue."""
         try:
-            async with asyncio.timeout(leases[0].deadline_s + GRACE_S):
+            async with asyncio.timeout(leases[0].deadline_s + self._grace_s):
                 if leases[0].purpose is Purpose.EVAL:  # newer versions may have pushed this one out
                     await seat.handle.adopt(self._registry.reference(leases[0].policy_version))
                 groups = await seat.handle.sample(leases)
@@ -123,14 +121,16 @@ class Dispatcher:
                 await self._changed.wait()
                 continue
             try:
-                await seat.handle.adopt(self._registry.reference(newest))
+                async with asyncio.timeout(seat.settings.lease_deadline_s + self._grace_s):
+                    await seat.handle.adopt(self._registry.reference(newest))
             except (ProofError, ValueError) as error:
                 self._refused(seat, newest, error)
             except PartLostError as error:
                 seat.lose(error)
-            except (EngineError, AdapterMissingError) as error:
+            except (EngineError, AdapterMissingError, TimeoutError) as error:
                 seat.suspect()
-                self._recorder.event("adopt_failed", worker=seat.worker_id, version=newest, error=str(error))
+                told = str(_told(seat, error))
+                self._recorder.event("adopt_failed", worker=seat.worker_id, version=newest, error=told)
                 await self._changed.wait(timeout_s=1.0)
             else:
                 seat.proven(newest)
@@ -152,7 +152,7 @@ class Dispatcher:
         """A real one-token generation. A worker without a version yet has nothing to generate with: it must adopt."""
         deadline_s = seat.settings.health_deadline_s
         try:
-            async with asyncio.timeout(deadline_s + GRACE_S):
+            async with asyncio.timeout(deadline_s + self._grace_s):
                 if seat.version >= 0:
                     await seat.handle.health(deadline_s)
         except (EngineError, AdapterMissingError, PartLostError, TimeoutError) as error:

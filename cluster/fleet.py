@@ -14,9 +14,9 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from cluster.change_signal import Signal, cancelled
 from cluster.config import RunConfig
+from cluster.failure_policy import Budget, Decision, Failure, Part, decide
 from cluster.parts import WorkerHandle, WorkerStarter
 from cluster.recorder import Recorder
-from cluster.restart_budget import may_replace
 from cluster.seat import Seat, SeatState
 from contracts.errors import ConfigError, DataError, MemrError, RunStopped
 
@@ -46,7 +46,7 @@ class Fleet:
         self._joining: dict[str, str] = {}  # worker id -> kind
         self._seats: dict[str, Seat] = {}
         self._lives: set[asyncio.Task[None]] = set()
-        self._losses_s: list[float] = []
+        self._failures: list[Failure] = []
         self._ever_served = False
 
     @property
@@ -134,9 +134,9 @@ class Fleet:
         finally:
             self._joining.pop(worker_id, None)
             self._seats.pop(worker_id, None)
-            self._starter.end(handle)
+            found = self._starter.end(handle)
         if lost is not None:
-            self._lost(worker_id, kind, lost)
+            self._lost(worker_id, kind, lost, found)
 
     async def _started(self, handle: WorkerHandle) -> Exception | None:
         """None when its model is loaded, else why it is not."""
@@ -150,20 +150,24 @@ class Fleet:
             return error
         return None
 
-    def _lost(self, worker_id: str, kind: str, error: Exception) -> None:
+    def _lost(self, worker_id: str, kind: str, error: Exception, found: str) -> None:
         """Decide on a replacement; raises RunStopped where too few workers would be left."""
         if not self._ever_served and isinstance(error, ConfigError | DataError):
             raise error  # what the first worker cannot load, none can
-        now = self._clock()
-        self._losses_s.append(now)
-        budget, window_s = self._settings.worker_restarts, self._settings.worker_restart_window_s
-        replaced = may_replace(self._losses_s, now, budget, window_s)
-        self._recorder.incident("worker_lost", str(error), worker=worker_id, replaced=replaced)
+        now, settings = self._clock(), self._settings
+        self._failures.append(Failure(Part.WORKER, now))
+        budget = Budget(settings.worker_restarts, settings.worker_restart_window_s)
+        enough = self.target > settings.min_workers
+        verdict = decide(self._failures, budget, now, enough_without=enough)
+        replaced = verdict.decision is Decision.RESTART_PART
+        headline = f"{error}; {found}"
+        self._recorder.incident("worker_lost", headline, worker=worker_id, replaced=replaced)
         if replaced:
             return
         self._targets[kind] -= 1
-        if self.target < self._settings.min_workers:
+        if verdict.decision is Decision.STOP:
             raise RunStopped(
-                f"{self.target} rollout workers are left, cluster.min_workers is {self._settings.min_workers}, and the "
-                f"budget of {budget} replacements within {window_s:.0f} s is spent. The last one lost was {worker_id}: {error}"
+                f"{self.target} rollout workers are left, cluster.min_workers is {settings.min_workers}, and the "
+                f"budget of {budget.restarts} replacements within {budget.window_s:.0f} s is spent. The last one lost "
+                f"was {worker_id}: {error}"
             )

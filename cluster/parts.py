@@ -41,8 +41,8 @@ class WorkerStarter(Protocol):
     def create(self, worker_id: str, kind: str) -> WorkerHandle:
         """A worker of this kind (actors.pools), not yet started."""
 
-    def end(self, worker: WorkerHandle) -> None:
-        """End its process, whatever it is doing, and free its resources."""
+    def end(self, worker: WorkerHandle) -> str:
+        """End its process, whatever it is doing, and free its resources; says what state it was in."""
 
 
 class MemoryHandle(Protocol):

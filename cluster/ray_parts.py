@@ -4,7 +4,6 @@ A call's own error (EngineError, MemoryServiceError, ...) comes back as itself; 
 PartLostError that names it.
 """
 
-import asyncio
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,19 +19,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.load import EngineNeeds
 from actors.ray_actor import RolloutWorkerActor
 from cluster.config import RunConfig
-from cluster.parts import AdapterRef, Parts, WorkerHandle
+from cluster.parts import AdapterRef, WorkerHandle
 from cluster.placement import Placement
+from cluster.run_processes import RunProcesses
 from contracts.adapter import Adapter
 from contracts.errors import PartLostError
 from contracts.problem import Lease
 from contracts.reports import MemoryReport, StepReport, WorkerReport
 from contracts.rollout import RolloutGroup, ScoredGroup
-from learner.ray_actor import LearnerActor
-from memory_service.ray_actor import MemoryActor
-
-START_TIMEOUT_S = 600.0
-"""Longest a process may take to load its model before the run is called off."""
-
 
 MAX_CALLS = 1000
 """Calls that one worker may have in hand; its loop serves them side by side."""
@@ -46,18 +40,17 @@ async def answer(name: str, reference: Any) -> Any:
         cause = error.cause
         raise cause if isinstance(cause, Exception) else error from error
     except RayActorError as error:
-        raise PartLostError(
-            f"the process of {name} died: {error}. Its last lines are in the run's logs; `dmesg` tells whether the "
-            "system ran out of memory"
-        ) from error
+        raise PartLostError(f"the process of {name} died: {_cause(error)}") from error
 
 
 @dataclass(frozen=True, slots=True)
 class RayWorker:
     worker_id: str
     actor: Any
+    processes: RunProcesses
 
     async def start(self) -> None:
+        self.processes.add(self.worker_id, await answer(self.worker_id, self.actor.process.remote()))
         await answer(self.worker_id, self.actor.start.remote())
 
     async def adopt(self, adapter: AdapterRef) -> None:
@@ -74,6 +67,13 @@ class RayWorker:
     async def report(self) -> WorkerReport:
         report: WorkerReport = await answer(self.worker_id, self.actor.report.remote())
         return report
+
+
+def _cause(error: RayActorError) -> str:
+    """Ray's account without its list of guesses."""
+    told = [line.strip() for line in str(error).splitlines() if line.strip()]
+    details = [line for line in told if line.startswith("Worker exit detail:")] or told[:1]
+    return details[0].split(" There are some potential root causes")[0].removeprefix("Worker exit detail: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +147,7 @@ class RayWorkers:
     config: RunConfig
     model_path: str
     site: Site
+    processes: RunProcesses
 
     def create(self, worker_id: str, kind: str) -> RayWorker:
         settings, task = self.config.actors.kinds[kind], self.config.task
@@ -156,47 +157,24 @@ class RayWorkers:
             seed=zlib.crc32(f"{self.config.run.seed}/{worker_id}".encode()),
         )
         options = self.site.options(kind) | {"scheduling_strategy": "SPREAD", "max_concurrency": MAX_CALLS}
-        actor = _actor(RolloutWorkerActor, settings.torch_threads, options)
-        return RayWorker(worker_id, actor.remote(worker_id, settings, task, self.model_path, needs))
+        actor = actor_with(RolloutWorkerActor, settings.torch_threads, options)
+        return RayWorker(worker_id, actor.remote(worker_id, settings, task, self.model_path, needs), self.processes)
 
-    def end(self, worker: WorkerHandle) -> None:
+    def end(self, worker: WorkerHandle) -> str:
         assert isinstance(worker, RayWorker)
-        ray.kill(worker.actor)
+        return end_actor(worker.worker_id, worker.actor, self.processes)
 
 
-async def start_parts(config: RunConfig, inputs: PartInputs, site: Site) -> Parts:
-    """Start memory and learner side by side and wait until both have loaded. Raises what a constructor raised.
-
-    Workers are started by the fleet, from `Parts.workers`.
-    """
-    learner = RayLearner(
-        _actor(LearnerActor, config.learner.torch_threads, site.core_options("learner")).remote(
-            config.learner,
-            inputs.model_path,
-            config.run.seed,
-            inputs.template_hash,
-            inputs.probe_tokens,
-            config.actors.max_new_tokens,
-        )
-    )
-    started, memory = {"the learner": learner.actor}, None
-    if config.memory.enabled:
-        actor = _actor(MemoryActor, config.memory.torch_threads, site.core_options("memory"))
-        memory = RayMemory(actor.remote(config.memory))
-        started["memory"] = memory.actor
-    ready = [answer(name, actor.ready.remote()) for name, actor in started.items()]
-    await asyncio.wait_for(asyncio.gather(*ready), START_TIMEOUT_S)
-    return Parts(RayWorkers(config, inputs.model_path, site), memory, learner)
+def end_actor(name: str, actor: Any, processes: RunProcesses) -> str:
+    """Says what state the process was in. A stopped process, which no message ends, ends by its number."""
+    found = processes.what_became_of(name)
+    processes.end(name)
+    if actor is not None:
+        ray.kill(actor)
+    return found
 
 
-def end_parts(parts: Parts) -> None:
-    """End memory and learner; the fleet has ended its workers. No other process is touched."""
-    for part in (parts.memory, parts.learner):
-        if isinstance(part, RayMemory | RayLearner):
-            ray.kill(part.actor)
-
-
-def _actor(actor_class: Any, threads: int, options: dict[str, Any]) -> Any:
+def actor_with(actor_class: Any, threads: int, options: dict[str, Any]) -> Any:
     """Thread counts must be in the environment before numpy, torch or faiss load."""
     env = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     return actor_class.options(runtime_env={"env_vars": env | {"TOKENIZERS_PARALLELISM": "false"}}, **options)

@@ -19,6 +19,7 @@ from cluster.recorder import Recorder
 from cluster.replay import largest_gap
 from contracts.adapter import Adapter
 from contracts.errors import ConfigError, DataError
+from contracts.rollout import ScoredGroup
 
 MAY_CHANGE = frozenset(
     {
@@ -98,12 +99,17 @@ async def _tell_memory_again(past: Past, parts: Parts) -> list[float]:
     """Call by call, what came after the snapshot; how far each answer is from the first one."""
     if parts.memory is None:
         return []
-    known, differences = _snapshot_version(past.memory_snapshot), []
-    for call in past.calls:
-        if call and call[-1].memory_version >= known:
-            again, _ = await parts.memory.score([scored.group for scored in call])
-            differences.append(max(largest_gap(first, second) for first, second in zip(call, again, strict=True)))
+    differences = []
+    for call in calls_after(past):
+        again, _ = await parts.memory.score([scored.group for scored in call])
+        differences.append(max(largest_gap(first, second) for first, second in zip(call, again, strict=True)))
     return differences
+
+
+def calls_after(past: Past) -> list[tuple[ScoredGroup, ...]]:
+    """Memory's calls that its snapshot does not hold yet, in their order."""
+    known = _snapshot_version(past.memory_snapshot)
+    return [call for call in past.calls if call and call[-1].memory_version >= known]
 
 
 def _snapshot_version(snapshot: Path | None) -> int:

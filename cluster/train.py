@@ -26,15 +26,17 @@ from cluster.adapters import AdapterRegistry
 from cluster.config import RunConfig
 from cluster.console import LiveConsole, PlainConsole
 from cluster.controller import Controller
+from cluster.core_parts import CoreParts, start_parts
 from cluster.history import History, Past
 from cluster.model_store import resolve_model
 from cluster.placement import place
-from cluster.ray_parts import PartInputs, Site, end_parts, start_parts
+from cluster.ray_parts import PartInputs, Site
 from cluster.ray_session import Session, ray_session, share
 from cluster.recorder import Recorder, Watcher
 from cluster.resume import check_same_run, read_run_past
 from cluster.run_dir import claim_run, create_run, refuse_live_run, write_summary
 from cluster.run_log import RunLog
+from cluster.run_processes import RunProcesses
 from cluster.tensorboard_watcher import TensorboardWatcher
 from contracts.errors import ConfigError, MemrError, RunStopped
 from contracts.ports import Task, Tokenizer
@@ -146,8 +148,9 @@ async def _run(
     site: Site,
 ) -> Outcome:
     run_path = config.run_path
-    parts = await start_parts(config, inputs, site)
     recorder = Recorder(run_path, _watchers(config, run_path, console))
+    core = CoreParts(config, inputs, site, RunProcesses(run_path))
+    parts = await start_parts(core, config, inputs, recorder)
     registry = AdapterRegistry(run_path / "adapters", share, config.cluster.adapters_on_disk)
     log = RunLog(run_path / "log")
     if log.torn_bytes:
@@ -168,7 +171,7 @@ async def _run(
     finally:
         recorder.close()
         history.close()
-        end_parts(parts)
+        core.end_all()
 
 
 def _watchers(config: RunConfig, run_path: Path, console: Console) -> Sequence[Watcher]:

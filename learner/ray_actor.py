@@ -8,6 +8,7 @@ import ray
 from numpy.typing import NDArray
 
 from contracts.adapter import Adapter
+from contracts.process import ProcessId, own_process
 from contracts.reports import StepReport
 from contracts.rollout import ScoredGroup
 from learner.config import LearnerSettings
@@ -29,8 +30,9 @@ class LearnerActor:
     ) -> None:
         self._learner = load_learner(settings, model_path, seed, template_hash, probe_tokens, max_new_tokens)
 
-    def ready(self) -> None:
+    def ready(self) -> ProcessId:
         """Returns once the constructor has finished."""
+        return own_process()
 
     def publish(self) -> Adapter:
         return self._learner.publish()

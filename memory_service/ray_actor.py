@@ -5,6 +5,7 @@ from pathlib import Path
 
 import ray
 
+from contracts.process import ProcessId, own_process
 from contracts.reports import MemoryReport
 from contracts.rollout import RolloutGroup, ScoredGroup
 from memory_service.config import MemorySettings
@@ -19,8 +20,9 @@ class MemoryActor:
     def __init__(self, settings: MemorySettings) -> None:
         self._memory = EpisodicMemory(settings, load_encoder(settings))
 
-    def ready(self) -> None:
+    def ready(self) -> ProcessId:
         """Returns once the constructor has finished."""
+        return own_process()
 
     def score(self, groups: Sequence[RolloutGroup]) -> tuple[list[ScoredGroup], MemoryReport]:
         return self._memory.score(groups), self._memory.report()

@@ -189,8 +189,9 @@ class FakeWorkers:
         worker.events = self.events
         return worker
 
-    def end(self, worker: Any) -> None:
+    def end(self, worker: Any) -> str:
         self.events.append(("end", worker.worker_id))
+        return "process 1 is gone"
 
 
 @dataclass

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from actors.config import ActorSettings
-from cluster.restart_budget import may_replace
 from cluster.run_control import RunControl, ask
 from cluster.seat import Seat, SeatState
 from contracts.errors import ConfigError, DataError, EngineError, PartLostError, ProofError, RunStopped
@@ -27,14 +26,6 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def names(run: Run, kind: str) -> list[str]:
     return [event[1] for event in run.events if event[0] == kind]
-
-
-@pytest.mark.parametrize(
-    ("losses", "now", "replaced"),
-    [([10.0], 10.0, True), ([1.0, 2.0, 3.0], 3.0, False), ([1.0, 2.0, 200.0], 200.0, True), ([], 0.0, True)],
-)
-def test_a_loss_is_made_good_while_the_window_has_budget(losses: list[float], now: float, replaced: bool) -> None:
-    assert may_replace(losses, now, budget=2, window_s=100.0) is replaced
 
 
 @pytest.mark.parametrize(
@@ -114,8 +105,8 @@ async def test_lost_workers_are_replaced_and_the_run_finishes(tmp_path: Path) ->
     assert run.lines("metrics.jsonl")[-1]["ledger"]["trained"] == 16
     incidents = [json.loads(path.read_text()) for path in sorted((run.path / "incidents").iterdir())]
     assert [(i["incident"], i["headline"], i["replaced"]) for i in incidents] == [
-        ("worker_lost", "worker died", True),
-        ("worker_lost", "worker died again", True),
+        ("worker_lost", "worker died; process 1 is gone", True),
+        ("worker_lost", "worker died again; process 1 is gone", True),
     ]
 
 

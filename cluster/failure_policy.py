@@ -1,0 +1,74 @@
+"""What follows a failure: a function of the failures so far, of budgets and of the clock. It decides only.
+
+worker           replaced within its budget; then the run carries on with fewer, down to min_workers; then it stops
+memory, learner  revived from checkpoint and log within their budget; then the whole run is taken up again
+run              taken up again within its budget, after a pause that doubles; then it stops
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Part(StrEnum):
+    """Who failed. RUN: the controller, Ray itself, or a run that made no progress."""
+
+    WORKER = "worker"
+    MEMORY = "memory"
+    LEARNER = "learner"
+    RUN = "run"
+
+
+class Decision(StrEnum):
+    CARRY_ON = "carry on"
+    RESTART_PART = "restart part"
+    RESTART_RUN = "restart run"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """curable: False where the same would happen again (wrong configuration, damaged data, a broken invariant)."""
+
+    part: Part
+    at_s: float
+    curable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """At most `restarts` within any `window_s` seconds."""
+
+    restarts: int
+    window_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """after_s: how long to wait before acting. spent: failures of this part in the window, this one included."""
+
+    decision: Decision
+    after_s: float = 0.0
+    spent: int = 0
+
+
+PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+
+
+def decide(failures: Sequence[Failure], budget: Budget, now_s: float, *, enough_without: bool = False) -> Verdict:
+    """The newest failure is the last. enough_without: a worker's loss leaves at least min_workers."""
+    newest = failures[-1]
+    recent = [f for f in failures if f.part is newest.part and now_s - f.at_s <= budget.window_s]
+    spent = len(recent)
+    if not newest.curable:
+        return Verdict(Decision.STOP, spent=spent)
+    within = spent <= budget.restarts
+    match newest.part:
+        case Part.WORKER:
+            without = Decision.CARRY_ON if enough_without else Decision.STOP
+            return Verdict(Decision.RESTART_PART if within else without, spent=spent)
+        case Part.MEMORY | Part.LEARNER:
+            return Verdict(Decision.RESTART_PART if within else Decision.RESTART_RUN, spent=spent)
+        case Part.RUN:
+            pause_s = min(LONGEST_PAUSE_S, PAUSE_S * 2.0 ** (spent - 1))
+            return Verdict(Decision.RESTART_RUN, pause_s, spent) if within else Verdict(Decision.STOP, spent=spent)

@@ -1,0 +1,123 @@
+"""The processes of a run by name, in RUN/processes.json: for stacks, for memory's slope, for an end without orphans.
+
+Only what is recorded here, with its time of birth, is ever ended: a number that another program got since is not ours.
+"""
+
+import json
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from contracts.process import ProcessId
+
+OOM_COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """born_s: since the epoch, as the system tells it; 0 on another host."""
+
+    process: ProcessId
+    born_s: float
+
+    @property
+    def alive(self) -> bool:
+        """On this host; of others nothing is known."""
+        return self.process.here and birth(self.process.pid) == self.born_s
+
+
+class RunProcesses:
+    """The writing end; one owner. Lost kernel memory kills are counted from its construction on."""
+
+    def __init__(self, run_path: Path) -> None:
+        self._path = run_path / "processes.json"
+        self._recorded: dict[str, Recorded] = {}
+        self._oom_kills = oom_kills()
+
+    @property
+    def here(self) -> Mapping[str, int]:
+        """Process numbers on this host by name."""
+        return {name: entry.process.pid for name, entry in self._recorded.items() if entry.process.here}
+
+    def add(self, name: str, process: ProcessId) -> None:
+        self._recorded[name] = Recorded(process, birth(process.pid) if process.here else 0.0)
+        self._write()
+
+    def end(self, name: str) -> None:
+        """SIGKILL, if it is on this host and still the process that was recorded. Stopped processes end by it too."""
+        recorded = self._recorded.pop(name, None)
+        if recorded is not None:
+            end(recorded)
+            self._write()
+
+    def what_became_of(self, name: str) -> str:
+        """For a headline: "process 123 is stopped (SIGSTOP or a debugger)"."""
+        recorded = self._recorded.get(name)
+        if recorded is None:
+            return "its process never reported"
+        who = f"process {recorded.process.pid}"
+        if not recorded.process.here:
+            return f"{who} on {recorded.process.host}"
+        if not recorded.alive:
+            return f"{who} is gone{self._memory_kills()}"
+        state = psutil.Process(recorded.process.pid).status()
+        stopped = state in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+        return f"{who} is stopped (SIGSTOP or a debugger)" if stopped else f"{who} is {state} and does not answer"
+
+    def _memory_kills(self) -> str:
+        now = oom_kills()
+        killed, self._oom_kills = now - self._oom_kills, now
+        return "; the kernel killed a process because memory ran out" if killed > 0 else ""
+
+    def _write(self) -> None:
+        fields = {
+            name: {"host": entry.process.host, "pid": entry.process.pid, "born_s": entry.born_s}
+            for name, entry in self._recorded.items()
+        }
+        temporary = self._path.with_name(f".{self._path.name}.partial")
+        temporary.write_text(json.dumps(fields, indent=1))
+        temporary.replace(self._path)
+
+
+def recorded_processes(run_path: Path) -> dict[str, Recorded]:
+    """What an earlier or another process wrote down; empty where there is nothing readable."""
+    try:
+        fields = json.loads((run_path / "processes.json").read_text())
+        return {
+            name: Recorded(ProcessId(str(entry["host"]), int(entry["pid"])), float(entry["born_s"]))
+            for name, entry in fields.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def birth(pid: int) -> float:
+    """0 where no such process lives; a dead one that nobody has waited for counts as gone."""
+    try:
+        process = psutil.Process(pid)
+        return 0.0 if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.Error:
+        return 0.0
+
+
+def end(recorded: Recorded) -> None:
+    if recorded.alive:
+        try:
+            os.kill(recorded.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+
+def oom_kills() -> int:
+    """How often the kernel ended a process of this container, or of this machine, because memory ran out."""
+    for path in OOM_COUNTERS:
+        try:
+            fields = dict(line.split(maxsplit=1) for line in path.read_text().splitlines())
+            return int(fields["oom_kill"])
+        except (OSError, ValueError, KeyError):
+            continue
+    return 0

@@ -1,0 +1,21 @@
+"""Which operating-system process somebody is, so that it can be named, looked at and ended from outside."""
+
+import os
+import platform
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessId:
+    """pid: valid on `host` only."""
+
+    host: str
+    pid: int
+
+    @property
+    def here(self) -> bool:
+        return self.host == platform.node()
+
+
+def own_process() -> ProcessId:
+    return ProcessId(platform.node(), os.getpid())

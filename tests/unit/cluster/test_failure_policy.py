@@ -1,0 +1,63 @@
+"""What follows a failure, case by case."""
+
+import pytest
+
+from cluster.failure_policy import LONGEST_PAUSE_S, Budget, Decision, Failure, Part, Verdict, decide
+
+TWO_A_MINUTE = Budget(restarts=2, window_s=60.0)
+
+
+def failures(part: Part, *times_s: float) -> list[Failure]:
+    return [Failure(part, at_s) for at_s in times_s]
+
+
+@pytest.mark.parametrize(
+    ("part", "times_s", "decision"),
+    [
+        (Part.WORKER, [0.0], Decision.RESTART_PART),
+        (Part.WORKER, [0.0, 1.0], Decision.RESTART_PART),
+        (Part.WORKER, [0.0, 1.0, 2.0], Decision.STOP),
+        (Part.WORKER, [0.0, 1.0, 61.5], Decision.RESTART_PART),  # the first two are forgotten
+        (Part.MEMORY, [0.0], Decision.RESTART_PART),
+        (Part.MEMORY, [0.0, 1.0, 2.0], Decision.RESTART_RUN),
+        (Part.LEARNER, [0.0, 1.0, 2.0], Decision.RESTART_RUN),
+        (Part.LEARNER, [0.0, 1.0, 61.5], Decision.RESTART_PART),
+        (Part.RUN, [0.0], Decision.RESTART_RUN),
+        (Part.RUN, [0.0, 1.0], Decision.RESTART_RUN),
+        (Part.RUN, [0.0, 1.0, 2.0], Decision.STOP),
+        (Part.RUN, [0.0, 1.0, 61.5], Decision.RESTART_RUN),
+    ],
+)
+def test_a_failure_is_made_good_while_the_window_has_budget(
+    part: Part, times_s: list[float], decision: Decision
+) -> None:
+    assert decide(failures(part, *times_s), TWO_A_MINUTE, times_s[-1]).decision is decision
+
+
+def test_without_budget_a_run_carries_on_with_fewer_workers_while_there_are_enough() -> None:
+    lost = failures(Part.WORKER, 0.0, 1.0, 2.0)
+    assert decide(lost, TWO_A_MINUTE, 2.0, enough_without=True).decision is Decision.CARRY_ON
+    assert decide(lost, TWO_A_MINUTE, 2.0, enough_without=False).decision is Decision.STOP
+
+
+def test_the_budget_of_one_part_is_not_spent_by_another() -> None:
+    history = [*failures(Part.WORKER, 0.0, 1.0, 2.0), *failures(Part.MEMORY, 3.0)]
+    assert decide(history, TWO_A_MINUTE, 3.0) == Verdict(Decision.RESTART_PART, spent=1)
+
+
+@pytest.mark.parametrize("part", list(Part))
+def test_what_would_happen_again_stops_at_once(part: Part) -> None:
+    assert decide([Failure(part, 0.0, curable=False)], TWO_A_MINUTE, 0.0).decision is Decision.STOP
+
+
+def test_pauses_before_a_restart_of_the_run_double_up_to_a_limit() -> None:
+    generous = Budget(restarts=20, window_s=1e6)
+    pauses = [decide(failures(Part.RUN, *range(n)), generous, float(n)).after_s for n in range(1, 12)]
+    assert pauses[:4] == [1.0, 2.0, 4.0, 8.0]
+    assert pauses[-1] == LONGEST_PAUSE_S
+
+
+def test_a_budget_of_nothing_restarts_nothing() -> None:
+    none = Budget(restarts=0, window_s=60.0)
+    assert decide(failures(Part.RUN, 0.0), none, 0.0).decision is Decision.STOP
+    assert decide(failures(Part.LEARNER, 0.0), none, 0.0).decision is Decision.RESTART_RUN
