@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ async def train(path: Path, lag: int, seed: int, *, interrupted: bool, **section
     config = make_config(path, lag=lag, updates=UPDATES, **sections)
     runs: list[Run] = []
     while True:
+        threads = ThreadPoolExecutor(2)
+        asyncio.get_running_loop().set_default_executor(threads)
         run = Run(config, **parts(lag, noise))
         runs.append(run)
         life = asyncio.ensure_future(run.run())
@@ -44,6 +47,7 @@ async def train(path: Path, lag: int, seed: int, *, interrupted: bool, **section
             return runs
         life.cancel()
         await asyncio.gather(life, return_exceptions=True)
+        threads.shutdown(wait=True)  # a real death ends them too; here they must not write into the next life
 
 
 def trained(path: Path) -> list[tuple[int, list[int]]]:

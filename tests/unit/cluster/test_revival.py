@@ -3,7 +3,8 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from tests.fakes import FakeLearner, FakeMemory, FakeWorker
 from tests.unit.cluster.test_controller import Run, make_config
 from tests.unit.cluster.test_resume import trained
 
-UPDATES = 12
+UPDATES = 30
 
 
 class MortalLearner(FakeLearner):
@@ -31,7 +32,7 @@ class MortalLearner(FakeLearner):
     def __init__(self, lag: int, noise: random.Random, death: str) -> None:
         super().__init__(lag)
         self.noise, self.death = noise, death
-        self.calls_left = noise.randint(2, 6)
+        self.calls_left = noise.randint(4, 9)  # more than there can be to catch up with
 
     async def update(self, groups: Sequence[ScoredGroup]) -> tuple[StepReport, Adapter]:
         self.calls_left -= 1
@@ -48,7 +49,7 @@ class MortalLearner(FakeLearner):
 class MortalMemory(FakeMemory):
     def __init__(self, noise: random.Random) -> None:
         super().__init__()
-        self.calls_left, self.dies_after = noise.randint(2, 6), noise.random() < 0.5
+        self.calls_left, self.dies_after = noise.randint(9, 20), noise.random() < 0.5
 
     async def score(self, groups: Sequence[RolloutGroup]) -> tuple[list[ScoredGroup], MemoryReport]:
         self.calls_left -= 1
@@ -60,7 +61,16 @@ class MortalMemory(FakeMemory):
         return answer
 
 
-def care(config: RunConfig, part: Part, make: Any, restarts: int = 50, limit_s: float = 5.0) -> Wardship[Any]:
+@pytest.fixture
+def recorder(tmp_path: Path) -> Iterator[Recorder]:
+    """Of the run `r` that `make_config` places in tmp_path."""
+    with closing(Recorder(tmp_path / "r")) as opened:
+        yield opened
+
+
+def care(
+    config: RunConfig, recorder: Recorder, part: Part, make: Any, restarts: int = 50, limit_s: float = 5.0
+) -> Wardship[Any]:
     async def start() -> Any:
         return make()
 
@@ -72,16 +82,16 @@ def care(config: RunConfig, part: Part, make: Any, restarts: int = 50, limit_s: 
         budget=Budget(restarts, 3600.0),
         limit_s=limit_s,
         limit_name="learner_call_s",
-        recorder=Recorder(config.run_path),
+        recorder=recorder,
     )
 
 
 @pytest.mark.parametrize("lag", [0, 2])
 @pytest.mark.parametrize("death", ["before", "after", "silent"])
 async def test_a_learner_that_dies_again_and_again_trains_every_problem_once_and_nothing_is_sampled_again(
-    tmp_path: Path, lag: int, death: str
+    tmp_path: Path, recorder: Recorder, lag: int, death: str
 ) -> None:
-    config = make_config(tmp_path, lag=lag, updates=UPDATES, cluster={"checkpoint_every_updates": 5})
+    config = make_config(tmp_path, lag=lag, updates=UPDATES, cluster={"checkpoint_every_updates": 2})
     noise = random.Random(3)
     born: list[MortalLearner] = []
 
@@ -90,7 +100,7 @@ async def test_a_learner_that_dies_again_and_again_trains_every_problem_once_and
         return born[-1]
 
     limit_s = 0.05 if death == "silent" else 5.0
-    learner = RevivedLearner(make(), care(config, Part.LEARNER, make, limit_s=limit_s))
+    learner = RevivedLearner(make(), care(config, recorder, Part.LEARNER, make, limit_s=limit_s))
     run = Run(config, learner=learner)
     await run.run()
     assert len(born) > 2
@@ -107,8 +117,10 @@ async def test_a_learner_that_dies_again_and_again_trains_every_problem_once_and
 
 
 @pytest.mark.parametrize("lag", [0, 2])
-async def test_a_memory_that_dies_again_and_again_is_told_of_every_group_once(tmp_path: Path, lag: int) -> None:
-    config = make_config(tmp_path, lag=lag, updates=UPDATES, cluster={"checkpoint_every_updates": 5})
+async def test_a_memory_that_dies_again_and_again_is_told_of_every_group_once(
+    tmp_path: Path, recorder: Recorder, lag: int
+) -> None:
+    config = make_config(tmp_path, lag=lag, updates=UPDATES, cluster={"checkpoint_every_updates": 2})
     noise = random.Random(5)
     born: list[MortalMemory] = []
 
@@ -116,14 +128,16 @@ async def test_a_memory_that_dies_again_and_again_is_told_of_every_group_once(tm
         born.append(MortalMemory(noise))
         return born[-1]
 
-    run = Run(config, memory=RevivedMemory(make(), care(config, Part.MEMORY, make)), workers=[FakeWorker()])
+    run = Run(config, memory=RevivedMemory(make(), care(config, recorder, Part.MEMORY, make)), workers=[FakeWorker()])
     await run.run()
     assert len(born) > 2
     assert born[-1].version == 4 * UPDATES
     assert len(trained(run.path)) == UPDATES
 
 
-async def test_a_part_that_cannot_be_kept_alive_ends_with_the_last_reason_and_how_often(tmp_path: Path) -> None:
+async def test_a_part_that_cannot_be_kept_alive_ends_with_the_last_reason_and_how_often(
+    tmp_path: Path, recorder: Recorder
+) -> None:
     config = make_config(tmp_path)
 
     class Dead(MortalLearner):
@@ -132,7 +146,7 @@ async def test_a_part_that_cannot_be_kept_alive_ends_with_the_last_reason_and_ho
 
     dead = RevivedLearner(
         Dead(0, random.Random(0), ""),
-        care(config, Part.LEARNER, lambda: Dead(0, random.Random(0), ""), restarts=2),
+        care(config, recorder, Part.LEARNER, lambda: Dead(0, random.Random(0), ""), restarts=2),
     )
     run = Run(config, learner=dead)
     with pytest.raises(PartLostError, match="process 7 is gone; that was 3 times within 3600 s"):
