@@ -7,7 +7,7 @@ Collapses after Memory-R+ (arXiv 2504.02273); the format transition after Tina (
 
 import math
 from collections.abc import Mapping
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 from typing import Any
 
 from cluster.alarm import Alarm, raised
@@ -111,13 +111,14 @@ def format_transition(metrics: Lines, _evals: Lines, settings: AlarmSettings) ->
     if len(form) < window + TRANSITION_UPDATES:
         return None
     before, after = form[-window - TRANSITION_UPDATES : -TRANSITION_UPDATES], form[-TRANSITION_UPDATES:]
-    jump = abs(fmean(after) - fmean(before))
+    start, end = fmean(before), median(after)  # the median: one odd update is no turn
+    jump = abs(end - start)
     if jump < settings.format_transition_jump or jump < TRANSITION_SIGMAS * stdev(before):
         return None
     return raised(
         "format_transition",
         settings.format_transition,
-        f"the form parts of the reward jumped from {fmean(before):.2f} to {fmean(after):.2f} within {TRANSITION_UPDATES} "
+        f"the form parts of the reward jumped from {start:.2f} to {end:.2f} within {TRANSITION_UPDATES} "
         f"updates, at step {metrics[-1].get('step')}. Compare checkpoints around it; if accuracy falls from here on, lower "
         "the weights of the form parts in task.rewards",
     )
@@ -194,9 +195,9 @@ def entropy(metrics: Lines, _evals: Lines, settings: AlarmSettings) -> Alarm | N
 
 
 def train_up_eval_down(metrics: Lines, evals: Lines, settings: AlarmSettings) -> Alarm | None:
-    """Training reward rose since the best evaluation, held-out accuracy fell by more than chance. Warns: the best
-    checkpoint is kept, and a person should look at rollouts."""
-    for limit in {line["max_new_tokens"] for line in evals}:
+    """Training reward rose since the best evaluation, held-out accuracy fell by more than chance. Warns: evaluated
+    adapters are kept, so nothing is lost while a person looks at rollouts."""
+    for limit in sorted({line["max_new_tokens"] for line in evals}):
         alike = [line for line in evals if line["max_new_tokens"] == limit and line.get("k") is None]
         if len(alike) < MIN_EVALS:
             continue
@@ -213,7 +214,7 @@ def train_up_eval_down(metrics: Lines, evals: Lines, settings: AlarmSettings) ->
                 f"task reward in training rose from {then:.2f} to {now:.2f} between steps {best['step']} and "
                 f"{last['step']}, held-out accuracy fell from {best['accuracy']:.3f} to {last['accuracy']:.3f} (n = "
                 f"{last['n']}). Read rollouts for reward hacking, lower the weights of shaped parts in task.rewards, or "
-                f"take the checkpoint at step {best['step']}",
+                f"take the adapter evaluated at step {best['step']}",
             )
     return None
 

@@ -68,12 +68,12 @@ def untrainable_share(metrics: Lines, window: int) -> float | None:
     if len(metrics) < window:
         return None
     lines = metrics[-window:]
-    sizes = [line["num_rollouts"] / line["num_groups"] for line in metrics if line.get("num_groups")]
-    groups = sum(line.get("num_groups", 0) for line in lines)
+    sizes = [float(line["num_rollouts"] / line["num_groups"]) for line in metrics if line.get("num_groups")]
+    groups = sum(int(line.get("num_groups", 0)) for line in lines)
     groups += _lost(metrics[-1]) - (_lost(metrics[-window - 1]) if len(metrics) > window else 0)
     if not sizes or groups <= 0 or max(sizes) <= 0:
         return None
-    used = sum(line.get("num_rollouts", 0) for line in lines)
+    used = sum(int(line.get("num_rollouts", 0)) for line in lines)
     return max(0.0, 1.0 - used / (math.ceil(max(sizes)) * groups))
 
 
