@@ -65,6 +65,7 @@ def train(
     from cluster.config import load_config
     from cluster.run_dir import read_run
     from cluster.summary import show_plan, show_summary
+    from cluster.supervisor import Supervisor
 
     console = Console()
     settings = load_config(config, overrides or [])
@@ -75,14 +76,49 @@ def train(
         console.print(f"For another run choose another name: --set run.name=NAME, or delete {settings.run_path}.")
         return
     show_plan(console, settings)
-    from cluster.report import write_report
+    chosen = [text for value in overrides or [] for text in ("--set", value)]
+    flags = [*(["--address", address] if address else []), *(["--ship-code"] * ship_code), *(["--override"] * override)]
+    code = Supervisor(
+        [sys.executable, "-m", "cluster", "attempt", str(config), *chosen, *flags],
+        settings.run_path,
+        settings.supervision,
+        say=lambda text: console.print(f"[bold yellow]memr:[/bold yellow] {text}", highlight=False, soft_wrap=True),
+    ).run()
+    if (settings.run_path / "summary.json").exists():
+        from cluster.report import write_report
+
+        write_report(settings.run_path)
+        show_summary(console, read_run(settings.run_path))
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command(hidden=True)
+def attempt(
+    config: ConfigArgument,
+    overrides: SetOption = None,
+    address: Annotated[str | None, typer.Option()] = None,
+    ship_code: Annotated[bool, typer.Option("--ship-code")] = False,
+    override: Annotated[bool, typer.Option("--override")] = False,
+) -> None:
+    """What `memr train` starts and watches: the run's own process, which the supervisor may start again."""
+    import os
+
+    from cluster.config import load_config
+    from cluster.supervised import supervised
     from cluster.train import train as train_run
 
-    outcome = train_run(settings, console, address, ship_code=ship_code, override=override)
-    write_report(outcome.run_path)
-    show_summary(console, read_run(outcome.run_path))
-    if outcome.exit_code:
-        raise typer.Exit(outcome.exit_code)
+    settings = load_config(config, overrides or [])
+
+    def life() -> int:
+        outcome = train_run(
+            settings, Console(), address, ship_code=ship_code, override=override, supervisor=os.getppid()
+        )
+        return outcome.exit_code
+
+    code = supervised(life, settings.run_path, settings.supervision.stop_s)
+    if code:
+        raise typer.Exit(code)
 
 
 @app.command()

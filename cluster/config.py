@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from actors.config import ActorSettings
+from cluster.supervision_settings import SupervisionSettings
 from contracts.errors import ConfigError
 from contracts.settings import Settings
 from learner.config import LearnerSettings
@@ -122,6 +123,7 @@ class RunConfig(Settings):
     learner: LearnerSettings = Field(default_factory=LearnerSettings)
     cluster: ClusterSettings = Field(default_factory=ClusterSettings)
     eval: EvalSettings = Field(default_factory=EvalSettings)
+    supervision: SupervisionSettings = Field(default_factory=SupervisionSettings)
 
     @model_validator(mode="after")
     def _scripted_goes_together(self) -> "RunConfig":

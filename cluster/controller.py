@@ -123,7 +123,7 @@ class Controller:
         if self._parts.memory is not None:
             loops.append(self._memory_loop())
         main = asyncio.ensure_future(self._train_and_evaluate())
-        pending = {main, *(asyncio.ensure_future(loop) for loop in [*loops, self._heartbeat()])}
+        pending = {main, *(asyncio.ensure_future(loop) for loop in loops)}
         try:
             while not main.done():
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
@@ -131,7 +131,6 @@ class Controller:
                     finished.result()  # a loop's error is the run's
         finally:
             await cancelled(pending)
-            self._recorder.status(self.status())
 
     def stop(self) -> None:
         """Finish the update under way, then return from `run` without the last evaluation."""
@@ -345,12 +344,6 @@ class Controller:
         folder = await save_checkpoint(self._config.run_path, cut, self._parts, self._config.cluster.checkpoints_kept)
         self._recorder.event("checkpoint", step=self._step, folder=str(folder))
 
-    async def _heartbeat(self) -> None:
-        """Consumes nothing; produces status.json once a second."""
-        while True:
-            self._recorder.status(self.status())
-            await asyncio.sleep(1.0)
-
     def status(self) -> dict[str, object]:
         return {
             "step": self._step,
@@ -368,7 +361,13 @@ class Controller:
             "with_memory": len(self._lane),
             "buffered": len(self._buffer),
             "eval_leases": self._evaluator.open_leases,
+            "progress": self._progress(),
         }
+
+    def _progress(self) -> list[int]:
+        """Changes whenever the run gets on: what the supervisor watches."""
+        memory = self._lane.report.memory_version if self._lane.report else 0
+        return [self._step, self._outcomes.returned, memory, sum(seat.version for seat in self.fleet.seats)]
 
     def _phase(self) -> str:
         if self._stopping:

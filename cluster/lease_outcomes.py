@@ -41,6 +41,7 @@ class LeaseOutcomes:
         self._admit = admit
         self._streak = FailureStreak(settings.stop_after_failures)
         self._tokens = 0
+        self.returned = 0  # groups that came back, evaluations too
 
     def take_tokens(self) -> int:
         """Tokens of training rollouts that came since the last time."""
@@ -52,6 +53,7 @@ class LeaseOutcomes:
         kept = [g for g in groups if g.purpose is Purpose.TRAIN and len(g.trainable_rollouts) >= MIN_TRAINABLE]
         if kept:
             self._history.sampled(kept)
+        self.returned += len(groups)
         for group in groups:
             if group.purpose is Purpose.EVAL:
                 self._queue.done(group.lease_id)

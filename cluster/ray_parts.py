@@ -168,9 +168,9 @@ class RayWorkers:
 def end_actor(name: str, actor: Any, processes: RunProcesses) -> str:
     """Says what state the process was in. A stopped process, which no message ends, ends by its number."""
     found = processes.what_became_of(name)
-    processes.end(name)
     if actor is not None:
         ray.kill(actor)
+    processes.forget(name)
     return found
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from cluster.incidents import write_incident
 from cluster.ledger import LedgerEvent
 from contracts.arrow import write_groups
 from contracts.reports import EvalReport
@@ -71,11 +72,8 @@ class Recorder:
 
     def incident(self, kind: str, headline: str, **facts: Any) -> None:
         """Something a person should read: an event, and a file of its own in incidents/."""
-        folder = self._run_path / "incidents"
-        folder.mkdir(exist_ok=True)
-        number = len(list(folder.iterdir())) + 1
         line = {"time_s": self._wall_clock(), "incident": kind, "headline": headline} | facts
-        (folder / f"{number:04d}-{kind}.json").write_text(json.dumps(line, indent=1) + "\n")
+        write_incident(self._run_path, kind, line)
         self.event(kind, headline=headline, **facts)
 
     def ledger_event(self, event: LedgerEvent) -> None:

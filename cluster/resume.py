@@ -33,7 +33,7 @@ MAY_CHANGE = frozenset(
         "eval.every_updates",
     }
 )
-"""Beside everything in [cluster] but groups_per_batch: what leaves the run the same run."""
+"""Beside everything in [supervision] and in [cluster] but groups_per_batch: what leaves the run the same run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,12 @@ class Difference:
     @property
     def allowed(self) -> bool:
         in_cluster = self.name.startswith("cluster.") and self.name != "cluster.groups_per_batch"
-        return in_cluster or self.name == "run.directory" or self.name in MAY_CHANGE
+        return (
+            in_cluster
+            or self.name.startswith("supervision.")
+            or self.name == "run.directory"
+            or self.name in MAY_CHANGE
+        )
 
 
 def check_same_run(run_path: Path, config: RunConfig, identity: Mapping[str, str], *, override: bool) -> None:

@@ -56,17 +56,23 @@ class RunControl:
             file.unlink(missing_ok=True)
 
 
-def ask(run_path: Path, **request: Any) -> None:
-    """Leave a request and wait until the controller has taken it. Raises DataError if none does."""
+def leave_request(run_path: Path, **request: Any) -> Path:
+    """For the controller to find; returns the file, which is gone once it was taken."""
     folder = run_path / "control"
-    if not folder.exists():
-        raise DataError(
-            f"{run_path} takes no requests: it is not running, or never was. `memr status {run_path}` tells"
-        )
+    folder.mkdir(parents=True, exist_ok=True)
     name = f"{time.time_ns()}.json"
     temporary = folder / f".{name}.partial"
     temporary.write_text(json.dumps(request))
-    file = temporary.rename(folder / name)
+    return temporary.rename(folder / name)
+
+
+def ask(run_path: Path, **request: Any) -> None:
+    """Leave a request and wait until the controller has taken it. Raises DataError if none does."""
+    if not (run_path / "control").exists():
+        raise DataError(
+            f"{run_path} takes no requests: it is not running, or never was. `memr status {run_path}` tells"
+        )
+    file = leave_request(run_path, **request)
     until = time.monotonic() + ANSWER_WITHIN_S
     while file.exists():
         if time.monotonic() > until:

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from cluster.config import RunConfig, dump_config, load_config
+from cluster.run_processes import birth
 from contracts.errors import ConfigError, DataError
 
 _PACKAGES = (
@@ -52,24 +53,28 @@ def create_run(config: RunConfig, details: dict[str, Any]) -> Path:
     return path
 
 
-def claim_run(path: Path) -> None:
-    """Say which process works on the run."""
-    _replace(path / "process.json", json.dumps({"pid": os.getpid(), "host": platform.node()}))
+def claim_run(path: Path, supervisor: int | None) -> None:
+    """Say which processes work on the run: this one, and the one that would start it again."""
+    owners = [os.getpid(), *([supervisor] if supervisor else [])]
+    _replace(path / "process.json", json.dumps({"host": platform.node(), "owners": {p: birth(p) for p in owners}}))
 
 
 def refuse_live_run(path: Path) -> None:
-    """Raises ConfigError if the process that works on the run is still alive on this machine."""
-    if owner_alive(path):
-        raise ConfigError(f"{path} is running: process {_owner(path).get('pid')}. `memr status {path}` shows it")
+    """Raises ConfigError if another process that works on the run, or watches over it, is alive on this machine."""
+    others = [pid for pid in _living_owners(path) if pid not in (os.getpid(), os.getppid())]
+    if others:
+        raise ConfigError(f"{path} is running: process {others[0]}. `memr status {path}` shows it")
 
 
 def owner_alive(path: Path) -> bool:
-    owner = _owner(path)
-    return owner.get("host") == platform.node() and psutil.pid_exists(int(owner.get("pid", -1)))
+    return bool(_living_owners(path))
 
 
-def _owner(path: Path) -> dict[str, Any]:
-    return _json(path / "process.json") or {}
+def _living_owners(path: Path) -> list[int]:
+    found = _json(path / "process.json") or {}
+    if found.get("host") != platform.node():
+        return []
+    return [int(pid) for pid, born_s in found.get("owners", {}).items() if birth(int(pid)) == born_s]
 
 
 def _replace(path: Path, text: str) -> None:

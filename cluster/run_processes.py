@@ -29,6 +29,14 @@ class Recorded:
         """On this host; of others nothing is known."""
         return self.process.here and birth(self.process.pid) == self.born_s
 
+    @property
+    def stopped(self) -> bool:
+        try:
+            state = psutil.Process(self.process.pid).status()
+        except psutil.Error:
+            return False
+        return self.alive and state in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+
 
 class RunProcesses:
     """The writing end; one owner. Lost kernel memory kills are counted from its construction on."""
@@ -47,11 +55,12 @@ class RunProcesses:
         self._recorded[name] = Recorded(process, birth(process.pid) if process.here else 0.0)
         self._write()
 
-    def end(self, name: str) -> None:
-        """SIGKILL, if it is on this host and still the process that was recorded. Stopped processes end by it too."""
+    def forget(self, name: str) -> None:
+        """It was ended by a message. One that is stopped hears none: it gets SIGKILL, if it is on this host."""
         recorded = self._recorded.pop(name, None)
         if recorded is not None:
-            end(recorded)
+            if recorded.stopped:
+                os.kill(recorded.process.pid, signal.SIGKILL)
             self._write()
 
     def what_became_of(self, name: str) -> str:
@@ -64,9 +73,9 @@ class RunProcesses:
             return f"{who} on {recorded.process.host}"
         if not recorded.alive:
             return f"{who} is gone{self._memory_kills()}"
-        state = psutil.Process(recorded.process.pid).status()
-        stopped = state in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
-        return f"{who} is stopped (SIGSTOP or a debugger)" if stopped else f"{who} is {state} and does not answer"
+        if recorded.stopped:
+            return f"{who} is stopped (SIGSTOP or a debugger)"
+        return f"{who} runs but does not answer"
 
     def _memory_kills(self) -> str:
         now = oom_kills()
@@ -102,14 +111,6 @@ def birth(pid: int) -> float:
         return 0.0 if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
     except psutil.Error:
         return 0.0
-
-
-def end(recorded: Recorded) -> None:
-    if recorded.alive:
-        try:
-            os.kill(recorded.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
 
 
 def oom_kills() -> int:

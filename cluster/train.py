@@ -1,21 +1,20 @@
-"""One run from configuration to summary: `memr train`.
+"""One run from configuration to summary, in one process: what the supervisor starts.
 
-    check the task and the prompts -> run directory -> Ray and the processes -> Controller.run -> checkpoint
-    -> summary, report
+    check the task and the prompts -> run directory -> Ray and the processes -> Controller.run -> checkpoint -> summary
 
-Ctrl-C (or SIGTERM) asks the controller to stop after the update under way; the checkpoint is written and
-the exit code is 130. A second Ctrl-C ends at once.
+Ctrl-C (or SIGTERM, SIGUSR1) asks the controller to stop after the update under way; the checkpoint is written and the
+exit code is 130. Before there is a controller it ends the process at once: there is nothing to lose yet.
 """
 
 import asyncio
 import hashlib
+import os
 import signal
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ from rich.console import Console
 
 from actors.load import load_worker_tokenizer
 from cluster.adapters import AdapterRegistry
+from cluster.change_signal import cancelled
 from cluster.config import RunConfig
 from cluster.console import LiveConsole, PlainConsole
 from cluster.controller import Controller
@@ -38,12 +38,13 @@ from cluster.run_dir import claim_run, create_run, refuse_live_run, write_summar
 from cluster.run_log import RunLog
 from cluster.run_processes import RunProcesses
 from cluster.tensorboard_watcher import TensorboardWatcher
-from contracts.errors import ConfigError, MemrError, RunStopped
+from contracts.errors import ConfigError, MemrError, PartLostError, RunStopped
 from contracts.ports import Task, Tokenizer
 from tasks.load import load_task
 from tasks.prompts import check_prompt_lengths
 
 NUM_PROBES = 3
+HEARTBEAT_S = 1.0
 HASHED_PROBLEMS = 256
 NUM_PROMPTS_OF_ENDLESS_TASK = 512
 
@@ -65,9 +66,10 @@ def train(
     *,
     ship_code: bool = False,
     override: bool = False,
+    supervisor: int | None = None,
 ) -> Outcome:
     """A run directory that is there already is taken up where it stood. address: of a Ray cluster to join; None starts
-    one on this machine. override: go on although settings changed.
+    one on this machine. override: go on although settings changed. supervisor: process number of who watches.
 
     Raises MemrError with a message for the user; the run directory keeps whatever was written."""
     started = time.monotonic()
@@ -89,7 +91,8 @@ def train(
     past = read_run_past(run_path, config) if resumes else Past()
     if past.events:
         say(f"taking up {run_path} after update {past.step + len(past.batches)}")
-    claim_run(run_path)
+    claim_run(run_path, supervisor)
+    (run_path / "summary.json").unlink(missing_ok=True)  # of an earlier, shorter life
     say("starting the processes: rollout workers, memory, learner")
     with ray_session(config, address, ship_code=ship_code) as session:
         placement = place(config, session.nodes)
@@ -148,30 +151,60 @@ async def _run(
     site: Site,
 ) -> Outcome:
     run_path = config.run_path
+    stop = StopSignals()
     recorder = Recorder(run_path, _watchers(config, run_path, console))
-    core = CoreParts(config, inputs, site, RunProcesses(run_path))
-    parts = await start_parts(core, config, inputs, recorder)
-    registry = AdapterRegistry(run_path / "adapters", share, config.cluster.adapters_on_disk)
     log = RunLog(run_path / "log")
-    if log.torn_bytes:
-        recorder.event("torn_log_cut", bytes=log.torn_bytes)
     history = History(log)
-    controller = Controller(config, task, parts, registry, recorder, history, past)
+    core = CoreParts(config, inputs, site, RunProcesses(run_path))
     try:
-        with _stop_on_signals(controller.stop):
-            try:
-                await controller.run()
-            except MemrError as error:
-                recorder.event("stopped", reason=str(error))
-                if isinstance(error, RunStopped):  # learner and memory are well: keep what they hold
-                    await controller.checkpoint()
-                raise
-            await controller.checkpoint()
+        if log.torn_bytes:
+            recorder.event("torn_log_cut", bytes=log.torn_bytes)
+        parts = await start_parts(core, config, inputs, recorder)
+        registry = AdapterRegistry(run_path / "adapters", share, config.cluster.adapters_on_disk)
+        controller = Controller(config, task, parts, registry, recorder, history, past)
+        stop.controller = controller
+        async with signs_of_life(controller, recorder):
+            await _drive(controller, recorder)
         return Outcome(run_path, 130 if controller.stopped_early else 0, controller.step, 0.0)
+    except asyncio.CancelledError:
+        if not stop.seen:
+            raise
+        return Outcome(run_path, 130, past.step, 0.0)
     finally:
         recorder.close()
         history.close()
         core.end_all()
+
+
+async def _drive(controller: Controller, recorder: Recorder) -> None:
+    """To the last update or to the first thing that no part can cure, and a checkpoint wherever the parts are well."""
+    try:
+        await controller.run()
+    except PartLostError:
+        raise  # the supervisor takes the run up again from what is on disk
+    except MemrError as error:
+        recorder.incident("stopped", str(error))
+        if isinstance(error, RunStopped):  # learner and memory are well: keep what they hold
+            await controller.checkpoint()
+        raise
+    await controller.checkpoint()
+
+
+@asynccontextmanager
+async def signs_of_life(controller: Controller, recorder: Recorder) -> AsyncIterator[None]:
+    """`status.json` once a second, while checkpoints are written too: what the supervisor and `memr status` read."""
+
+    async def beat() -> None:
+        while True:
+            recorder.status(controller.status() | {"pid": os.getpid()})
+            await asyncio.sleep(HEARTBEAT_S)
+
+    beating = asyncio.ensure_future(beat())
+    try:
+        yield
+    finally:
+        await cancelled([beating])
+        recorder.status(controller.status() | {"pid": os.getpid()})
 
 
 def _watchers(config: RunConfig, run_path: Path, console: Console) -> Sequence[Watcher]:
@@ -186,26 +219,20 @@ def _watchers(config: RunConfig, run_path: Path, console: Console) -> Sequence[W
     return watchers
 
 
-class _stop_on_signals:  # noqa: N801  a context manager, named like a function
-    """The first SIGINT or SIGTERM asks `stop`; the second SIGINT ends the process as usual."""
+class StopSignals:
+    """SIGINT, SIGTERM and SIGUSR1 ask the controller to stop; before there is one they end the start."""
 
-    def __init__(self, stop: Callable[[], None]) -> None:
-        self._stop = stop
+    def __init__(self) -> None:
+        self.controller: Controller | None = None
         self.seen = False
-
-    def __enter__(self) -> "_stop_on_signals":
+        self._main = asyncio.current_task()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._handle)
-        return self
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            loop.add_signal_handler(number, self._ask)
 
-    def __exit__(self, *exc: Any) -> None:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-
-    def _handle(self) -> None:
-        if self.seen:
-            sys.exit(130)
+    def _ask(self) -> None:
         self.seen = True
-        self._stop()
+        if self.controller is not None:
+            self.controller.stop()
+        elif self._main is not None:
+            self._main.cancel()

@@ -75,7 +75,7 @@ async def test_status_tells_running_from_dead_from_failed(tmp_path: Path) -> Non
     _, path = await finished(tmp_path)
     run = read_run(path)
     assert run.status is not None
-    claim_run(path)
+    claim_run(path, supervisor=None)
     assert state_of(run, run.status["time_s"] + 1).startswith("running")
     assert "last sign of life 10 min ago at update 2" in state_of(run, run.status["time_s"] + 600)
     recorder = Recorder(path)

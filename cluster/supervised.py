@@ -1,0 +1,73 @@
+"""The run's own process, below its supervisor: what it does at its edges.
+
+Signals are seen in every phase: while models load they end the process at once (nothing is lost, the run directory is
+whole), later they ask the controller for a checkpoint and the end. A process whose supervisor died asks itself.
+"""
+
+import faulthandler
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import psutil
+from ray.exceptions import RayError
+
+from cluster.incidents import write_incident
+from cluster.supervisor import INTERRUPTED, MAY_RESTART
+from contracts.errors import MemrError, PartLostError
+
+PARENT_POLL_S = 1.0
+
+
+def supervised(life: Callable[[], int], run_path: Path, stop_s: float) -> int:
+    """Run `life` and turn what ends it into an exit code. MemrErrors that no restart cures pass through.
+
+    stop_s: how long an orphan may take to write its checkpoint.
+    """
+    faulthandler.enable()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, _interrupt)
+    threading.Thread(target=_end_when_orphaned, args=(os.getppid(), stop_s), daemon=True).start()
+    try:
+        return life()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except PartLostError as error:
+        _leave(run_path, "part_lost", str(error))
+        return MAY_RESTART
+    except MemrError:
+        raise
+    except RayError as error:
+        _leave(run_path, "ray_failed", f"Ray failed: {str(error).splitlines()[0]}")
+        return MAY_RESTART
+    except Exception as error:  # noqa: BLE001  the edge of the process: it becomes an incident
+        _leave(run_path, "crashed", f"{type(error).__name__}: {error}", traceback.format_exc())
+        traceback.print_exc()
+        return MAY_RESTART
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _leave(run_path: Path, kind: str, headline: str, trace: str = "") -> None:
+    if run_path.exists():
+        write_incident(run_path, kind, {"time_s": time.time(), "incident": kind, "headline": headline, "trace": trace})
+
+
+def _end_when_orphaned(parent: int, stop_s: float) -> None:
+    """No run without somebody who watches it: it would hold its GPUs for ever."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_POLL_S)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(stop_s)
+    for process in [*psutil.Process().children(recursive=True), psutil.Process()]:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue

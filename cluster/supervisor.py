@@ -1,0 +1,249 @@
+"""The supervisor: a small process outside Ray that starts a run, watches that it moves, and takes it up again.
+
+    start the run's process -> it ends ----------------------------+-> done (0), stopped on request (130)
+        ^         |                                                +-> wrong configuration (2), failed for good (3)
+        |         +-> it hangs: stacks of every process,           |
+        |             a checkpoint if it still answers, the end ---+-> killed, crashed, hung:
+        +---- pause, twice as long each time --- failure_policy <--+       within the budget again, else exit code 3
+
+It holds no state of the run, imports neither torch nor Ray, and whatever it does is what `memr resume` does. Should the
+supervisor itself die, the run writes a checkpoint and ends (`supervised.py`).
+"""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from cluster.failure_policy import Budget, Decision, Failure, Part, decide
+from cluster.incidents import append_event, headlines, write_incident
+from cluster.process_tree import ProcessTree
+from cluster.progress_watch import Hang, ProgressWatch
+from cluster.run_control import leave_request
+from cluster.run_processes import oom_kills, recorded_processes
+from cluster.supervision_settings import SupervisionSettings
+
+POLL_S = 0.1
+LOOK_EVERY = 10
+"""Polls between two looks at the process tree and the status file."""
+MAY_RESTART = 4
+"""Exit code of a run's process for a failure that another start may cure; 1 is Python's own for a crash."""
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How one process of the run ended. headline: empty where it ended by itself, with its own words."""
+
+    code: int
+    headline: str = ""
+
+    @property
+    def curable(self) -> bool:
+        return bool(self.headline) or self.code in (1, MAY_RESTART) or self.code < 0
+
+
+class Supervisor:
+    """command: of the run's process. say: to the person at the terminal. tell: hooks, told of start, restart and stop."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        run_path: Path,
+        settings: SupervisionSettings,
+        say: Callable[[str], None],
+        tell: Callable[[dict[str, Any]], None] = lambda _event: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._command, self._run_path, self._settings = command, run_path, settings
+        self._say, self._tell, self._clock = say, tell, clock
+        self._failures: list[Failure] = []
+        self._child: subprocess.Popen[bytes] | None = None
+        self._asked: list[int] = []  # signals that asked for an end
+        self._asked_s = 0.0
+
+    def run(self) -> int:
+        """The exit code of the run."""
+        before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+        try:
+            self._tell({"event": "start", "run": str(self._run_path)})
+            code = self._until_done()
+            self._tell({"event": "stop", "run": str(self._run_path), "exit_code": code, **self._last_headline()})
+            return code
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _until_done(self) -> int:
+        while True:
+            ending = self._one_life()
+            if not ending.curable or self._asked:
+                return INTERRUPTED if self._asked else ending.code
+            now = self._clock()
+            self._failures.append(Failure(Part.RUN, now))
+            budget = Budget(self._settings.run_restarts, self._settings.run_restart_window_s)
+            verdict = decide(self._failures, budget, now)
+            headline = ending.headline or self._last_headline().get("headline", f"it ended with code {ending.code}")
+            if verdict.decision is Decision.STOP:
+                self._give_up(headline, verdict.spent)
+                return 3
+            self._event("restart", headline=headline, restart=verdict.spent, after_s=verdict.after_s)
+            self._say(
+                f"{headline}. Taking the run up again in {verdict.after_s:.0f} s "
+                f"({verdict.spent} of {budget.restarts} restarts within {budget.window_s / 60:.0f} min)"
+            )
+            self._tell({"event": "restart", "run": str(self._run_path), "headline": headline})
+            self._pause(verdict.after_s)
+            if self._asked:
+                return INTERRUPTED
+
+    def _one_life(self) -> Ending:
+        """Start the run's process, watch it until it is gone, and leave nothing of it behind."""
+        kills = oom_kills()
+        self._child = subprocess.Popen(self._command, start_new_session=True)
+        tree, watch = ProcessTree(self._child.pid), ProgressWatch(self._settings, self._clock())
+        lost_ray: str | None = None
+        hang: Hang | None = None
+        polls = 0
+        while self._child.poll() is None and hang is None:
+            self._pause(POLL_S)
+            if self._asked and self._overdue():
+                break
+            if polls % LOOK_EVERY == 0:
+                tree.look()
+                lost_ray = lost_ray or tree.lost_ray()
+                hang = watch.look(self._status(), self._clock())
+            polls += 1
+        if hang is not None:
+            ending = Ending(MAY_RESTART, self._end_hung(tree, hang))
+        elif self._child.poll() is None:
+            ending = Ending(INTERRUPTED, self._end_by_force(tree))
+        else:
+            ending = self._how_it_ended(self._child.returncode, lost_ray, oom_kills() > kills)
+        for left in tree.end():
+            self._event("process_left", pid=left.pid, name=left.name)
+        self._child.wait(timeout=10)
+        return ending
+
+    def _how_it_ended(self, code: int, lost_ray: str | None, out_of_memory: bool) -> Ending:
+        if code in (0, 2, 3, INTERRUPTED):
+            return Ending(code)
+        if lost_ray:
+            headline = f"{lost_ray} died"
+        elif code < 0:
+            headline = f"the run's own process was killed by {signal.Signals(-code).name}"
+        else:
+            return Ending(code)  # it left an incident of its own
+        if out_of_memory:
+            headline += "; the kernel killed a process because memory ran out"
+        self._incident("run_died", headline, exit_code=code)
+        return Ending(code, headline)
+
+    # -- a run that does not move --------------------------------------------------------------------------
+
+    def _end_hung(self, tree: ProcessTree, hang: Hang) -> str:
+        """Stacks first, then a checkpoint if the controller can still be asked, then the end by force."""
+        tree.look()
+        headline = f"{hang.headline}: {self._culprit(tree)}"
+        path = self._incident("hang", headline)
+        tree.write_stacks(path.with_name(f"{path.stem}-stacks.txt"))
+        if hang.alive:
+            leave_request(self._run_path, ask="stop")
+            self._wait_for_end(self._settings.stop_s)
+        tree.end()
+        return headline
+
+    def _culprit(self, tree: ProcessTree) -> str:
+        """Who cannot have answered: a stopped or dead process by the name that the run knows it under."""
+        stopped = {member.pid for member in tree.stopped()}
+        names = {entry.process.pid: name for name, entry in recorded_processes(self._run_path).items()}
+        assert self._child is not None
+        names[self._child.pid] = "the controller"
+        found = [f"{names.get(pid, 'a process of the run')} (process {pid}) is stopped" for pid in sorted(stopped)]
+        gone = [
+            f"{name} (process {entry.process.pid}) is gone"
+            for name, entry in recorded_processes(self._run_path).items()
+            if entry.process.here and not entry.alive
+        ]
+        return "; ".join(found + gone) or "every process is there; the stacks beside this file tell what each is doing"
+
+    def _wait_for_end(self, within_s: float) -> None:
+        assert self._child is not None
+        try:
+            self._child.wait(timeout=within_s)
+        except subprocess.TimeoutExpired:
+            return
+
+    # -- asked to end --------------------------------------------------------------------------------------
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        """The first is handed on: finish the update, write a checkpoint. A second Ctrl-C ends at once."""
+        if not self._asked:
+            self._asked_s = self._clock()
+        self._asked.append(number)
+        if self._child is not None and self._child.poll() is None and len(self._asked) == 1:
+            self._child.send_signal(signal.SIGINT)
+
+    def _overdue(self) -> bool:
+        return len(self._asked) > 1 or self._clock() - self._asked_s > self._settings.stop_s
+
+    def _end_by_force(self, tree: ProcessTree) -> str:
+        why = (
+            "asked twice" if len(self._asked) > 1 else f"no end within supervision.stop_s = {self._settings.stop_s:g} s"
+        )
+        headline = (
+            f"ended by force: {why}. No checkpoint was written now; the log has every rollout and `memr resume` goes on"
+        )
+        self._say(headline)
+        self._event("ended_by_force", headline=headline)
+        tree.end()
+        return headline
+
+    # -- telling -------------------------------------------------------------------------------------------
+
+    def _status(self) -> dict[str, Any] | None:
+        """status.json, if the process of this life wrote it."""
+        try:
+            status: dict[str, Any] = json.loads((self._run_path / "status.json").read_text())
+        except (OSError, ValueError):
+            return None
+        assert self._child is not None
+        return status if status.get("pid") == self._child.pid else None
+
+    def _incident(self, kind: str, headline: str, **facts: Any) -> Path:
+        line = {"time_s": time.time(), "incident": kind, "headline": headline} | facts
+        path = write_incident(self._run_path, kind, line)
+        self._event(kind, headline=headline, **facts)
+        return path
+
+    def _event(self, what: str, **details: Any) -> None:
+        if self._run_path.exists():
+            append_event(self._run_path, {"time_s": time.time(), "event": what} | details)
+
+    def _last_headline(self) -> dict[str, str]:
+        found = headlines(self._run_path)
+        return {"headline": found[-1]} if found else {}
+
+    def _give_up(self, headline: str, times: int) -> None:
+        self._incident(
+            "gave_up", f"{headline}; that was failure {times} of the run, and its budget of restarts is spent"
+        )
+        self._say(
+            f"{headline}. That was failure {times} of the run within {self._settings.run_restart_window_s / 60:.0f} min, "
+            f"supervision.run_restarts is {self._settings.run_restarts}: giving up. {self._run_path / 'incidents'} has what "
+            f"happened; `memr resume {self._run_path}` goes on from where it stood"
+        )
+
+    def _pause(self, seconds: float) -> None:
+        """Short sleeps: a signal's handler runs between them."""
+        until = self._clock() + seconds
+        while not (self._asked and seconds > POLL_S) and (left := until - self._clock()) > 0:
+            time.sleep(min(POLL_S, left))
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
