@@ -152,15 +152,9 @@ class HookError(Exception):
     """A hook did not do its part."""
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A POST that is redirected would arrive as a GET, or elsewhere: it counts as failed instead."""
-
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
-
-
 def post_json(url: str, payload: bytes, timeout_s: float) -> None:
-    """timeout_s: of connecting and of each wait for an answer. Raises OSError, HTTPError unless the answer is 2xx."""
+    """timeout_s: of connecting and of each wait for an answer. Raises OSError, HTTPError unless the answer is 2xx: no
+    redirect is followed, for a POST would arrive as a GET, or elsewhere."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
@@ -168,7 +162,6 @@ def post_json(url: str, payload: bytes, timeout_s: float) -> None:
         urllib.request.HTTPSHandler(),
         urllib.request.HTTPErrorProcessor(),
         urllib.request.HTTPDefaultErrorHandler(),
-        _NoRedirect(),
     ):
         opener.add_handler(handler)
     headers = {"Content-Type": "application/json", "User-Agent": "memr"}
@@ -188,6 +181,8 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
+    if child.returncode is not None:
+        return
     try:
         os.killpg(child.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):

@@ -115,12 +115,13 @@ def first_footprint(adapter_bytes: int, config: RunConfig, encoder_dimension: in
 
     The learner keeps weights and two moments in float32 where the adapter has two bytes: 6 times the adapter. A token is
     an id (4), a log-prob (4), a mask (1) and text (4). An episode is a vector, another in the cache, and its text.
+    A group in the log carries its Arrow schema.
     """
     group_bytes = config.actors.rollouts_per_group * (config.actors.max_new_tokens * 13 + 500)
     return Footprint(
         checkpoint_bytes=6 * adapter_bytes,
         adapter_bytes=adapter_bytes,
-        log_bytes_per_group=group_bytes + 1000,
+        log_bytes_per_group=group_bytes + 6000,
         rollouts_bytes_per_group=group_bytes,
         metrics_bytes_per_update=6000,
         bytes_per_episode=2 * (encoder_dimension * 4 + 400) if config.memory.enabled else 0,
