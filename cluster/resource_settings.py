@@ -21,7 +21,7 @@ class ResourceSettings(Settings):
     )
     transcripts_free_checkpoints: float = Field(4.0, ge=0, description="the same mark, in checkpoints")
     prune_free_bytes: int = Field(
-        2**29, ge=0, description="free disk, in bytes, below which old checkpoints and adapters go beyond what is kept"
+        2**29, ge=0, description="free disk, in bytes, below which only the fewest safe checkpoints and adapters stay"
     )
     prune_free_checkpoints: float = Field(2.5, ge=0, description="the same mark, in checkpoints")
     stop_free_bytes: int = Field(
