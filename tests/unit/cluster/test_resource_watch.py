@@ -132,6 +132,7 @@ def test_one_jump_is_none(jump_s: int) -> None:
         lambda t: 500 + 100 * math.sin(t / 200),
         lambda t: 500 + t % 300 * 2,  # a slow sawtooth
         lambda t: 500 + min(t, 700) / 2,  # grew, and has stopped
+        lambda t: 500 + t / 2 if t < 1400 else 500,  # grew, and was given back just now
     ],
 )
 def test_what_else_is_none(shape: Callable[[float], float]) -> None:
