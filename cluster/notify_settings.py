@@ -1,0 +1,60 @@
+"""`[notify]`: who is told that a run started, stopped or wants a person.
+
+Loads without torch and Ray.
+"""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
+
+from contracts.settings import Settings
+
+
+class NotifySettings(Settings):
+    """Both ways may be set; neither can hold up or harm a run."""
+
+    webhook_url: str | None = Field(
+        None,
+        description="http(s) address that gets each event as a JSON POST; '$NAME' is read from the environment, which "
+        "keeps a secret address out of the run directory",
+    )
+    command: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="program and arguments, run without a shell; event as JSON on stdin, its name in MEMR_EVENT",
+    )
+    timeout_s: float = Field(10.0, gt=0, description="seconds that a hook may take for one event")
+    events: tuple[str, ...] = Field(
+        ("start", "alarm", "restart", "stop"), description="names of the events that are sent"
+    )
+
+    @field_validator("command", "events", mode="before")
+    @classmethod
+    def _array_to_tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith("$"):
+            check_webhook(value)
+        return value
+
+    @field_validator("command")
+    @classmethod
+    def _names_a_program(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is not None and (not value[0] or any("\0" in part for part in value)):
+            raise ValueError("command must begin with a program, for example ['notify-send', 'memr']")
+        return value
+
+
+def check_webhook(url: str) -> None:
+    """Raises ValueError, without the address, which may be secret."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or any(character <= " " or character > "~" for character in url):
+        raise ValueError("webhook_url is no address that begins with http:// or https://")

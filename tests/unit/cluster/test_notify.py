@@ -1,0 +1,310 @@
+"""Hooks deliver; and whatever they do, the run neither waits nor fails."""
+
+import json
+import math
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from pydantic import ValidationError
+
+from cluster.notify import QUEUE_EVENTS, Notifier
+from cluster.notify_settings import NotifySettings
+
+WITHIN_S = 30.0  # a bound for slow machines; nothing here takes it
+
+
+class Server:
+    """A webhook on loopback. `answer`: its status; `hold`: set to let answers go."""
+
+    def __init__(self, answer: int = 200, *, hangs: bool = False) -> None:
+        self.received: list[tuple[str, str | None, Any]] = []
+        self.arrived = threading.Event()
+        self.hold = threading.Event()
+        if not hangs:
+            self.hold.set()
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                server.received.append((self.path, self.headers["Content-Type"], json.loads(body)))
+                server.arrived.set()
+                server.hold.wait(WITHIN_S)
+                try:
+                    self.send_response(answer)
+                    self.send_header("Location", "/elsewhere")
+                    self.end_headers()
+                except OSError:  # the client has gone
+                    pass
+
+            def log_message(self, format: str, *args: Any) -> None: ...
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._http.server_address[1]}/hook/secret"
+        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+
+    def close(self) -> None:
+        self.hold.set()
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    made = Server()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def hanging() -> Iterator[Server]:
+    made = Server(hangs=True)
+    yield made
+    made.close()
+
+
+def event(name: str = "alarm", **details: Any) -> dict[str, Any]:
+    return {"time_s": 1.0, "event": name} | details
+
+
+def python(code: str) -> tuple[str, ...]:
+    return (sys.executable, "-c", code)
+
+
+def test_a_webhook_gets_the_events_in_order_as_json(server: Server) -> None:
+    notifier = Notifier(NotifySettings(webhook_url=server.url))
+    notifier.send(event("start", run="r"))
+    notifier.send(event("alarm", headline="disk"))
+    notifier.close(WITHIN_S)
+    assert server.received == [
+        ("/hook/secret", "application/json", {"time_s": 1.0, "event": "start", "run": "r"}),
+        ("/hook/secret", "application/json", {"time_s": 1.0, "event": "alarm", "headline": "disk"}),
+    ]
+    assert (notifier.failures, notifier.num_failed, notifier.dropped) == ([], 0, 0)
+
+
+def test_only_listed_events_are_sent(server: Server) -> None:
+    notifier = Notifier(NotifySettings(webhook_url=server.url, events=("stop",)))
+    for name in ("start", "published", "stop"):
+        notifier.send(event(name))
+    notifier.send({"no": "name"})
+    notifier.close(WITHIN_S)
+    assert [body["event"] for _, _, body in server.received] == ["stop"]
+
+
+def test_a_secret_address_may_come_from_the_environment(server: Server) -> None:
+    notifier = Notifier(NotifySettings(webhook_url="$HOOK"), {**os.environ, "HOOK": server.url})
+    notifier.send(event())
+    notifier.close(WITHIN_S)
+    assert len(server.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({}, "the environment has no HOOK, which notify.webhook_url names"),
+        ({"HOOK": "file:///etc/passwd"}, "no address that begins with http"),
+    ],
+)
+def test_an_address_that_is_not_there_is_a_counted_failure(environment: dict[str, str], reason: str) -> None:
+    notifier = Notifier(NotifySettings(webhook_url="$HOOK"), environment)
+    notifier.send(event())
+    notifier.close(WITHIN_S)
+    (failure,) = notifier.failures
+    assert reason in failure
+
+
+@pytest.mark.parametrize("status", [302, 307, 404, 500])
+def test_an_answer_that_is_no_success_is_counted_and_no_redirect_is_followed(status: int) -> None:
+    server = Server(status)
+    notifier = Notifier(NotifySettings(webhook_url=server.url))
+    notifier.send(event())
+    notifier.close(WITHIN_S)
+    server.close()
+    assert notifier.failures == [f"webhook, event alarm: HTTP status {status}"]
+    assert [path for path, _, _ in server.received] == ["/hook/secret"]
+
+
+def test_a_refused_port_is_counted_and_the_next_event_is_tried() -> None:
+    with socket.socket() as taken:  # bound and not listening: connections are refused
+        taken.bind(("127.0.0.1", 0))
+        notifier = Notifier(NotifySettings(webhook_url=f"http://127.0.0.1:{taken.getsockname()[1]}/secret"))
+        notifier.send(event("start"))
+        notifier.send(event("stop"))
+        notifier.close(WITHIN_S)
+    assert notifier.num_failed == 2
+    assert all("refused" in failure and "secret" not in failure for failure in notifier.failures)
+
+
+def test_a_webhook_that_hangs_is_given_up(hanging: Server) -> None:
+    notifier = Notifier(NotifySettings(webhook_url=hanging.url, timeout_s=0.5))
+    notifier.send(event())
+    notifier.close(WITHIN_S)
+    assert notifier.failures == ["webhook, event alarm: timed out"]
+
+
+def test_one_hook_that_fails_does_not_keep_the_event_from_the_other(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = python(f"import sys; open({str(out)!r}, 'w').write(sys.stdin.read())")
+    notifier = Notifier(NotifySettings(webhook_url="$NOT_SET", command=command, timeout_s=WITHIN_S), dict(os.environ))
+    notifier.send(event())
+    notifier.close(WITHIN_S)
+    assert notifier.num_failed == 1
+    assert json.loads(out.read_text()) == event()
+
+
+def test_send_never_waits_for_a_hook_and_a_full_queue_drops_and_counts(hanging: Server) -> None:
+    notifier = Notifier(NotifySettings(webhook_url=hanging.url, timeout_s=WITHIN_S))
+    notifier.send(event())
+    assert hanging.arrived.wait(WITHIN_S)  # the thread is busy with the first from here on
+    for _ in range(QUEUE_EVENTS + 3):
+        notifier.send(event())
+    assert notifier.dropped == 3
+    notifier.close(0.0)
+    assert notifier.dropped == QUEUE_EVENTS + 3
+    notifier.send(event())
+    assert notifier.dropped == QUEUE_EVENTS + 4
+    assert len(hanging.received) == 1
+
+
+def test_a_command_gets_the_event_on_stdin_and_its_name_in_the_environment(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code = f"import os, sys; open({str(out)!r}, 'a').write(os.environ['MEMR_EVENT'] + ' ' + sys.stdin.read())"
+    notifier = Notifier(NotifySettings(command=python(code)))
+    notifier.send(event("restart", text="x" * 300_000))  # more than a pipe holds
+    notifier.close(WITHIN_S)
+    name, _, body = out.read_text().partition(" ")
+    assert name == "restart"
+    assert json.loads(body) == event("restart", text="x" * 300_000)
+    assert notifier.failures == []
+
+
+def test_a_command_is_run_without_a_shell(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code = "import sys; open(sys.argv[1], 'w').write(sys.argv[2])"
+    notifier = Notifier(NotifySettings(command=(*python(code), str(out), "$HOME; `id` > x")))
+    notifier.send(event())
+    notifier.close(WITHIN_S)
+    assert out.read_text() == "$HOME; `id` > x"
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        (("/no/such/program",), "No such file"),
+        (python("raise SystemExit(3)"), "exit code 3"),
+        (python("import os; os.close(0)"), None),  # reads nothing: its own affair
+    ],
+)
+def test_a_command_that_fails_is_counted(command: tuple[str, ...], reason: str | None) -> None:
+    notifier = Notifier(NotifySettings(command=command))
+    notifier.send(event())
+    notifier.close(WITHIN_S)
+    assert notifier.num_failed == (reason is not None)
+    assert all(str(reason) in failure for failure in notifier.failures)
+
+
+HANGS = (
+    "import os, subprocess, sys, time\n"
+    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+    "open({partial!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}')\n"
+    "os.rename({partial!r}, {out!r})\n"
+    "time.sleep(600)\n"
+)
+
+
+def hanging_command(out: Path) -> tuple[str, ...]:
+    return python(HANGS.format(partial=f"{out}.partial", out=str(out)))
+
+
+def ended(pids: list[int]) -> bool:
+    alive = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+    _, left = psutil.wait_procs(alive, timeout=WITHIN_S)
+    return all(process.status() == psutil.STATUS_ZOMBIE for process in left)
+
+
+def test_a_command_that_hangs_is_killed() -> None:
+    notifier = Notifier(NotifySettings(command=python("import time; time.sleep(600)"), timeout_s=0.5))
+    notifier.send(event())
+    notifier.close(WITHIN_S)
+    assert notifier.failures == ["command, event alarm: no end within 0.5 s: it was killed"]
+
+
+def test_close_does_not_wait_longer_than_it_may_and_kills_the_command_with_all_it_started(tmp_path: Path) -> None:
+    out = tmp_path / "pids"
+    notifier = Notifier(NotifySettings(command=hanging_command(out), timeout_s=600.0))
+    notifier.send(event("start"))
+    notifier.send(event("stop"))
+    waiting = threading.Event()
+    while not out.exists():
+        waiting.wait(0.02)
+    notifier.close(0.1)
+    assert notifier.dropped == 1
+    assert ended([int(pid) for pid in out.read_text().split()])
+
+
+def test_nothing_is_begun_without_a_hook() -> None:
+    notifier = Notifier(NotifySettings())
+    notifier.send(event())
+    notifier.close(0.0)
+    assert not notifier.enabled
+    assert (notifier.failures, notifier.dropped) == ([], 0)
+
+
+def test_closing_twice_is_closing_once(server: Server) -> None:
+    notifier = Notifier(NotifySettings(webhook_url=server.url))
+    notifier.close(WITHIN_S)
+    notifier.close(WITHIN_S)
+    assert notifier.dropped == 0
+
+
+def test_events_with_what_json_lacks_are_sent_and_hopeless_ones_are_counted(server: Server) -> None:
+    circle: list[Any] = []
+    circle.append(circle)
+    notifier = Notifier(NotifySettings(webhook_url=server.url))
+    notifier.send(event(loss=math.nan, parts={1: (math.inf, Path("x"))}))
+    notifier.send(event(circle=circle))
+    notifier.close(WITHIN_S)
+    ((_, _, body),) = server.received
+    assert (body["loss"], body["parts"]) == ("nan", {"1": ["inf", "x"]})
+    assert notifier.failures == ["event alarm cannot be written as JSON: RecursionError"]
+
+
+def test_what_is_sent_is_the_event_as_it_was(server: Server) -> None:
+    notifier = Notifier(NotifySettings(webhook_url=server.url))
+    line = event(workers=2)
+    notifier.send(line)
+    line["workers"] = 3
+    notifier.close(WITHIN_S)
+    assert server.received[0][2]["workers"] == 2
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "ftp://host/x", "host/x", "http://", "http://host:x/", "http://host/a b", ""]
+)
+def test_only_http_addresses_are_taken(url: str) -> None:
+    with pytest.raises(ValidationError, match="no address that begins with http"):
+        NotifySettings(webhook_url=url)
+
+
+def test_settings_come_from_toml_arrays_and_refuse_a_command_without_a_program() -> None:
+    settings = NotifySettings.model_validate({"command": ["notify-send", "memr"], "events": ["stop"]})
+    assert settings.command == ("notify-send", "memr")
+    for command in ([], [""]):
+        with pytest.raises(ValidationError):
+            NotifySettings.model_validate({"command": command})
