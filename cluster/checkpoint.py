@@ -66,7 +66,7 @@ async def save_checkpoint(run_path: Path, cut: Cut, parts: Parts, keep: int) -> 
     await asyncio.to_thread(_write, temporary, cut)
     shutil.rmtree(folder, ignore_errors=True)
     temporary.rename(folder)
-    await asyncio.to_thread(_prune, run_path, keep)
+    await asyncio.to_thread(prune_checkpoints, run_path, keep)
     return folder
 
 
@@ -96,6 +96,11 @@ def newest_checkpoint(run_path: Path) -> Path | None:
     """By name alone, for those who only look."""
     folders = _folders(run_path)
     return folders[-1] if folders else None
+
+
+def newest_verified(run_path: Path) -> Path | None:
+    """The newest whose every file is what its manifest says."""
+    return next((folder for folder in reversed(_folders(run_path)) if _is_good(folder)), None)
 
 
 def read_checkpoint(run_path: Path) -> tuple[Past, Position]:
@@ -153,7 +158,7 @@ def _by_lease(groups: Iterable[ScoredGroup]) -> dict[int, ScoredGroup]:
     return {scored.group.lease_id: scored for scored in groups}
 
 
-def _prune(run_path: Path, keep: int) -> None:
+def prune_checkpoints(run_path: Path, keep: int) -> None:
     """Delete all but the newest `keep` that match their manifests; what does not match is left for people to see."""
     good = [folder for folder in _folders(run_path) if _is_good(folder)]
     for folder in good[: -max(LEAST_KEPT, keep)]:

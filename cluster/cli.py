@@ -63,6 +63,7 @@ def train(
     Ctrl-C finishes the update under way, writes a checkpoint, and exits with 130.
     """
     from cluster.config import load_config
+    from cluster.notify import Notifier
     from cluster.run_dir import read_run
     from cluster.summary import show_plan, show_summary
     from cluster.supervisor import Supervisor
@@ -78,12 +79,15 @@ def train(
     show_plan(console, settings)
     chosen = [text for value in overrides or [] for text in ("--set", value)]
     flags = [*(["--address", address] if address else []), *(["--ship-code"] * ship_code), *(["--override"] * override)]
+    notifier = Notifier(settings.notify)
     code = Supervisor(
         [sys.executable, "-m", "cluster", "attempt", str(config), *chosen, *flags],
         settings.run_path,
         settings.supervision,
         say=lambda text: console.print(f"[bold yellow]memr:[/bold yellow] {text}", highlight=False, soft_wrap=True),
+        tell=notifier.send,
     ).run()
+    notifier.close(within_s=settings.notify.timeout_s)
     if (settings.run_path / "summary.json").exists():
         from cluster.report import write_report
 

@@ -17,6 +17,9 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from actors.config import ActorSettings
+from cluster.alarm_settings import AlarmSettings
+from cluster.notify_settings import NotifySettings
+from cluster.resource_settings import ResourceSettings
 from cluster.supervision_settings import SupervisionSettings
 from contracts.errors import ConfigError
 from contracts.settings import Settings
@@ -124,6 +127,9 @@ class RunConfig(Settings):
     cluster: ClusterSettings = Field(default_factory=ClusterSettings)
     eval: EvalSettings = Field(default_factory=EvalSettings)
     supervision: SupervisionSettings = Field(default_factory=SupervisionSettings)
+    alarms: AlarmSettings = Field(default_factory=AlarmSettings)
+    resources: ResourceSettings = Field(default_factory=ResourceSettings)
+    notify: NotifySettings = Field(default_factory=NotifySettings)
 
     @model_validator(mode="after")
     def _scripted_goes_together(self) -> "RunConfig":

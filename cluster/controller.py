@@ -24,13 +24,17 @@ from dataclasses import dataclass
 
 from cluster.adapters import AdapterRegistry
 from cluster.admission import may_admit, training_lease
+from cluster.alarm import Action, Alarm
+from cluster.alarms import preflight
 from cluster.autoscale import Waits, wanted_workers
+from cluster.bad_updates import IN_A_ROW, BadUpdates
 from cluster.buffer import RolloutBuffer
 from cluster.change_signal import Signal, cancelled
-from cluster.checkpoint import Cut, save_checkpoint
+from cluster.checkpoint import Cut, newest_verified, save_checkpoint
 from cluster.config import RunConfig
 from cluster.dispatcher import Dispatcher
 from cluster.evaluator import Evaluator
+from cluster.first_batch import shares_of
 from cluster.fleet import Fleet
 from cluster.history import History, Past
 from cluster.lease_outcomes import LeaseOutcomes
@@ -43,10 +47,14 @@ from cluster.resume import restore_parts
 from cluster.run_control import RunControl
 from cluster.work_queue import WorkQueue
 from contracts.adapter import Adapter
+from contracts.errors import RunStopped
 from contracts.ports import Task
 from contracts.problem import Lease
 from contracts.reports import StepReport
 from contracts.rollout import ScoredGroup
+
+ROLL_BACKS = 2
+"""As often a run of bad updates is answered by going back; then the run stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +114,10 @@ class Controller:
         self._step = 0
         self._updating = False
         self._stopping = False
+        self._taken_up = False
+        self._halted = ""  # why the run must end although nobody asked
+        self._roll_back_for = ""  # why the next update is followed by a roll-back
+        self._bad_updates = BadUpdates()
 
     @property
     def step(self) -> int:
@@ -118,7 +130,7 @@ class Controller:
 
     async def run(self) -> None:
         """Returns after the last evaluation, or soon after `stop`. Raises RunStopped, or what broke an invariant."""
-        await self._take_up()
+        await self.take_up()
         loops = [self.fleet.run(), self._control.run()]
         if self._parts.memory is not None:
             loops.append(self._memory_loop())
@@ -137,15 +149,32 @@ class Controller:
         self._stopping = True
         self._changed.notify()
 
+    def halt(self, reason: str) -> None:
+        """End the run with RunStopped at the next batch."""
+        self._halted = self._halted or reason
+        self._changed.notify()
+
+    def obey(self, alarm: Alarm) -> None:
+        """Report an alarm and do what its settings ask for."""
+        self._recorder.incident(f"alarm_{alarm.name}", alarm.headline, action=alarm.action.value)
+        if alarm.action is Action.PAUSE:
+            self.halt(f"{alarm.headline} (alarms.{alarm.name} = 'pause'; 'warn' lets the run go on)")
+        elif alarm.action is Action.ROLL_BACK:
+            self._roll_back_for = alarm.headline
+
     def _ledger_event(self, event: LedgerEvent) -> None:
         self._history.ledger_event(event)
         self._recorder.ledger_event(event)
 
     # -- taking up -------------------------------------------------------------------------------------------
 
-    async def _take_up(self) -> None:
-        """Where an earlier process stood, or the beginning: books, memory, policy, then what was under way."""
+    async def take_up(self) -> bool:
+        """Where an earlier process stood, or the beginning: books, memory, policy, then what was under way. True for a
+        run that begins; once is enough."""
         past = self._past
+        if self._taken_up:
+            return False
+        self._taken_up = True
         for event in past.events:
             self._ledger.restore(event)
         if past.events:
@@ -168,6 +197,7 @@ class Controller:
         for lease_id in self._ledger.with_fate(Fate.IN_FLIGHT):
             if lease_id not in past.sampled:
                 self._queue.add(training_lease(self._config, lease_id, self._task.train_problem(lease_id)))
+        return not past.events
 
     # -- learner ---------------------------------------------------------------------------------------------
 
@@ -198,8 +228,13 @@ class Controller:
         batch, wait = await self._next_batch()
         if not batch:
             return
+        if self._step == 0:
+            self._look_at_first(batch)
         self._updating, taken = True, self._clock()
         report, adapter = await self._parts.learner.update(batch)
+        rolled_back = self._must_roll_back(report)
+        if rolled_back:
+            adapter = await self._roll_back(rolled_back)
         updated = self._clock()
         leases = [scored.group.lease_id for scored in batch]
         self._history.trained(self._step + 1, leases, adapter.manifest.weights_hash)
@@ -217,8 +252,42 @@ class Controller:
         self._record(batch, report, timing)
         self._autoscale(timing)
         every = self._config.cluster.checkpoint_every_updates
-        if every and self._step % every == 0:
+        if (every and self._step % every == 0) or rolled_back:  # what follows must not be replayed from before
             await self.checkpoint()
+
+    def _look_at_first(self, batch: Sequence[ScoredGroup]) -> None:
+        """Raises RunStopped for a batch that nothing can be learned from, before it costs a night."""
+        shares = shares_of(batch, self._outcomes.dropped_rollouts)
+        for alarm in preflight(
+            truncated_share=shares.truncated,
+            invalid_share=shares.invalid,
+            zero_variance_share=shares.zero_variance,
+            settings=self._config.alarms,
+        ):
+            self.obey(alarm)
+        if self._halted:
+            raise RunStopped(self._halted)
+
+    def _must_roll_back(self, report: StepReport) -> str:
+        """Why, or nothing."""
+        if report.skipped:
+            self._recorder.incident("update_skipped", report.skipped, version=report.policy_version)
+        if self._bad_updates.roll_back_after(report):
+            return f"{self._bad_updates.in_a_row} updates in a row were skipped, the last because {report.skipped}"
+        reason, self._roll_back_for = self._roll_back_for, ""
+        return reason
+
+    async def _roll_back(self, reason: str) -> Adapter:
+        """The newest whole checkpoint's weights, published under the present version."""
+        checkpoint = await asyncio.to_thread(newest_verified, self._config.run_path)
+        if checkpoint is None or self._bad_updates.in_a_row > ROLL_BACKS * IN_A_ROW:
+            raise RunStopped(
+                f"{reason}, and going back to a checkpoint does not help. Lower learner.learning_rate, or train in "
+                "learner.dtype = 'float32'"
+            )
+        adapter = await self._parts.learner.roll_back(checkpoint / "learner")
+        self._recorder.incident("rolled_back", f"back to the weights of {checkpoint.name}: {reason}")
+        return adapter
 
     def _book(self, batch: Sequence[ScoredGroup], report: StepReport) -> None:
         """The batch is trained; its slots are free."""
@@ -270,6 +339,8 @@ class Controller:
         started = self._clock()
         sampled: float | None = None  # when the workers had done their part and memory alone was missing
         while not self._stopping:
+            if self._halted:
+                raise RunStopped(self._halted)
             under_way = [*self._queue.versions_under_way(), *self._lane.versions]
             batch = self._buffer.take(self._registry.newest, under_way)
             if batch is not None:

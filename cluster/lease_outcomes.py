@@ -42,6 +42,7 @@ class LeaseOutcomes:
         self._streak = FailureStreak(settings.stop_after_failures)
         self._tokens = 0
         self.returned = 0  # groups that came back, evaluations too
+        self.dropped_rollouts = 0
 
     def take_tokens(self) -> int:
         """Tokens of training rollouts that came since the last time."""
@@ -99,6 +100,7 @@ class LeaseOutcomes:
         return True
 
     def _drop(self, group: RolloutGroup) -> None:
+        self.dropped_rollouts += len(group.rollouts)
         self._ledger.dropped(group.lease_id, "fewer than two trainable rollouts")
         self._recorder.groups(group.policy_version, [ScoredGroup.without_bonus(group)], fate="dropped")
         self._streak.untrainable(group)

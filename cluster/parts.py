@@ -66,6 +66,9 @@ class LearnerHandle(Protocol):
 
     async def restore(self, directory: Path) -> None: ...
 
+    async def roll_back(self, directory: Path) -> Adapter:
+        """An earlier checkpoint's weights under the present version."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:

@@ -39,6 +39,8 @@ class Recorder:
         self._watchers = list(watchers)
         self._wall_clock = wall_clock
         self._files: dict[str, TextIO] = {}
+        self.transcripts = True
+        """Off: rollouts/ is not written, for want of disk; watchers still see the groups."""
         for folder in ("ledger", "rollouts"):
             (run_path / folder).mkdir(parents=True, exist_ok=True)
 
@@ -53,14 +55,18 @@ class Recorder:
 
     def last_step(self) -> int:
         """Of the metrics on disk; 0 where there are none."""
-        lines = self._lines("metrics.jsonl")
+        lines = self.lines("metrics.jsonl")
         return max((int(line["step"]) for line in lines), default=0)
+
+    def add_watcher(self, watcher: Watcher) -> None:
+        self._watchers.append(watcher)
 
     def evaluations_done(self) -> set[tuple[int, int, int | None]]:
         """(step, max_new_tokens, k) of the evaluations on disk."""
-        return {(line["step"], line["max_new_tokens"], line["k"]) for line in self._lines("eval.jsonl")}
+        return {(line["step"], line["max_new_tokens"], line["k"]) for line in self.lines("eval.jsonl")}
 
-    def _lines(self, name: str) -> list[dict[str, Any]]:
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        """What is on disk already of metrics.jsonl, eval.jsonl or events.jsonl."""
         path = self._run_path / name
         text = path.read_text() if path.exists() else ""
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
@@ -89,7 +95,8 @@ class Recorder:
     def groups(self, step: int, groups: Sequence[ScoredGroup], fate: str = "trained") -> None:
         """The batch of one update, or dropped groups, as one Parquet file."""
         first = min(scored.group.lease_id for scored in groups)
-        write_groups(groups, self._run_path / "rollouts" / f"step-{step:06d}-{fate}-{first:08d}.parquet")
+        if self.transcripts:
+            write_groups(groups, self._run_path / "rollouts" / f"step-{step:06d}-{fate}-{first:08d}.parquet")
         self._tell(lambda watcher: watcher.show_groups(groups))
 
     def status(self, line: dict[str, Any]) -> None:

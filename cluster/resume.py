@@ -33,7 +33,8 @@ MAY_CHANGE = frozenset(
         "eval.every_updates",
     }
 )
-"""Beside everything in [supervision] and in [cluster] but groups_per_batch: what leaves the run the same run."""
+"""Beside everything in [cluster] but groups_per_batch: what leaves the run the same run."""
+SECTIONS_THAT_MAY_CHANGE = frozenset({"supervision", "alarms", "resources", "notify"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Difference:
         in_cluster = self.name.startswith("cluster.") and self.name != "cluster.groups_per_batch"
         return (
             in_cluster
-            or self.name.startswith("supervision.")
+            or self.name.split(".")[0] in SECTIONS_THAT_MAY_CHANGE
             or self.name == "run.directory"
             or self.name in MAY_CHANGE
         )

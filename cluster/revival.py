@@ -120,6 +120,9 @@ class RevivedLearner:
     async def restore(self, directory: Path) -> None:
         await self._ward.call(lambda learner: learner.restore(directory))
 
+    async def roll_back(self, directory: Path) -> Adapter:
+        return await self._ward.call(lambda learner: learner.roll_back(directory))
+
     async def _catch_up(self, learner: LearnerHandle, past: Past) -> None:
         """The updates that the lost learner had made since the checkpoint, and no more."""
         if past.checkpoint is not None:

@@ -11,10 +11,11 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ from rich.console import Console
 
 from actors.load import load_worker_tokenizer
 from cluster.adapters import AdapterRegistry
+from cluster.alarm_watcher import AlarmWatcher
 from cluster.change_signal import cancelled
 from cluster.config import RunConfig
 from cluster.console import LiveConsole, PlainConsole
@@ -29,10 +31,13 @@ from cluster.controller import Controller
 from cluster.core_parts import CoreParts, start_parts
 from cluster.history import History, Past
 from cluster.model_store import resolve_model
+from cluster.notify import Notifier
+from cluster.notify_watcher import NotifyWatcher
 from cluster.placement import place
 from cluster.ray_parts import PartInputs, Site
 from cluster.ray_session import Session, ray_session, share
 from cluster.recorder import Recorder, Watcher
+from cluster.resource_keeper import ResourceKeeper
 from cluster.resume import check_same_run, read_run_past
 from cluster.run_dir import claim_run, create_run, refuse_live_run, write_summary
 from cluster.run_log import RunLog
@@ -98,7 +103,7 @@ def train(
         placement = place(config, session.nodes)
         if placement.shortages:
             raise ConfigError("; ".join(placement.shortages))
-        site = Site(placement, reserve_cpus=not session.owned, core_node_id=_core_node(config, session))
+        site = Site(placement, owned=session.owned, core_node_id=_core_node(config, session))
         outcome = asyncio.run(_run(config, task, inputs, past, console, site))
     outcome = Outcome(run_path, outcome.exit_code, outcome.updates, time.monotonic() - started)
     write_summary(run_path, {"exit_code": outcome.exit_code, "updates": outcome.updates, "wall_s": outcome.wall_s})
@@ -163,8 +168,13 @@ async def _run(
         registry = AdapterRegistry(run_path / "adapters", share, config.cluster.adapters_on_disk)
         controller = Controller(config, task, parts, registry, recorder, history, past)
         stop.controller = controller
-        async with signs_of_life(controller, recorder):
-            await _drive(controller, recorder)
+        alarms = AlarmWatcher(
+            config.alarms, controller.obey, recorder.lines("metrics.jsonl"), recorder.lines("eval.jsonl")
+        )
+        recorder.add_watcher(alarms)
+        keeper = ResourceKeeper(config, core.processes, recorder, controller.halt)
+        async with beside(signs_of_life(controller, recorder), keeper.run()):
+            await _drive(controller, recorder, lambda: keeper.refuse_what_will_not_fit(local_ray=site.owned))
         return Outcome(run_path, 130 if controller.stopped_early else 0, controller.step, 0.0)
     except asyncio.CancelledError:
         if not stop.seen:
@@ -176,9 +186,12 @@ async def _run(
         core.end_all()
 
 
-async def _drive(controller: Controller, recorder: Recorder) -> None:
+async def _drive(controller: Controller, recorder: Recorder, check_resources: Callable[[], None]) -> None:
     """To the last update or to the first thing that no part can cure, and a checkpoint wherever the parts are well."""
     try:
+        if await controller.take_up():
+            await controller.checkpoint()  # the first: what it weighs is measured, and there is one to go back to
+            check_resources()
         await controller.run()
     except PartLostError:
         raise  # the supervisor takes the run up again from what is on disk
@@ -190,21 +203,28 @@ async def _drive(controller: Controller, recorder: Recorder) -> None:
     await controller.checkpoint()
 
 
-@asynccontextmanager
-async def signs_of_life(controller: Controller, recorder: Recorder) -> AsyncIterator[None]:
+async def signs_of_life(controller: Controller, recorder: Recorder) -> None:
     """`status.json` once a second, while checkpoints are written too: what the supervisor and `memr status` read."""
-
-    async def beat() -> None:
+    try:
         while True:
             recorder.status(controller.status() | {"pid": os.getpid()})
             await asyncio.sleep(HEARTBEAT_S)
+    finally:
+        recorder.status(controller.status() | {"pid": os.getpid()})
 
-    beating = asyncio.ensure_future(beat())
+
+@asynccontextmanager
+async def beside(*loops: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Loops that run while the body does; an error of theirs is raised at its end, none of it is lost."""
+    tasks = [asyncio.ensure_future(loop) for loop in loops]
     try:
         yield
     finally:
-        await cancelled([beating])
-        recorder.status(controller.status() | {"pid": os.getpid()})
+        failed = [task.exception() for task in tasks if task.done() and not task.cancelled()]
+        await cancelled(tasks)
+    for error in failed:
+        if error is not None:
+            raise error
 
 
 def _watchers(config: RunConfig, run_path: Path, console: Console) -> Sequence[Watcher]:
@@ -214,6 +234,9 @@ def _watchers(config: RunConfig, run_path: Path, console: Console) -> Sequence[W
         if console.is_terminal
         else PlainConsole(console, num_updates)
     ]
+    notifier = Notifier(config.notify)
+    if notifier.enabled:
+        watchers.append(NotifyWatcher(notifier, run_path))
     if config.cluster.tensorboard:
         watchers.append(TensorboardWatcher(run_path))
     return watchers

@@ -41,6 +41,10 @@ class LearnerError(MemrError):
     """An update broke an invariant: non-finite numbers, zero gradient where rewards vary."""
 
 
+class BadNumbersError(LearnerError):
+    """An update met numbers that are not finite, or would change the adapter beyond reason; the weights are as before."""
+
+
 class MemoryServiceError(MemrError):
     """The episodic memory refused an input or found its state inconsistent."""
 

@@ -201,3 +201,6 @@ class PolicyLearner(Protocol):
     def save(self, directory: Path) -> None: ...
 
     def restore(self, directory: Path) -> None: ...
+
+    def roll_back(self, directory: Path) -> None:
+        """An earlier checkpoint's weights under the present version."""

@@ -12,6 +12,7 @@ class StepReport:
     mismatch: |log p learner - log p engine| on trained tokens, before the update.
     reward_parts: mean weighted value by part name.
     adapter_delta_norm: L2 norm of the change of all LoRA weights in this update.
+    skipped: why the weights were left as they were, naming the first bad tensor; empty for an update that was made.
     """
 
     policy_version: int
@@ -47,6 +48,7 @@ class StepReport:
     forward_backward_s: float
     step_s: float
     peak_rss_bytes: int
+    skipped: str = ""
 
 
 @dataclass(frozen=True, slots=True)

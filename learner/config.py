@@ -84,6 +84,9 @@ class LearnerSettings(Settings):
     mismatch_stop: float = Field(
         1.0, gt=0, description="The same mean at which the learner refuses the batch: the two run different models."
     )
+    max_relative_change: float = Field(
+        0.5, gt=0, description="Largest L2 norm of an update's change over the adapter's own that is let through."
+    )
     scripted: ScriptedLearnerSettings = Field(
         default=ScriptedLearnerSettings(), description="The learner without a model."
     )

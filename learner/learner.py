@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from contracts.adapter import Adapter, AdapterManifest, Probe
-from contracts.errors import LearnerError
+from contracts.errors import BadNumbersError, LearnerError
 from contracts.reports import StepReport
 from contracts.rollout import ScoredGroup
 from learner import checkpoint
@@ -67,21 +67,26 @@ class Learner:
         return self._version
 
     def step(self, groups: Sequence[ScoredGroup]) -> StepReport:
-        """One update. Raises StaleGroupError, ValueError (broken input) and LearnerError (broken numbers); each before
-        any weight changed, so the caller may drop the batch and go on."""
+        """One update. Numbers that are not finite skip it: the version goes up, the weights stay, the report says why.
+        Raises StaleGroupError, ValueError (broken input) and LearnerError (a broken invariant), before any change."""
         started = self._clock()
         reject_stale(groups, self._version, self._settings.max_policy_lag)
         credited = credit_all(groups, self._settings)
         normaliser = self._normaliser(credited)
         record = UpdateRecord()
         self._masters.zero_gradients()
-        for micro_batch in self._pack(credited):
-            self._backward(micro_batch, normaliser, record)
-        backward_done = self._clock()
-        norms = self._clip_and_update(record)
+        skipped, norms = "", UpdateNorms(0.0, 0.0, 0.0)
+        backward_done = started
+        try:
+            for micro_batch in self._pack(credited):
+                self._backward(micro_batch, normaliser, record)
+            backward_done = self._clock()
+            norms = self._clip_and_update(record)
+        except BadNumbersError as error:
+            skipped = str(error)
         self._version += 1
         times_s = (backward_done - started, self._clock() - started)
-        return make_report(groups, credited, record, norms, self._version, times_s, peak_rss_bytes())
+        return make_report(groups, credited, record, norms, self._version, times_s, peak_rss_bytes(), skipped)
 
     def publish(self) -> Adapter:
         """The current version as an immutable artifact with the proof that engines check."""
@@ -116,6 +121,12 @@ class Learner:
         if self._policy.device.type == "cuda" and "rng/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng/cuda"], self._policy.device)
         self._version = manifest.policy_version
+
+    def roll_back(self, directory: Path) -> None:
+        """The weights and moments of an earlier checkpoint under the present version: versions never go back."""
+        version = self._version
+        self.restore(directory)
+        self._version = version
 
     def _normaliser(self, credited: Sequence[CreditedGroup]) -> int:
         """What the summed loss is divided by; groups without signal count, or their absence would raise the step."""
@@ -167,7 +178,7 @@ class Learner:
         if grad_norm == 0:
             # AdamW would still move on old moments: no evidence, no change.
             return UpdateNorms(0.0, 0.0, rate)
-        delta_norm = self._masters.update(rate, grad_norm, settings.max_grad_norm)
+        delta_norm = self._masters.update(rate, grad_norm, settings.max_grad_norm, settings.max_relative_change)
         if delta_norm == 0 and rate > 0:
             raise LearnerError(f"update of v{self._version}: gradient norm {grad_norm:.3g}, but no weight changed")
         self._reference.follow()
@@ -199,7 +210,7 @@ def _check_finite(loss: Tensor, terms: dict[str, Tensor]) -> None:
     if torch.isfinite(loss):
         return
     bad = next((name for name, values in terms.items() if not torch.isfinite(values).all()), "sum")
-    raise LearnerError(
+    raise BadNumbersError(
         f"the loss is not finite: first bad term is the {bad}; the weights are unchanged. Look at "
         "learner.learning_rate and at the log-probs that the engine reports"
     )

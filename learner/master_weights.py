@@ -8,12 +8,13 @@ A bfloat16 sum over micro-batches or a bfloat16 weight would lose updates of 2^-
 the same.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from contracts.errors import LearnerError
+from contracts.errors import BadNumbersError
 from learner.config import LearnerSettings
 
 
@@ -40,35 +41,49 @@ class MasterWeights:
             gradient.zero_()
 
     def grad_norm(self) -> float:
-        """L2 norm over all of the adapter. Raises LearnerError naming the first tensor that is not finite."""
+        """L2 norm over all of the adapter. Raises BadNumbersError naming the first tensor that is not finite."""
         norms = torch.stack([torch.linalg.vector_norm(gradient) for _, gradient in self._gradients()])
         finite = torch.isfinite(norms)
         if not finite.all():
             name = list(self._masters)[int((~finite).to(torch.int8).argmax())]
-            raise LearnerError(
+            raise BadNumbersError(
                 f"the gradient of {name} is not finite; the weights are unchanged. Lower learner.learning_rate or "
                 "learner.importance_cap, or train in learner.dtype = 'float32'"
             )
         return float(torch.linalg.vector_norm(norms))
 
-    def update(self, learning_rate: float, grad_norm: float, max_grad_norm: float) -> float:
+    def update(
+        self, learning_rate: float, grad_norm: float, max_grad_norm: float, max_relative_change: float = math.inf
+    ) -> float:
         """Clip, step, write back to the model; returns the L2 norm of the change.
 
-        Raises LearnerError, with the old weights back in place, where the new ones are not finite.
+        Raises BadNumbersError, with old weights and moments back in place, where the new weights are not finite or the
+        change is larger than `max_relative_change` times the norm of the old ones.
         """
-        before = self.copies()
+        before = {name: tensor.clone() for name, tensor in self.state().items()}
         if grad_norm > max_grad_norm:
             for _, gradient in self._gradients():
                 gradient.mul_(max_grad_norm / grad_norm)
         self._optimizer.param_groups[0]["lr"] = learning_rate
         self._optimizer.step()
-        norms = [torch.linalg.vector_norm(master - before[name]) for name, master in self._masters.items()]
-        delta_norm = float(torch.linalg.vector_norm(torch.stack(norms)))
-        if not torch.isfinite(torch.tensor(delta_norm)):
-            self.load_weights(before)
-            raise LearnerError("the update made weights that are not finite; lower learner.learning_rate")
+        old = {name: before[f"weight/{name}"] for name in self._masters}
+        delta_norm = _norm(master - old[name] for name, master in self._masters.items())
+        limit = max_relative_change * _norm(old.values())
+        if not delta_norm <= limit:  # not finite, too
+            worst = self._worst_change(old)
+            self.load_state(before)
+            raise BadNumbersError(
+                f"the update would change the adapter by {delta_norm:.3g} (limit {limit:.3g} = "
+                f"learner.max_relative_change x its norm), most in {worst}; the weights are unchanged. Lower "
+                "learner.learning_rate"
+            )
         self.write_to_model()
         return delta_norm
+
+    def _worst_change(self, old: Mapping[str, Tensor]) -> str:
+        """The first tensor that is not finite, else the one that changed most."""
+        changes = {name: float(torch.linalg.vector_norm(m - old[name])) for name, m in self._masters.items()}
+        return next((n for n, c in changes.items() if not math.isfinite(c)), max(changes, key=lambda n: changes[n]))
 
     def write_to_model(self, weights: Mapping[str, Tensor] | None = None) -> None:
         """Round the masters, or `weights` in their place, into the model's parameters."""
@@ -113,6 +128,10 @@ class MasterWeights:
         for name, master in self._masters.items():
             assert master.grad is not None
             yield name, master.grad
+
+
+def _norm(tensors: Iterable[Tensor]) -> float:
+    return float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(tensor) for tensor in tensors])))
 
 
 def _add_to(total: Tensor) -> Callable[[Tensor], None]:

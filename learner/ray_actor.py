@@ -44,5 +44,9 @@ class LearnerActor:
     def save(self, directory: str) -> None:
         self._learner.save(Path(directory))
 
+    def roll_back(self, directory: str) -> Adapter:
+        self._learner.roll_back(Path(directory))
+        return self._learner.publish()
+
     def restore(self, directory: str) -> None:
         self._learner.restore(Path(directory))

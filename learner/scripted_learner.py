@@ -8,12 +8,14 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save as save_tensors
 
 from contracts.adapter import Adapter, AdapterManifest, LoraShape
+from contracts.errors import DataError
 from contracts.reports import StepReport
 from contracts.rollout import FinishReason, ScoredGroup
 from contracts.verdict import Scored
@@ -48,7 +50,7 @@ class ScriptedLearner:
             self._sleep(self._update_s)
         lags = [self._version - scored.group.policy_version for scored in groups]
         self._version += 1
-        return _report(groups, lags, self._version, self._update_s)
+        return replace(_report(groups, lags, self._version, self._update_s), skipped=_bad_numbers(groups))
 
     def publish(self) -> Adapter:
         weights = save_tensors({"scripted": np.full(self._adapter_floats, float(self._version), np.float32)})
@@ -67,8 +69,24 @@ class ScriptedLearner:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "scripted.json").write_text(json.dumps({"policy_version": self._version}))
 
+    def roll_back(self, directory: Path) -> None:
+        """The scripted weights are the version itself, which never goes back: there is nothing to restore."""
+        if not (directory / "scripted.json").exists():
+            raise DataError(f"{directory} holds no scripted learner")
+
     def restore(self, directory: Path) -> None:
         self._version = int(json.loads((directory / "scripted.json").read_text())["policy_version"])
+
+
+def _bad_numbers(groups: Sequence[ScoredGroup]) -> str:
+    """As the real learner would skip them: the first number that is not finite, by what it is."""
+    for scored in groups:
+        for rollout in scored.group.trainable_rollouts:
+            if not np.isfinite(rollout.logprobs_T).all():
+                return f"the log-probs of rollout {rollout.rollout_id} are not finite"
+        if not np.isfinite(scored.bonus_G).all():
+            return f"the intrinsic rewards of group {scored.group.group_id} are not finite"
+    return ""
 
 
 def _report(groups: Sequence[ScoredGroup], lags: Sequence[int], version: int, update_s: float) -> StepReport:

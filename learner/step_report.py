@@ -30,6 +30,7 @@ def make_report(
     policy_version: int,
     times_s: tuple[float, float],
     peak_rss_bytes: int,
+    skipped: str = "",
 ) -> StepReport:
     """policy_version: after the update. times_s: forward and backward, whole step.
 
@@ -77,6 +78,7 @@ def make_report(
         forward_backward_s=times_s[0],
         step_s=times_s[1],
         peak_rss_bytes=peak_rss_bytes,
+        skipped=skipped,
     )
 
 

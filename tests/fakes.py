@@ -248,12 +248,22 @@ class FakeLearner:
     async def restore(self, directory: Path) -> None:
         self.version = int((directory / "version").read_text())
 
+    async def roll_back(self, directory: Path) -> Adapter:
+        self.events.append(("roll_back", directory.parent.name))
+        return make_adapter(self.version)
+
 
 def make_step_report(version: int, lags: Sequence[int] = (0,)) -> StepReport:
     import dataclasses
 
     values: dict[str, Any] = {f.name: 0.0 for f in dataclasses.fields(StepReport)}
-    values |= {"policy_version": version, "lag_max": max(lags), "lag_mean": float(np.mean(lags)), "reward_parts": {}}
+    values |= {
+        "skipped": "",
+        "policy_version": version,
+        "lag_max": max(lags),
+        "lag_mean": float(np.mean(lags)),
+        "reward_parts": {},
+    }
     return StepReport(**values)
 
 

@@ -42,7 +42,11 @@ class FaultRun:
 
     def __init__(self, directory: Path, name: str, **settings: Any) -> None:
         self.path = directory / name
-        values = QUICK | {"run.directory": directory, "run.name": name} | {k.replace("__", "."): v for k, v in settings.items()}
+        values = (
+            QUICK
+            | {"run.directory": directory, "run.name": name}
+            | {k.replace("__", "."): v for k, v in settings.items()}
+        )
         overrides = [text for key, value in values.items() for text in ("--set", f"{key}={value}")]
         command = [sys.executable, "-m", "cluster", "train", "configs/scripted.toml", *overrides]
         directory.mkdir(parents=True, exist_ok=True)

@@ -63,6 +63,7 @@ class Run:
             async with asyncio.timeout(30):
                 await self.controller.run()
         finally:
+            self.recorder.status(self.controller.status())
             self.close()
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """One update: what it refuses, what it changes, what it reports."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from contracts.errors import LearnerError, StaleGroupError
+from contracts.errors import BadNumbersError, LearnerError, StaleGroupError
 from contracts.rollout import FinishReason, ScoredGroup
 from learner.credit import CreditedGroup, credit
 from learner.learner import Learner
@@ -194,20 +195,42 @@ def test_non_finite_gradient_names_the_tensor_and_changes_nothing() -> None:
     handle = learner._policy.adapter_parameters[name].register_hook(  # type: ignore[no-untyped-call]
         lambda gradient: gradient * math.nan
     )
-    with pytest.raises(LearnerError, match=f"gradient of {name} is not finite"):
-        learner.step(random_batch())
-    assert (learner.publish().weights, learner.policy_version) == (before, 0)
+    report = learner.step(random_batch())
+    assert report.skipped.startswith(f"the gradient of {name} is not finite")
+    assert (learner.publish().weights, learner.policy_version) == (before, 1), "a skipped update takes its number"
     handle.remove()
-    learner.step(random_batch())
+    assert learner.step(random_batch()).skipped == ""
+    assert learner.publish().weights != before
 
 
 def test_non_finite_loss_names_the_term_and_changes_nothing() -> None:
     learner = tiny_learner(importance_cap="off")
     before = learner.publish().weights
     broken = scored(group([rollout([4], 0.0, logprobs=[-1e30]), rollout([5], 1.0)]))
-    with pytest.raises(LearnerError, match="first bad term is the weight"):
-        learner.step([broken])
+    assert "first bad term is the weight" in learner.step([broken]).skipped
     assert learner.publish().weights == before
+
+
+def test_an_update_that_would_throw_the_adapter_far_is_skipped_with_its_moments() -> None:
+    learner, twin = tiny_learner(), tiny_learner()
+    learner.step(random_batch(seed=1))
+    twin.step(random_batch(seed=1))
+    masters = learner._masters
+    with pytest.raises(BadNumbersError, match=r"limit .* = learner.max_relative_change x its norm"):
+        masters.update(10.0, 1.0, 1.0, max_relative_change=0.5)
+    for name, tensor in twin._masters.state().items():
+        torch.testing.assert_close(masters.state()[name], tensor, rtol=0, atol=0)
+
+
+def test_rolling_back_restores_weights_and_keeps_the_version(tmp_path: Path) -> None:
+    learner = tiny_learner()
+    learner.step(random_batch(seed=1))
+    learner.save(tmp_path / "early")
+    early = learner.publish().weights
+    learner.step(random_batch(seed=2))
+    assert learner.publish().weights != early
+    learner.roll_back(tmp_path / "early")
+    assert (learner.publish().weights, learner.policy_version) == (early, 2)
 
 
 def test_engine_of_another_model_is_refused_before_the_update() -> None:

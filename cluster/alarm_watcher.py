@@ -1,0 +1,54 @@
+"""Watches a run's own numbers and acts on what the monitors say: warns, pauses, rolls back.
+
+Recorder --metrics, evaluations--> AlarmWatcher --alarms (pure)--> incident, once until it clears --> act
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from cluster.alarm import Alarm
+from cluster.alarm_settings import AlarmSettings
+from cluster.alarms import alarms, newly_raised
+from contracts.rollout import ScoredGroup
+
+FIRST_LINES, LAST_LINES = 100, 400
+"""Of the history that monitors are given: the early level and the windows; a run of months stays cheap."""
+
+
+class AlarmWatcher:
+    """cluster.recorder.Watcher. act: told of each alarm when it is raised. What holds when a run is taken up is known:
+    it was reported before, and does not pause the run again."""
+
+    def __init__(
+        self,
+        settings: AlarmSettings,
+        act: Callable[[Alarm], None],
+        metrics: Sequence[dict[str, Any]] = (),
+        evals: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        self._settings, self._act = settings, act
+        self._first, self._last = list(metrics[:FIRST_LINES]), list(metrics[FIRST_LINES:][-LAST_LINES:])
+        self._evals = list(evals)
+        self._raised = {alarm.name for alarm in self._now()}
+
+    def watch(self, kind: str, line: dict[str, Any]) -> None:
+        if kind == "eval":
+            self._evals.append(line)
+        if kind != "metrics":
+            return
+        (self._first if len(self._first) < FIRST_LINES else self._last).append(line)
+        del self._last[:-LAST_LINES]
+        now = self._now()
+        new = newly_raised(self._raised, now)
+        self._raised = {alarm.name for alarm in now}
+        for alarm in new:
+            self._act(alarm)
+
+    def show_groups(self, groups: Sequence[ScoredGroup]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def _now(self) -> list[Alarm]:
+        return alarms([*self._first, *self._last], self._evals, self._settings)
