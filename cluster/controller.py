@@ -124,6 +124,11 @@ class Controller:
         return self._step
 
     @property
+    def episodes(self) -> int:
+        """In memory, as of its last answer."""
+        return self._lane.report.episodes if self._lane.report else 0
+
+    @property
     def stopped_early(self) -> bool:
         """Whether `stop` came before the last update."""
         return self._stopping and self._step < self._config.learner.num_updates

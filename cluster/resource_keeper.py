@@ -6,6 +6,7 @@ every sample_interval_s:  free disk --low_water--> transcripts off -> prune -> s
 
 import asyncio
 import os
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,18 +22,24 @@ _ORDER = list(Relief)
 
 
 class ResourceKeeper:
-    """halt: ends the run with the reason, after a last checkpoint."""
+    """halt: ends the run with the reason, after a last checkpoint. episodes: what memory holds, whose growth is meant."""
 
     def __init__(
-        self, config: RunConfig, processes: RunProcesses, recorder: Recorder, halt: Callable[[str], None]
+        self,
+        config: RunConfig,
+        processes: RunProcesses,
+        recorder: Recorder,
+        halt: Callable[[str], None],
+        episodes: Callable[[], int],
     ) -> None:
         self._config, self._settings = config, config.resources
         self._run_path = config.run_path
-        self._processes, self._recorder, self._halt = processes, recorder, halt
+        self._processes, self._recorder, self._halt, self._episodes = processes, recorder, halt, episodes
         self._sampler = ProcessSampler(self._settings.leak_window_s)
         self._relief = Relief.NONE
         self._grown: set[tuple[str, int, str]] = set()
-        self._episodes: list[int] = []  # in memory, one number a look
+        looks = round(self._settings.leak_window_s / self._settings.sample_interval_s)
+        self._stored: deque[int] = deque(maxlen=looks)  # episodes, look by look over one window
         self.footprint = first_footprint(0, config)
 
     def refuse_what_will_not_fit(self, *, local_ray: bool) -> None:
@@ -70,10 +77,6 @@ class ResourceKeeper:
             self._look_at_disk()
             await asyncio.sleep(self._settings.sample_interval_s)
 
-    def episodes(self, stored: int) -> None:
-        """What memory holds now: its growth by that much is meant."""
-        self._episodes.append(stored)
-
     def _look_at_disk(self) -> None:
         free = free_resources(self._run_path).disk_bytes
         checkpoint = newest_checkpoint(self._run_path)
@@ -96,12 +99,9 @@ class ResourceKeeper:
 
     def _look_at_processes(self) -> None:
         self._sampler.sample({**self._processes.here, "controller": os.getpid()})
-        looks = round(self._settings.leak_window_s / self._settings.sample_interval_s)
-        grown = (
-            max(0, self._episodes[-1] - self._episodes[max(0, len(self._episodes) - looks)]) if self._episodes else 0
-        )
-        del self._episodes[: -2 * looks]
-        for leak in leaks(self._sampler.history, self._settings, {"memory": grown * self.footprint.bytes_per_episode}):
+        self._stored.append(self._episodes())
+        meant = (self._stored[-1] - self._stored[0]) * self.footprint.bytes_per_episode
+        for leak in leaks(self._sampler.history, self._settings, {"memory": max(0.0, meant)}):
             key = (leak.owner, leak.pid, leak.what)
             if key not in self._grown:
                 self._grown.add(key)

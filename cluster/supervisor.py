@@ -107,6 +107,7 @@ class Supervisor:
         kills = oom_kills()
         self._child = subprocess.Popen(self._command, start_new_session=True)
         tree, watch = ProcessTree(self._child.pid), ProgressWatch(self._settings, self._clock())
+        incidents = len(headlines(self._run_path))
         lost_ray: str | None = None
         hang: Hang | None = None
         polls = 0
@@ -116,29 +117,33 @@ class Supervisor:
                 break
             if polls % LOOK_EVERY == 0:
                 tree.look()
-                lost_ray = lost_ray or tree.lost_ray()
                 hang = watch.look(self._status(), self._clock())
+            lost_ray = tree.lost_ray()
+            if lost_ray:
+                hang = Hang(f"{lost_ray} died", alive=False)  # nothing can be started any more: end it now
             polls += 1
         if hang is not None:
             ending = Ending(MAY_RESTART, self._end_hung(tree, hang))
         elif self._child.poll() is None:
             ending = Ending(INTERRUPTED, self._end_by_force(tree))
         else:
-            ending = self._how_it_ended(self._child.returncode, lost_ray, oom_kills() > kills)
+            told = len(headlines(self._run_path)) > incidents
+            ending = self._how_it_ended(self._child.returncode, told, oom_kills() > kills)
         for left in tree.end():
             self._event("process_left", pid=left.pid, name=left.name)
         self._child.wait(timeout=10)
         return ending
 
-    def _how_it_ended(self, code: int, lost_ray: str | None, out_of_memory: bool) -> Ending:
+    def _how_it_ended(self, code: int, told: bool, out_of_memory: bool) -> Ending:
+        """told: it left an incident of its own."""
         if code in (0, 2, 3, INTERRUPTED):
             return Ending(code)
-        if lost_ray:
-            headline = f"{lost_ray} died"
-        elif code < 0:
+        if code < 0:
             headline = f"the run's own process was killed by {signal.Signals(-code).name}"
-        else:
-            return Ending(code)  # it left an incident of its own
+        elif told:
+            return Ending(code)
+        else:  # Ray ends a process whose raylet is gone, faster than anyone can look
+            headline = "Ray's node process (raylet) died"
         if out_of_memory:
             headline += "; the kernel killed a process because memory ran out"
         self._incident("run_died", headline, exit_code=code)
@@ -149,7 +154,7 @@ class Supervisor:
     def _end_hung(self, tree: ProcessTree, hang: Hang) -> str:
         """Stacks first, then a checkpoint if the controller can still be asked, then the end by force."""
         tree.look()
-        headline = f"{hang.headline}: {self._culprit(tree)}"
+        headline = hang.headline if tree.lost_ray() else f"{hang.headline}: {self._culprit(tree)}"
         path = self._incident("hang", headline)
         tree.write_stacks(path.with_name(f"{path.stem}-stacks.txt"))
         if hang.alive:
