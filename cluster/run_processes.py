@@ -6,6 +6,7 @@ Only what is recorded here, with its time of birth, is ever ended: a number that
 import json
 import os
 import signal
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,10 +72,12 @@ class RunProcesses:
         who = f"process {recorded.process.pid}"
         if not recorded.process.here:
             return f"{who} on {recorded.process.host}"
-        if not recorded.alive:
-            return f"{who} is gone{self._memory_kills()}"
-        if recorded.stopped:
-            return f"{who} is stopped (SIGSTOP or a debugger)"
+        for _ in range(10):  # one that was just killed takes a moment to go
+            if not recorded.alive:
+                return f"{who} is gone{self._memory_kills()}"
+            if recorded.stopped:
+                return f"{who} is stopped (SIGSTOP or a debugger)"
+            time.sleep(0.05)
         return f"{who} runs but does not answer"
 
     def _memory_kills(self) -> str:

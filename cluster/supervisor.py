@@ -31,6 +31,8 @@ from cluster.supervision_settings import SupervisionSettings
 POLL_S = 0.1
 LOOK_EVERY = 10
 """Polls between two looks at the process tree and the status file."""
+WITHOUT_RAY_S = 3.0
+"""A run's process that ends by itself ends Ray first, and has this long to follow."""
 MAY_RESTART = 4
 """Exit code of a run's process for a failure that another start may cure; 1 is Python's own for a crash."""
 INTERRUPTED = 130
@@ -108,7 +110,7 @@ class Supervisor:
         self._child = subprocess.Popen(self._command, start_new_session=True)
         tree, watch = ProcessTree(self._child.pid), ProgressWatch(self._settings, self._clock())
         incidents = len(headlines(self._run_path))
-        lost_ray: str | None = None
+        ray_seen_s = self._clock()
         hang: Hang | None = None
         polls = 0
         while self._child.poll() is None and hang is None:
@@ -119,7 +121,9 @@ class Supervisor:
                 tree.look()
                 hang = watch.look(self._status(), self._clock())
             lost_ray = tree.lost_ray()
-            if lost_ray:
+            if lost_ray is None or (self._status() or {}).get("over"):  # at the end of a run Ray goes first
+                ray_seen_s = self._clock()
+            elif self._clock() - ray_seen_s > WITHOUT_RAY_S:
                 hang = Hang(f"{lost_ray} died", alive=False)  # nothing can be started any more: end it now
             polls += 1
         if hang is not None:

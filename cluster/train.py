@@ -210,7 +210,7 @@ async def signs_of_life(controller: Controller, recorder: Recorder) -> None:
             recorder.status(controller.status() | {"pid": os.getpid()})
             await asyncio.sleep(HEARTBEAT_S)
     finally:
-        recorder.status(controller.status() | {"pid": os.getpid()})
+        recorder.status(controller.status() | {"pid": os.getpid(), "over": True})
 
 
 @asynccontextmanager
