@@ -1,0 +1,216 @@
+"""Claim: random faults cost time and nothing else.
+
+One run on real Ray with the scripted engine. A seeded sequence of faults is done to it from outside: kill -9 and SIGSTOP of
+every kind of process, and pauses (SIGSTOP, one second, SIGCONT). After each: is the headline the true cause, and how long
+until updates come at the old rate again? At the end the durable log is read: problems lost, trained twice, sampled twice.
+
+Share of effective training time, modelled: a fault every 60 s on average, each of a random kind as drawn here, each costing
+the measured mean delay: 60 / (60 + delay). A second fault during a recovery is not modelled.
+"""
+
+import argparse
+import json
+import random
+import re
+import signal
+import statistics
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.results_table import show
+from tests.faults.fault_run import FaultRun
+
+KILL, STOP, PAUSE = "kill -9", "SIGSTOP", "pause of 1 s"
+GONE = r"process \d+ is gone"
+EXPECTED: dict[tuple[str, str], str] = {
+    ("worker", KILL): rf"the process of worker-\d+ died: .*; {GONE}|worker-\d+ .*; {GONE}",
+    ("memory", KILL): rf"the memory's process died: {GONE}",
+    ("learner", KILL): rf"the learner's process died: {GONE}",
+    ("controller", KILL): r"the run's own process was killed by SIGKILL",
+    ("supervisor", KILL): "",
+    ("raylet", KILL): r"Ray's node process \(raylet\) died",
+    ("ray head", KILL): r"Ray's head process \(gcs_server\) died",
+    ("worker", STOP): r"worker-\d+ gave no sign of life within its deadline; .*; process \d+ is stopped .*",
+    ("memory", STOP): r"the memory gave no answer within .*: process \d+ is stopped .*",
+    ("learner", STOP): r"the learner gave no answer within .*: process \d+ is stopped .*",
+    ("controller", STOP): r"the controller gave no sign of life for .*: the controller \(process \d+\) is stopped",
+    ("worker", PAUSE): "",
+    ("memory", PAUSE): "",
+    ("learner", PAUSE): "",
+    ("controller", PAUSE): "",
+    ("raylet", PAUSE): "",
+}
+"""Fault -> the headline that names its cause; empty: none is due."""
+SETTLE_UPDATES, WINDOW = 15, 10
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """to_full_rate_s: from the fault to the first update of a window as fast as the one before the fault. delay_s: how
+    much later those updates came than they would have. headlines: new ones; right: they are what was due."""
+
+    target: str
+    what: str
+    to_full_rate_s: float
+    delay_s: float
+    headlines: list[str]
+    right: bool
+
+
+class Rate:
+    """When each update came, watched from outside; a thread of its own, because faults block the rest."""
+
+    def __init__(self) -> None:
+        self.run: FaultRun | None = None
+        self.times_s: list[float] = []
+        self._over = False
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._over:
+            steps = self.run.steps() if self.run else 0
+            now = time.monotonic()
+            self.times_s += [now] * (steps - len(self.times_s))
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        self._over = True
+        self._thread.join(5)
+
+
+def begin(directory: Path) -> FaultRun:
+    return FaultRun(
+        directory,
+        "r",
+        learner__num_updates=1000000,
+        eval__problems=0,
+        supervision__run_restart_window_s=15,  # pauses between restarts begin anew with each fault
+        cluster__checkpoint_every_updates=100,
+        cluster__groups_per_batch=4,
+        actors__rollouts_per_group=4,
+        actors__scripted__latency_per_token_s=0.01,
+        actors__scripted__accuracy=0.5,
+        actors__scripted__accuracy_per_version=0,
+    )
+
+
+def do_fault(run: FaultRun, rate: Rate, target: str, what: str, directory: Path) -> tuple[FaultRun, Outcome]:
+    run.wait_for_step(len(rate.times_s) + SETTLE_UPDATES)
+    before_s = (rate.times_s[-1] - rate.times_s[-1 - WINDOW]) / WINDOW
+    told = len(run.headlines())
+    first = len(rate.times_s)
+    run.remember()
+    struck = time.monotonic()
+    process = run.find(target)
+    process.send_signal(signal.SIGKILL if what == KILL else signal.SIGSTOP)
+    if what == PAUSE:
+        time.sleep(1.0)
+        process.send_signal(signal.SIGCONT)
+    if target == "supervisor":
+        assert not run.survivors(60), run.survivors(0)
+        run.end()
+        run = begin(directory)
+        rate.run = run
+    back_s = at_full_rate(rate, first, before_s, noticed=lambda: due(run, target, what, told))
+    updates = sum(1 for at in rate.times_s[first:] if at <= back_s)
+    found = run.headlines()[told:]
+    wanted = EXPECTED[target, what]
+    right = found == [] if not wanted else len(found) == 1 and re.fullmatch(wanted, found[0]) is not None
+    delay_s = back_s - struck - updates * before_s
+    return run, Outcome(target, what, back_s - struck, max(0.0, delay_s), found, right)
+
+
+def due(run: FaultRun, target: str, what: str, told: int) -> bool:
+    """Whether the fault has been noticed, where it must be: a stopped process may be noticed late."""
+    return not EXPECTED[target, what] or len(run.headlines()) > told
+
+
+def at_full_rate(rate: Rate, first: int, before_s: float, noticed: Callable[[], bool]) -> float:
+    """When the first window of updates began that came as fast as before (1.5 times is as fast), with all noticed."""
+    until = time.monotonic() + 150
+    while time.monotonic() < until:
+        if noticed():
+            noticed_s = time.monotonic()
+            start = len(rate.times_s)
+            while time.monotonic() < until:
+                times_s = rate.times_s
+                for i in range(max(first, start - WINDOW), len(times_s) - WINDOW):
+                    if (times_s[i + WINDOW] - times_s[i]) / WINDOW <= 1.5 * before_s and times_s[
+                        i + WINDOW
+                    ] >= noticed_s:
+                        return times_s[i]
+                time.sleep(0.02)
+        time.sleep(0.02)
+    raise AssertionError("it did not come back to its rate within 150 s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--faults", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    draws = random.Random(arguments.seed)
+    outcomes: list[Outcome] = []
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder)
+        run, rate = begin(directory), Rate()
+        rate.run = run
+        try:
+            run.wait_for_step(30)
+            for number in range(arguments.faults):
+                target, what = draws.choice(list(EXPECTED))
+                run, outcome = do_fault(run, rate, target, what, directory)
+                outcomes.append(outcome)
+                mark = "" if outcome.right else f"   WRONG: {outcome.headlines}"
+                print(
+                    f"{number + 1:4d} {what} of {target}: full rate after {outcome.to_full_rate_s:.1f} s{mark}",
+                    flush=True,
+                )
+            run.process.send_signal(signal.SIGTERM)
+            code = run.finish(120)
+            books = run.books()
+        finally:
+            rate.close()
+            run.end()
+    by_kind: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        by_kind[outcome.target, outcome.what].append(outcome)
+    rows: list[dict[str, Any]] = [
+        {
+            "fault": f"{what} of {target}",
+            "times": len(found),
+            "to full rate p50 s": round(statistics.median(o.to_full_rate_s for o in found), 2),
+            "max s": round(max(o.to_full_rate_s for o in found), 2),
+            "wrong headlines": sum(not o.right for o in found),
+        }
+        for (target, what), found in sorted(by_kind.items())
+    ]
+    delay_s = statistics.mean(o.delay_s for o in outcomes)
+    show("faults", "Faults done to a run from outside", rows)
+    summary = {
+        "faults": len(outcomes),
+        "exit code": code,
+        "updates": len(rate.times_s),
+        "issued": books.issued,
+        "trained": books.trained,
+        "dropped or failed": books.ended,
+        "trained twice": books.trained_twice,
+        "sampled twice": books.sampled_twice,
+        "updates in order": books.steps_in_order,
+        "wrong headlines": sum(not o.right for o in outcomes),
+        "mean delay s": round(delay_s, 2),
+        "effective share, a fault every 60 s": round(60 / (60 + delay_s), 3),
+    }
+    show("faults_summary", "What random faults left", [summary])
+    print(json.dumps([asdict(o) for o in outcomes if not o.right], indent=1))
+
+
+if __name__ == "__main__":
+    main()
