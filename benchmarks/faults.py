@@ -89,7 +89,7 @@ def begin(directory: Path) -> FaultRun:
     return FaultRun(
         directory,
         "r",
-        learner__num_updates=1000000,
+        learner__num_updates=100000,
         eval__problems=0,
         supervision__run_restart_window_s=15,  # pauses between restarts begin anew with each fault
         cluster__checkpoint_every_updates=100,
