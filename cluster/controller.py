@@ -29,7 +29,7 @@ from cluster.alarms import preflight
 from cluster.autoscale import Waits, wanted_workers
 from cluster.bad_updates import IN_A_ROW, BadUpdates
 from cluster.buffer import RolloutBuffer
-from cluster.change_signal import Signal, cancelled
+from cluster.change_signal import RECHECK_S, Signal, cancelled
 from cluster.checkpoint import Cut, newest_verified, save_checkpoint
 from cluster.config import RunConfig
 from cluster.dispatcher import Dispatcher
@@ -143,7 +143,7 @@ class Controller:
         pending = {main, *(asyncio.ensure_future(loop) for loop in loops)}
         try:
             while not main.done():
-                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                done, pending = await asyncio.wait(pending, timeout=RECHECK_S, return_when=asyncio.FIRST_COMPLETED)
                 for finished in done:
                     finished.result()  # a loop's error is the run's
         finally:

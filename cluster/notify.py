@@ -22,6 +22,7 @@ from cluster.notify_settings import NotifySettings, check_webhook
 QUEUE_EVENTS = 100
 _FAILURES_KEPT = 50
 _IDLE_S = 60.0
+KILLED_WITHIN_S = 10.0
 
 
 class Notifier:
@@ -177,7 +178,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     """A child that has ended is left alone, with whatever it put into the background."""
     if child.poll() is None:
         _kill(child)
-        child.wait()
+        child.wait(timeout=KILLED_WITHIN_S)
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""Rules over our own code that no tool has: nothing is executed that was read from a file."""
+"""Rules over our own code that no tool has: nothing read from a file is executed, and nothing waits without a limit."""
 
 import ast
 from collections.abc import Iterator
@@ -60,3 +60,87 @@ def test_nothing_is_executed_that_was_read_from_a_file(path: Path) -> None:
 )
 def test_the_rule_sees_what_it_is_for(source: str) -> None:
     assert len(list(violations(source))) == 1
+
+
+UNLIMITED_WITHOUT_TIMEOUT = {"ray.get", "ray.wait", "asyncio.wait", "subprocess.run", "subprocess.check_output"}
+"""Calls that take a keyword `timeout` and wait for ever without one."""
+WAITING_METHODS = {"wait", "join", "communicate", "acquire", "result"}
+"""Of threads, processes, queues, events, locks, futures: without an argument they wait for ever."""
+
+
+def limited(call: ast.Call) -> bool:
+    return any(keyword.arg in ("timeout", "timeout_s") for keyword in call.keywords)
+
+
+def under_timeout(tree: ast.AST) -> set[ast.AST]:
+    """Everything inside `async with asyncio.timeout(..)`."""
+    inside: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.AsyncWith) and any(
+            isinstance(item.context_expr, ast.Call) and name_of(item.context_expr.func) == "asyncio.timeout"
+            for item in node.items
+        ):
+            inside.update(ast.walk(node))
+    return inside
+
+
+def endless_waits(source: str) -> Iterator[str]:
+    tree = ast.parse(source)
+    safe = under_timeout(tree)
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or limited(node) or node in safe:
+            continue
+        name = name_of(node.func)
+        method = name.rpartition(".")[2]
+        receiver = name.rpartition(".")[0].rpartition(".")[2]
+        if name in UNLIMITED_WITHOUT_TIMEOUT or method == "urlopen":
+            yield f"line {node.lineno}: {name} without timeout"
+        elif node.args or not receiver:
+            continue
+        elif (method in WAITING_METHODS and not (receiver.endswith("changed") or is_done(node, tree))) or (
+            method == "get" and "queue" in receiver.lower()
+        ):
+            yield f"line {node.lineno}: {name}() waits without a limit"
+
+
+def is_done(call: ast.Call, tree: ast.AST) -> bool:
+    """`.result()` of an asyncio task never waits; of a concurrent future it does, so threads' futures are not used here."""
+    uses_threads = any(isinstance(n, ast.ImportFrom) and n.module == "concurrent.futures" for n in ast.walk(tree))
+    return isinstance(call.func, ast.Attribute) and call.func.attr == "result" and not uses_threads
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_nothing_waits_without_a_limit(path: Path) -> None:
+    """`Signal.wait` (named `..changed`) has a limit of its own."""
+    assert list(endless_waits(path.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "ray.get(x)",
+        "thread.join()",
+        "process.wait()",
+        "self._queue.get()",
+        "await asyncio.wait(tasks)",
+        "subprocess.run(['x'])",
+        "urllib.request.urlopen(u)",
+        "from concurrent.futures import Future\nf.result()",
+    ],
+)
+def test_the_rule_of_waits_sees_what_it_is_for(source: str) -> None:
+    assert len(list(endless_waits(source))) == 1
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "ray.get(x, timeout=1)",
+        "', '.join(names)",
+        "await self._changed.wait()",
+        "async def f():\n async with asyncio.timeout(1):\n  await event.wait()",
+        "settings.get('a')",
+    ],
+)
+def test_the_rule_of_waits_lets_pass_what_is_limited(source: str) -> None:
+    assert list(endless_waits(source)) == []
