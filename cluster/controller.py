@@ -18,6 +18,7 @@ Every loop waits on one signal, `_changed`, given after each change of state.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ from cluster.ledger import Fate, Ledger, LedgerEvent
 from cluster.memory_lane import MemoryLane
 from cluster.metrics import StepContext, StepTiming, metrics_line
 from cluster.parts import Parts
+from cluster.quarantine import QUARANTINED, SKIPPED
 from cluster.recorder import Recorder
 from cluster.resume import restore_parts
 from cluster.run_control import RunControl
@@ -182,6 +184,8 @@ class Controller:
         self._taken_up = True
         for event in past.events:
             self._ledger.restore(event)
+            if event.reason == QUARANTINED:
+                self._outcomes.quarantine.add(event.problem_id)
         if past.events:
             self._recorder.ledger_anew(self._ledger.events())
         self._step = past.step
@@ -379,8 +383,19 @@ class Controller:
         target = self._config.learner.num_updates * self._config.cluster.groups_per_batch
         while not self._stopping and may_admit(self._ledger.counts(), self._config.slots, target, self._buffer.full):
             problem = self._task.train_problem(self._ledger.next_lease_id)
-            self._queue.add(training_lease(self._config, self._ledger.issue(problem.problem_id), problem))
+            lease_id = self._ledger.issue(problem.problem_id)
+            if problem.problem_id in self._outcomes.quarantine:
+                self._ledger.failed(lease_id, SKIPPED)
+                self._refuse_an_empty_task()
+            else:
+                self._queue.add(training_lease(self._config, lease_id, problem))
         self._changed.notify()
+
+    def _refuse_an_empty_task(self) -> None:
+        if len(self._outcomes.quarantine) >= (self._task.num_train or math.inf):
+            raise RunStopped(
+                "every problem of the task is in quarantine: `memr check-task` shows what the verifier says"
+            )
 
     def _submit(self, lease: Lease) -> None:
         self._queue.add(lease)

@@ -29,7 +29,7 @@ class Outcomes(Protocol):
 
     def sampled(self, groups: Sequence[RolloutGroup]) -> None: ...
 
-    def sampling_failed(self, leases: Sequence[Lease], error: Exception) -> None: ...
+    def sampling_failed(self, leases: Sequence[Lease], error: Exception, *, crashed_alone: bool = False) -> None: ...
 
 
 class Dispatcher:
@@ -81,15 +81,21 @@ class Dispatcher:
     def _give(self, seat: Seat) -> bool:
         """Hand over the next leases if there are any and the worker has room."""
         room = seat.room(self._registry.newest, self._max_policy_lag)
-        leases = self._queue.dispatch(seat.version, room, one=seat.settings.continuous) if room > 0 else []
+        if room <= 0:
+            return False
+        leases = self._queue.dispatch(seat.version, room, one=seat.settings.continuous, idle=seat.rows == 0)
         if not leases:
             return False
-        seat.rows += sum(lease.num_rollouts for lease in leases)
-        seat.calls.add(asyncio.ensure_future(self._call(seat, leases)))
+        rows = sum(lease.num_rollouts for lease in leases)
+        if leases[0].attempt > 0:
+            rows = max(rows, seat.settings.window_rows)  # nothing else joins it
+        seat.rows += rows
+        seat.calls.add(asyncio.ensure_future(self._call(seat, leases, rows)))
         return True
 
-    async def _call(self, seat: Seat, leases: Sequence[Lease]) -> None:
-        """One call to the worker; whatever happens, its leases are done or back in the queue."""
+    async def _call(self, seat: Seat, leases: Sequence[Lease], rows: int) -> None:
+        """One call to the worker; whatever happens, its leases are done or back in the queue. rows: what it takes up."""
+        alone = leases[0].attempt > 0
         try:
             async with asyncio.timeout(leases[0].deadline_s + self._grace_s):
                 if leases[0].purpose is Purpose.EVAL:  # newer versions may have pushed this one out
@@ -99,10 +105,10 @@ class Dispatcher:
             self._outcomes.sampling_failed(leases, error)
         except (EngineError, TimeoutError) as error:
             seat.suspect()
-            self._outcomes.sampling_failed(leases, _told(seat, error))
+            self._outcomes.sampling_failed(leases, _told(seat, error), crashed_alone=alone)
         except PartLostError as error:
             seat.lose(error)
-            self._outcomes.sampling_failed(leases, error)
+            self._outcomes.sampling_failed(leases, error, crashed_alone=alone)
         except asyncio.CancelledError:
             for lease in reversed(leases):
                 self._queue.put_back(lease)
@@ -110,7 +116,7 @@ class Dispatcher:
         else:
             self._outcomes.sampled(groups)
         finally:
-            seat.rows -= sum(lease.num_rollouts for lease in leases)
+            seat.rows -= rows
             self._changed.notify()
 
     async def _follow(self, seat: Seat) -> None:

@@ -11,10 +11,12 @@ from cluster.failure_streak import FailureStreak
 from cluster.history import History
 from cluster.ledger import Ledger
 from cluster.memory_lane import MemoryLane
+from cluster.quarantine import QUARANTINED, Quarantine
 from cluster.recorder import Recorder
 from cluster.work_queue import WorkQueue
 from contracts.problem import Lease, Purpose
 from contracts.rollout import RolloutGroup, ScoredGroup
+from contracts.verdict import Invalid
 
 MIN_TRAINABLE = 2
 """A group with fewer trainable rollouts has no advantage to offer: its mean is itself."""
@@ -40,6 +42,7 @@ class LeaseOutcomes:
         self._history = history
         self._admit = admit
         self._streak = FailureStreak(settings.stop_after_failures)
+        self.quarantine = Quarantine()
         self._tokens = 0
         self.returned = 0  # groups that came back, evaluations too
         self.dropped_rollouts = 0
@@ -63,18 +66,20 @@ class LeaseOutcomes:
                 self._tokens += group.num_tokens
                 self._book(group)
 
-    def sampling_failed(self, leases: Sequence[Lease], error: Exception) -> None:
-        """Back into the queue for another attempt; after the last, the ledger keeps the reason."""
+    def sampling_failed(self, leases: Sequence[Lease], error: Exception, *, crashed_alone: bool = False) -> None:
+        """Back into the queue for another attempt; after the last, the ledger keeps the reason. crashed_alone: the
+        worker fell ill or died with this lease and no other in hand."""
         self._recorder.event("sampling_failed", leases=[lease.lease_id for lease in leases], error=str(error))
         for lease in reversed(leases):
-            if lease.attempt + 1 < self._attempts:
+            poison = crashed_alone and self._harmed(lease.problem.problem_id, str(error))
+            if lease.attempt + 1 < self._attempts and not poison:
                 self._queue.returned(lease)
                 continue
             self._queue.done(lease.lease_id)
             if lease.purpose is Purpose.EVAL:
                 self._evaluator.given_up(lease.lease_id)
             else:
-                self._ledger.failed(lease.lease_id, type(error).__name__)
+                self._ledger.failed(lease.lease_id, QUARANTINED if poison else type(error).__name__)
             self._streak.failed(self._attempts, error)
         self._admit()
 
@@ -99,9 +104,20 @@ class LeaseOutcomes:
         self._queue.returned(lease)
         return True
 
+    def _harmed(self, problem_id: str, why: str) -> bool:
+        """True, with an incident, when the problem goes into quarantine."""
+        if not self.quarantine.harmed(problem_id):
+            return False
+        self._recorder.incident(
+            "quarantined", f"problem {problem_id} is not issued again in this run; it did harm twice, last: {why}"
+        )
+        return True
+
     def _drop(self, group: RolloutGroup) -> None:
         self.dropped_rollouts += len(group.rollouts)
-        self._ledger.dropped(group.lease_id, "fewer than two trainable rollouts")
+        reasons = [r.verdict.reason for r in group.rollouts if isinstance(r.verdict, Invalid)]
+        poison = bool(reasons) and self._harmed(group.problem_id, f"it could not be judged: {reasons[0]}")
+        self._ledger.dropped(group.lease_id, QUARANTINED if poison else "fewer than two trainable rollouts")
         self._recorder.groups(group.policy_version, [ScoredGroup.without_bonus(group)], fate="dropped")
         self._streak.untrainable(group)
         self._admit()

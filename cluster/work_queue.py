@@ -25,19 +25,23 @@ class WorkQueue:
     def add(self, lease: Lease) -> None:
         self._waiting[lease.purpose].append(lease)
 
-    def dispatch(self, policy_version: int, rows: int, *, one: bool = False) -> list[Lease]:
+    def dispatch(self, policy_version: int, rows: int, *, one: bool = False, idle: bool = True) -> list[Lease]:
         """The next call's leases, one kind, one shape; training leases carry the version the worker holds.
 
-        rows: samples the worker has room for; a lease of more goes out alone. one: a single lease per call.
+        rows: samples the worker has room for; a lease of more goes out alone. one: a single lease per call. idle: the
+        worker has nothing else in hand. A lease that failed before goes out alone, to an idle worker, so that what
+        fails with it is its own doing.
         """
         purpose = self._next_purpose()
         waiting = self._waiting[purpose]
         if not waiting:
             return []
-        self._last = purpose
         first = waiting[0]
+        if first.attempt > 0 and not idle:
+            return []
+        self._last = purpose
         leases: list[Lease] = []
-        limit = 1 if one else max(1, rows // first.num_rollouts)
+        limit = 1 if one or first.attempt > 0 else max(1, rows // first.num_rollouts)
         while waiting and len(leases) < limit and _same_shape(waiting[0], first):
             lease = waiting.popleft()
             leases.append(replace(lease, policy_version=policy_version) if purpose is Purpose.TRAIN else lease)
@@ -91,7 +95,8 @@ class WorkQueue:
 
 def _same_shape(lease: Lease, first: Lease) -> bool:
     return (
-        lease.num_rollouts == first.num_rollouts
+        lease.attempt == first.attempt
+        and lease.num_rollouts == first.num_rollouts
         and lease.sampling == first.sampling
         and (lease.purpose is Purpose.TRAIN or lease.policy_version == first.policy_version)
     )

@@ -133,7 +133,7 @@ async def test_a_failed_call_is_tried_again_and_then_counted_as_failed(tmp_path:
     assert len(tries) == config.cluster.lease_attempts
     ledger = run.lines("metrics.jsonl")[-1]["ledger"]
     assert (ledger["failed"], ledger["trained"], ledger["issued"]) == (1, 8, 9)
-    assert run.lines("metrics.jsonl")[-1]["dropped_or_failed"] == {"EngineError": 1}
+    assert run.lines("metrics.jsonl")[-1]["dropped_or_failed"] == {"quarantined": 1}
 
 
 async def test_a_group_that_cannot_train_is_dropped_with_its_reason_and_replaced(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ async def test_a_learner_that_dies_again_and_again_trains_every_problem_once_and
 async def test_a_memory_that_dies_again_and_again_is_told_of_every_group_once(
     tmp_path: Path, recorder: Recorder, lag: int
 ) -> None:
-    config = make_config(tmp_path, lag=lag, updates=UPDATES, cluster={"checkpoint_every_updates": 2})
+    config = make_config(tmp_path, lag=lag, updates=2 * UPDATES, cluster={"checkpoint_every_updates": 2})
     noise = random.Random(5)
     born: list[MortalMemory] = []
 
@@ -131,8 +131,8 @@ async def test_a_memory_that_dies_again_and_again_is_told_of_every_group_once(
     run = Run(config, memory=RevivedMemory(make(), care(config, recorder, Part.MEMORY, make)), workers=[FakeWorker()])
     await run.run()
     assert len(born) > 2
-    assert born[-1].version == 4 * UPDATES
-    assert len(trained(run.path)) == UPDATES
+    assert born[-1].version == 8 * UPDATES
+    assert len(trained(run.path)) == 2 * UPDATES
 
 
 async def test_a_part_that_cannot_be_kept_alive_ends_with_the_last_reason_and_how_often(
