@@ -16,8 +16,10 @@ from typing import Any
 import psutil
 
 from cluster.config import RunConfig, dump_config, load_config
+from contracts.bounded_json import parse_object, read_bounded, read_object
 from contracts.errors import ConfigError, DataError
 
+MAX_LINES_BYTES = 2**30
 _PACKAGES = (
     "torch",
     "transformers",
@@ -65,7 +67,10 @@ def refuse_live_run(path: Path) -> None:
 
 def owner_alive(path: Path) -> bool:
     owner = _owner(path)
-    return owner.get("host") == platform.node() and psutil.pid_exists(int(owner.get("pid", -1)))
+    pid = owner.get("pid")
+    if not isinstance(pid, int) or not 0 < pid < 2**31:
+        return False
+    return owner.get("host") == platform.node() and psutil.pid_exists(pid)
 
 
 def _owner(path: Path) -> dict[str, Any]:
@@ -124,7 +129,15 @@ class RunRecord:
     @property
     def finished(self) -> bool:
         """Every update was made; a run that was stopped before can be taken up."""
-        return self.summary is not None and self.summary["exit_code"] == 0
+        return self.summary is not None and self.summary.get("exit_code") == 0
+
+    @property
+    def model_path(self) -> str:
+        """The base model, as the run loaded it. Raises DataError where the manifest does not say."""
+        found = self.manifest.get("model_path")
+        if not isinstance(found, str):
+            raise DataError(f"{self.path / 'manifest.json'} names no model_path: the run stopped before it had a model")
+        return found
 
 
 def read_run(path: Path) -> RunRecord:
@@ -150,21 +163,12 @@ def write_summary(path: Path, summary: dict[str, Any]) -> None:
 
 
 def _json(path: Path) -> dict[str, Any] | None:
-    try:
-        loaded: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except (OSError, json.JSONDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
-    return loaded
+    return read_object(path) if path.exists() else None
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:
     """A live run may be writing its last line: an unfinished one is left out."""
     if not path.exists():
         return []
-    lines = path.read_text().splitlines(keepends=True)
-    try:
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path} has a damaged line: {error}") from error
+    lines = read_bounded(path, MAX_LINES_BYTES).split(b"\n")[:-1]
+    return [parse_object(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]
