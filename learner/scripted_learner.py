@@ -14,6 +14,7 @@ import numpy as np
 from safetensors.numpy import save as save_tensors
 
 from contracts.adapter import Adapter, AdapterManifest, LoraShape
+from contracts.bounded_json import Count, Stored, read_fields
 from contracts.reports import StepReport
 from contracts.rollout import FinishReason, ScoredGroup
 from contracts.verdict import Scored
@@ -68,7 +69,12 @@ class ScriptedLearner:
         (directory / "scripted.json").write_text(json.dumps({"policy_version": self._version}))
 
     def restore(self, directory: Path) -> None:
-        self._version = int(json.loads((directory / "scripted.json").read_text())["policy_version"])
+        """Raises DataError for a checkpoint that is missing or damaged."""
+        self._version = read_fields(directory / "scripted.json", _StoredVersion).policy_version
+
+
+class _StoredVersion(Stored):
+    policy_version: Count
 
 
 def _report(groups: Sequence[ScoredGroup], lags: Sequence[int], version: int, update_s: float) -> StepReport:
