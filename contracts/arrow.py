@@ -76,7 +76,7 @@ def groups_from_table(table: pa.Table) -> list[ScoredGroup]:
         rows = table.to_pylist()
         groups = groupby(rows, key=lambda row: (row["lease_id"], row["attempt"]))
         return [_group(list(members)) for _, members in groups]
-    except (ValueError, TypeError, OverflowError) as error:
+    except (DataError, ValueError, TypeError, OverflowError) as error:
         raise DataError(f"not a table of rollout groups: {error}") from error
 
 
