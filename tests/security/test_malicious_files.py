@@ -665,6 +665,9 @@ CHANGED_TENSORS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "more questions": lambda t: t | {"success.queries": np.concatenate([t["success.queries"]] * 2)},
     "fewer responses": lambda t: t | {"failure.responses": t["failure.responses"][:-1]},
     "NaN": lambda t: t | {"failure.responses": t["failure.responses"] * np.float32("nan")},
+    "signalling NaN": lambda t: (
+        t | {"success.queries": np.full_like(t["success.queries"].view(np.uint32), 0x7F800001).view(np.float32)}
+    ),
     "no unit vectors": lambda t: t | {"success.queries": t["success.queries"] * 9},
     "whole numbers": lambda t: t | {"success.queries": t["success.queries"].astype(np.int8)},
     "doubles": lambda t: t | {"cache": t["cache"].astype(np.float64)},
