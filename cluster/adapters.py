@@ -13,13 +13,19 @@ import os
 import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from safetensors import SafetensorError, safe_open
 
 from cluster.parts import AdapterRef
 from contracts.adapter import Adapter, AdapterManifest, LoraShape
+from contracts.bounded_json import Count, Finite, Stored, read_bounded, read_fields
 from contracts.errors import DataError
 from contracts.peft_folder import WEIGHTS_FILE, peft_files
 
 MANIFEST_FILE = "manifest.json"
+MAX_WEIGHTS_BYTES = 4 * 2**30
 
 
 class AdapterRegistry:
@@ -51,12 +57,14 @@ class AdapterRegistry:
         self._refs[version] = self._share(adapter)
 
     def reload(self, policy_version: int) -> bool:
-        """Make an older version of this run reachable again, from its folder; False if the folder is gone."""
+        """Make an older version of this run reachable again, from its folder; False if the folder is gone.
+        Raises DataError for a folder that is not what it says."""
         if policy_version in self._refs:
             return True
         for folder in self._directory.glob(f"v{policy_version:06d}-*"):
             if (folder / MANIFEST_FILE).exists():
-                self._refs[policy_version], self._folders[policy_version] = self._share(read_adapter(folder)), folder
+                adapter = read_adapter(folder)
+                self._refs[policy_version], self._folders[policy_version] = self._share(adapter), folder
                 return True
         return False
 
@@ -84,16 +92,37 @@ def write_adapter(adapter: Adapter, directory: Path) -> Path:
     return folder
 
 
+class _StoredShape(Stored):
+    r: Annotated[int, Field(ge=1, lt=2**31)]
+    alpha: Finite
+    target_modules: tuple[str, ...]
+
+
+class _StoredManifest(Stored):
+    policy_version: Count
+    weights_hash: str
+    num_bytes: Count
+    base_model: str
+    lora: _StoredShape
+    dtype: str
+    template_hash: str
+
+
 def read_adapter(folder: Path) -> Adapter:
-    """Raises DataError where the folder is no adapter, ValueError where the weights do not match the manifest."""
+    """Raises DataError where the folder is no adapter, or not the one that its name and manifest tell of.
+
+    adapter_config.json is for other tools: here nothing is taken from it.
+    """
     try:
-        fields = json.loads((folder / MANIFEST_FILE).read_text())
-        weights = (folder / WEIGHTS_FILE).read_bytes()
-        lora = fields.pop("lora")
-        shape = LoraShape(lora["r"], lora["alpha"], tuple(lora["target_modules"]))
-        return Adapter(AdapterManifest(lora=shape, **fields), weights)
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise DataError(f"{folder} is not an adapter that memr wrote: {error!r}") from error
+        fields = dict(read_fields(folder / MANIFEST_FILE, _StoredManifest))
+        manifest = AdapterManifest(**fields | {"lora": LoraShape(**dict(fields["lora"]))})
+        if folder.is_symlink() or folder.name != manifest.name:
+            raise DataError(f"its manifest is that of {manifest.name[:80]!r}, in a folder of its own")
+        adapter = Adapter(manifest, read_bounded(folder / WEIGHTS_FILE, MAX_WEIGHTS_BYTES))
+        with safe_open(folder / WEIGHTS_FILE, framework="numpy"):  # reads the header, which must fit the file
+            return adapter
+    except (DataError, ValueError, OSError, SafetensorError) as error:
+        raise DataError(f"{folder} is not an adapter that memr wrote: {error}") from error
 
 
 def newest_adapter_folder(directory: Path) -> Path:

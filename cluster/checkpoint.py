@@ -15,7 +15,6 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,6 +24,8 @@ from cluster.ledger import Fate, LedgerEvent
 from cluster.parts import Parts
 from cluster.run_log import BEGINNING, Position
 from contracts.arrow import read_groups, write_groups
+from contracts.bounded_json import Count, Stored, read_fields
+from contracts.bounded_tables import read_parquet
 from contracts.errors import DataError
 from contracts.rollout import RolloutGroup, ScoredGroup
 
@@ -39,6 +40,14 @@ _LEDGER_SCHEMA = pa.schema(
         ("policy_version", pa.int64()),
     ]
 )
+
+
+class Manifest(Stored):
+    """checkpoint.json. log: segment and offset. sha256: of every other file, by its path below the checkpoint."""
+
+    step: Count
+    log: tuple[Count, Count]
+    sha256: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,40 +119,49 @@ def read_checkpoint(run_path: Path) -> tuple[Past, Position]:
     for folder in reversed(_folders(run_path)):
         try:
             manifest = verify(folder)
-            past = _read(folder)
+            past = _read(folder, manifest.step)
         except DataError as error:
             notes.append(f"passed over {folder.name}: {error}")
             continue
         past.notes = notes
-        return past, Position(*manifest["log"])
+        return past, Position(*manifest.log)
     return Past(notes=notes), BEGINNING
 
 
-def verify(folder: Path) -> dict[str, Any]:
-    """checkpoint.json of a folder that is what it says. Raises DataError otherwise."""
-    try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
-        for name, expected in manifest["sha256"].items():
-            path = folder / name
-            if not path.resolve().is_relative_to(folder.resolve()):
-                raise DataError(f"{folder / MANIFEST} names {name}, which is outside the checkpoint")
-            if _sha256(path) != expected:
-                raise DataError(f"{path} does not match {MANIFEST}")
-        int(manifest["step"])
-        Position(*(int(number) for number in manifest["log"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{folder} is no complete checkpoint: {error!r}") from error
+def verify(folder: Path) -> Manifest:
+    """checkpoint.json of a folder that is what it says, no file more or less. Raises DataError otherwise."""
+    manifest = read_fields(folder / MANIFEST, Manifest)
+    present = _files(folder)
+    for name in sorted(manifest.sha256.keys() ^ present.keys()):
+        if name in present:
+            raise DataError(f"{folder / name} is not named in {MANIFEST}: take it away, or use an older checkpoint")
+        raise DataError(
+            f"{folder / MANIFEST} names {name[:200]!r}, which is missing from the checkpoint or outside the checkpoint"
+        )
+    for name, path in present.items():
+        if _sha256(path) != manifest.sha256[name]:
+            raise DataError(f"{path} does not match {MANIFEST}")
     return manifest
 
 
-def _read(folder: Path) -> Past:
+def _files(folder: Path) -> dict[str, Path]:
+    """What stands in a checkpoint, by path below it, hidden files aside. Raises DataError for links, pipes and devices."""
+    found = {}
+    for path in folder.rglob("*"):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise DataError(f"{path} is a link or no regular file: a checkpoint holds none; put the file itself there")
+        if path.is_file() and not path.name.startswith(".") and path != folder / MANIFEST:
+            found[path.relative_to(folder).as_posix()] = path
+    return found
+
+
+def _read(folder: Path, step: int) -> Past:
     snapshots = sorted((folder / "memory").glob("snapshot-*"))
+    rows = read_parquet(folder / "ledger.parquet", _LEDGER_SCHEMA, nullable=()).to_pylist()
     try:
-        rows = pq.read_table(folder / "ledger.parquet", schema=_LEDGER_SCHEMA).to_pylist()
         events = [LedgerEvent(**row | {"fate": Fate(row["fate"])}) for row in rows]
-        step = json.loads((folder / MANIFEST).read_text())["step"]
-    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
-        raise DataError(f"{folder}: {error}") from error
+    except ValueError as error:
+        raise DataError(f"{folder / 'ledger.parquet'}: {error}") from error
     return Past(
         step=step,
         events=events,
@@ -178,5 +196,8 @@ def _folders(run_path: Path) -> Sequence[Path]:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error

@@ -27,6 +27,10 @@ from learner.config import LearnerSettings
 from memory_service.config import MemorySettings
 from tasks.config import TaskSettings
 
+MAX_CONFIG_BYTES = 2**20
+MAX_DEPTH = 32
+MAX_PROBLEMS_SHOWN = 50
+
 
 class ModelSettings(Settings):
     """`[model]`: the language model."""
@@ -170,14 +174,17 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     text = _read(path)
     try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # beside syntax: numbers of thousands of digits, endless nesting
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     for override in overrides:
         _apply(raw, override)
+    _refuse_depth(path, raw)
     try:
         return RunConfig.model_validate(raw)
     except ValidationError as error:
-        lines = [_explain(path, text, dict(problem)) for problem in error.errors()]
+        lines = [_explain(path, text, dict(problem)) for problem in error.errors()[:MAX_PROBLEMS_SHOWN]]
+        more = error.error_count() - MAX_PROBLEMS_SHOWN
+        lines += [f"{path}: and {more} more of the kind"] if more > 0 else []
         raise ConfigError("\n".join(dict.fromkeys(lines))) from error
 
 
@@ -191,12 +198,29 @@ def dump_config(config: RunConfig) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(MAX_CONFIG_BYTES + 1)
+        if len(content) > MAX_CONFIG_BYTES:
+            raise ConfigError(
+                f"{path}: more than {MAX_CONFIG_BYTES} bytes: no configuration is as long; give a TOML file"
+            )
+        return content.decode()
     except FileNotFoundError:
         known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.toml"))) or "none in ./configs"
         raise ConfigError(f"{path}: no such file. Configurations here: {known}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
+
+
+def _refuse_depth(path: Path, raw: dict[str, Any]) -> None:
+    """Tables within tables, level by level: what walks the settings later does so by calling itself."""
+    level: list[Any] = [raw]
+    for _ in range(MAX_DEPTH):
+        inner = [value.values() if isinstance(value, dict) else value for value in level]
+        level = [child for values in inner for child in values if isinstance(child, dict | list)]
+        if not level:
+            return
+    raise ConfigError(f"{path}: tables or lists more than {MAX_DEPTH} deep; no setting is")
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:
@@ -214,6 +238,8 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         table[last] = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         table[last] = value
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"--set {override[:80]}: the value cannot be read: {error}") from error
 
 
 def _explain(path: Path, text: str, problem: dict[str, Any]) -> str:
@@ -227,7 +253,7 @@ def _explain(path: Path, text: str, problem: dict[str, Any]) -> str:
         hint = f"did you mean '{close[0]}'?" if close else f"known here: {', '.join(sorted(known))}"
         return f"{where}: unknown key '{location[-1]}' in {section}; {hint}"
     message = problem["msg"].removeprefix("Value error, ")
-    given = "" if problem["type"] in ("value_error", "missing") else f" (given: {problem['input']!r})"
+    given = "" if problem["type"] in ("value_error", "missing") else f" (given: {problem['input']!r:.200})"
     return f"{where}: {dotted}: {message}{given}"
 
 
@@ -255,8 +281,8 @@ def _line_of(text: str, location: Sequence[str]) -> str:
     names = [part for part in location if not part.isdigit()]
     section, current = ".".join(names[:-1]), ""
     for number, line in enumerate(text.splitlines(), start=1):
-        if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line):
-            current = header[1]
+        if line.lstrip().startswith("["):
+            current = line.partition("]")[0].strip("[ \t")
             if current == ".".join(names):
                 return f":{number}"
         elif names and current == section and re.match(rf"\s*['\"]?{re.escape(names[-1])}['\"]?\s*=", line):

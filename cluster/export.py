@@ -1,11 +1,13 @@
 """A run's newest adapter for the world outside: as a PEFT adapter, or merged into the whole model."""
 
-import shutil
+import tempfile
 from pathlib import Path
 
-from cluster.adapters import MANIFEST_FILE, newest_adapter_folder
+from cluster.adapters import newest_adapter_folder, read_adapter
 from cluster.run_dir import read_run
+from contracts.adapter import Adapter
 from contracts.errors import ConfigError
+from contracts.peft_folder import peft_files, write_peft_folder
 
 
 def export_run(run_path: Path, out: Path, *, merge: bool) -> str:
@@ -15,24 +17,26 @@ def export_run(run_path: Path, out: Path, *, merge: bool) -> str:
         raise ConfigError(f"{run_path} was a scripted run: it has no model to export")
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out} is not empty; choose another folder")
-    adapter = newest_adapter_folder(run_path / "adapters")
-    model_path = run.manifest["model_path"]
+    adapter = read_adapter(newest_adapter_folder(run_path / "adapters"))
+    name, model_path = adapter.manifest.name, run.model_path
     if merge:
         _write_merged(model_path, adapter, out)
-        return f"wrote {out}: the model with {adapter.name} merged in; AutoModelForCausalLM.from_pretrained('{out}') loads it"
-    shutil.copytree(adapter, out, ignore=shutil.ignore_patterns(MANIFEST_FILE), dirs_exist_ok=True)
+        return f"wrote {out}: the model with {name} merged in; AutoModelForCausalLM.from_pretrained('{out}') loads it"
+    out.mkdir(parents=True, exist_ok=True)
+    for file, data in peft_files(adapter).items():
+        (out / file).write_bytes(data)
     _write_tokenizer(model_path, out)
-    return (
-        f"wrote {out}: PEFT adapter {adapter.name}; PeftModel.from_pretrained(base, '{out}') loads it on {model_path}"
-    )
+    return f"wrote {out}: PEFT adapter {name}; PeftModel.from_pretrained(base, '{out}') loads it on {model_path}"
 
 
-def _write_merged(model_path: str, adapter: Path, out: Path) -> None:
+def _write_merged(model_path: str, adapter: Adapter, out: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     base = AutoModelForCausalLM.from_pretrained(model_path, dtype="auto")
-    PeftModel.from_pretrained(base, str(adapter)).merge_and_unload().save_pretrained(out)
+    with tempfile.TemporaryDirectory() as folder:  # PEFT reads nothing of the run's own folder
+        beside = PeftModel.from_pretrained(base, str(write_peft_folder(adapter, Path(folder))))
+        beside.merge_and_unload().save_pretrained(out)
     _write_tokenizer(model_path, out)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from cluster.ledger import Fate, LedgerEvent
 from cluster.run_log import Frame, Position, RunLog, read_log
 from contracts.arrow import groups_from_bytes, groups_to_bytes
+from contracts.bounded_json import Count, Finite, Stored, parse_fields
 from contracts.errors import DataError
 from contracts.rollout import BonusStage, RolloutGroup, ScoredGroup
 
@@ -97,49 +98,97 @@ class History:
         self._log.append(kind, json.dumps(fields).encode())
 
 
+class _Issued(Stored):
+    lease: Count
+    problem: str
+
+
+class _Ended(_Issued):
+    fate: str
+    reason: str
+
+
+class _Late(Stored):
+    lease: Count
+
+
+class _Trained(Stored):
+    step: Count
+    leases: tuple[Count, ...]
+    weights_hash: str
+
+
+class _Scores(Stored):
+    lease: Count
+    exploit: list[Finite]
+    explore: list[Finite]
+    bonus: list[Finite]
+    stage: str
+    memory_version: int
+
+
 def read_past(directory: Path, past: Past, start: Position, *, memory_on: bool) -> Past:
     """`past` as a checkpoint left it at `start`, with everything since then. Raises DataError for a log that is not ours."""
     groups = dict(past.sampled) | {lease: scored.group for lease, scored in past.buffered.items()}
     for frame in read_log(directory, start):
         try:
             _apply(past, groups, frame, memory_on=memory_on)
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (KeyError, ValueError, DataError) as error:
             raise DataError(
-                f"{directory}, segment {frame.end.segment}, before byte {frame.end.offset}: {error!r}"
+                f"{directory}, segment {frame.end.segment}, before byte {frame.end.offset}: {_why(error)}; restore the log "
+                "from a copy, or start the run again under another name"
             ) from error
     return past
 
 
+def _why(error: KeyError | ValueError | DataError) -> str:
+    return f"it names lease {error}, which is not there" if isinstance(error, KeyError) else str(error)
+
+
 def _apply(past: Past, groups: dict[int, RolloutGroup], frame: Frame, *, memory_on: bool) -> None:
-    if frame.kind == Kind.SAMPLED:
-        for empty in groups_from_bytes(frame.payload):
-            groups[empty.group.lease_id] = empty.group
-            if memory_on:
-                past.sampled[empty.group.lease_id] = empty.group
-            else:
-                _buffer(past, empty)
-        return
-    fields = json.loads(frame.payload)
+    payload, where = frame.payload, "the frame"
     match Kind(frame.kind):
+        case Kind.SAMPLED:
+            for empty in groups_from_bytes(payload):
+                _sampled(past, groups, empty, memory_on=memory_on)
         case Kind.ISSUED:
-            past.events.append(LedgerEvent(fields["lease"], fields["problem"], Fate.IN_FLIGHT))
+            issued = parse_fields(payload, _Issued, where)
+            past.events.append(LedgerEvent(issued.lease, issued.problem, Fate.IN_FLIGHT))
         case Kind.ENDED:
-            past.sampled.pop(fields["lease"], None)
-            past.events.append(LedgerEvent(fields["lease"], fields["problem"], Fate(fields["fate"]), fields["reason"]))
+            ended = parse_fields(payload, _Ended, where)
+            past.sampled.pop(ended.lease, None)
+            past.events.append(LedgerEvent(ended.lease, ended.problem, Fate(ended.fate), ended.reason))
         case Kind.LATE:
-            _buffer(past, ScoredGroup.without_bonus(past.sampled.pop(fields["lease"]), late=True))
+            lease = parse_fields(payload, _Late, where).lease
+            _buffer(past, ScoredGroup.without_bonus(past.sampled.pop(lease), late=True))
         case Kind.SCORED:
-            call = tuple(_scored(groups[entry["lease"]], entry) for entry in fields if entry["lease"] in groups)
-            past.calls.append(call)
-            for scored in call:
-                if past.sampled.pop(scored.group.lease_id, None) is not None:
-                    _buffer(past, scored)
+            entries = parse_fields(payload, list[_Scores], where)
+            _call(past, tuple(_scored(groups[entry.lease], entry) for entry in entries if entry.lease in groups))
         case Kind.TRAINED:
-            batch = tuple(past.buffered.pop(lease) for lease in fields["leases"])
-            past.batches.append(TrainedBatch(fields["step"], batch, fields["weights_hash"]))
-            for scored in batch:
-                group = scored.group
-                past.events.append(LedgerEvent(group.lease_id, group.problem_id, Fate.TRAINED, "", fields["step"]))
+            _train(past, parse_fields(payload, _Trained, where))
+
+
+def _sampled(past: Past, groups: dict[int, RolloutGroup], empty: ScoredGroup, *, memory_on: bool) -> None:
+    groups[empty.group.lease_id] = empty.group
+    if memory_on:
+        past.sampled[empty.group.lease_id] = empty.group
+    else:
+        _buffer(past, empty)
+
+
+def _call(past: Past, call: tuple[ScoredGroup, ...]) -> None:
+    past.calls.append(call)
+    for scored in call:
+        if past.sampled.pop(scored.group.lease_id, None) is not None:
+            _buffer(past, scored)
+
+
+def _train(past: Past, trained: _Trained) -> None:
+    batch = tuple(past.buffered.pop(lease) for lease in trained.leases)
+    past.batches.append(TrainedBatch(trained.step, batch, trained.weights_hash))
+    for scored in batch:
+        group = scored.group
+        past.events.append(LedgerEvent(group.lease_id, group.problem_id, Fate.TRAINED, "", trained.step))
 
 
 def _buffer(past: Past, scored: ScoredGroup) -> None:
@@ -159,12 +208,12 @@ def _scores(scored: ScoredGroup) -> dict[str, Any]:
     }
 
 
-def _scored(group: RolloutGroup, entry: dict[str, Any]) -> ScoredGroup:
+def _scored(group: RolloutGroup, entry: _Scores) -> ScoredGroup:
     return replace(
         ScoredGroup.without_bonus(group),
-        exploit_G=np.array(entry["exploit"], np.float32),
-        explore_G=np.array(entry["explore"], np.float32),
-        bonus_G=np.array(entry["bonus"], np.float32),
-        bonus_stage=BonusStage(entry["stage"]),
-        memory_version=entry["memory_version"],
+        exploit_G=np.array(entry.exploit, np.float32),
+        explore_G=np.array(entry.explore, np.float32),
+        bonus_G=np.array(entry.bonus, np.float32),
+        bonus_stage=BonusStage(entry.stage),
+        memory_version=entry.memory_version,
     )

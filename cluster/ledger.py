@@ -79,7 +79,10 @@ class Ledger:
         sink, self._sink = self._sink, _forget
         try:
             if event.fate is Fate.IN_FLIGHT:
-                assert event.lease_id == self.next_lease_id, f"lease {event.lease_id} after {self.next_lease_id} leases"
+                if event.lease_id != self.next_lease_id:
+                    raise LedgerError(
+                        f"the log issues lease {event.lease_id} after {self.next_lease_id} leases: it is not one run's log"
+                    )
                 self.issue(event.problem_id)
             else:
                 self._move(event.lease_id, event.fate, event.reason, event.policy_version)

@@ -73,7 +73,7 @@ def _what_to_evaluate(
     if (Path(target) / "manifest.json").exists():
         run = read_run(Path(target))
         config = load_config(config_path or run.path / "config.toml", overrides)
-        return config, run.manifest["model_path"], read_adapter(newest_adapter_folder(run.path / "adapters"))
+        return config, run.model_path, read_adapter(newest_adapter_folder(run.path / "adapters"))
     if config_path is None:
         raise ConfigError(
             f"{target} is not a run: to evaluate a model give its task too, --config configs/quickstart.toml"

@@ -5,7 +5,6 @@
 A crash costs the optimiser steps since the checkpoint, which are replayed from the log; no rollout is sampled again.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ from cluster.parts import Parts
 from cluster.recorder import Recorder
 from cluster.replay import largest_gap
 from contracts.adapter import Adapter
-from contracts.errors import ConfigError, DataError
+from contracts.bounded_json import Count, Stored, read_fields, read_object
+from contracts.errors import ConfigError
 from contracts.rollout import ScoredGroup
 
 MAY_CHANGE = frozenset(
@@ -56,13 +56,17 @@ class Difference:
         )
 
 
+class _SnapshotVersion(Stored):
+    memory_version: Count
+
+
 def check_same_run(run_path: Path, config: RunConfig, identity: Mapping[str, str], *, override: bool) -> None:
     """Raises ConfigError with every difference that would make it another run. identity: hashes of data and template."""
     before = load_config(run_path / "config.toml")
     differences = [
         d for d in _differences("", before.model_dump(mode="json"), config.model_dump(mode="json")) if not d.allowed
     ]
-    manifest = json.loads((run_path / "manifest.json").read_text())
+    manifest = read_object(run_path / "manifest.json")
     differences += [Difference(k, manifest.get(k), v) for k, v in identity.items() if manifest.get(k) not in (None, v)]
     hard = [d for d in differences if d.name in identity or not override]
     if hard:
@@ -121,11 +125,7 @@ def calls_after(past: Past) -> list[tuple[ScoredGroup, ...]]:
 def _snapshot_version(snapshot: Path | None) -> int:
     if snapshot is None:
         return 0
-    try:
-        version: int = json.loads((snapshot / "manifest.json").read_text())["memory_version"]
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{snapshot} has no readable manifest: {error}") from error
-    return version
+    return read_fields(snapshot / "manifest.json", _SnapshotVersion).memory_version
 
 
 def _differences(prefix: str, before: Any, now: Any) -> list[Difference]:

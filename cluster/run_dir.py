@@ -17,8 +17,10 @@ import psutil
 
 from cluster.config import RunConfig, dump_config, load_config
 from cluster.run_processes import birth
+from contracts.bounded_json import parse_object, read_bounded, read_object
 from contracts.errors import ConfigError, DataError
 
+MAX_LINES_BYTES = 2**30
 _PACKAGES = (
     "torch",
     "transformers",
@@ -72,9 +74,11 @@ def owner_alive(path: Path) -> bool:
 
 def _living_owners(path: Path) -> list[int]:
     found = _json(path / "process.json") or {}
-    if found.get("host") != platform.node():
+    owners = found.get("owners", {})
+    if found.get("host") != platform.node() or not isinstance(owners, dict):
         return []
-    return [int(pid) for pid, born_s in found.get("owners", {}).items() if birth(int(pid)) == born_s]
+    pids = {int(text): born_s for text, born_s in owners.items() if text.isdecimal() and len(text) < 10}
+    return [pid for pid, born_s in pids.items() if pid > 0 and birth(pid) == born_s]
 
 
 def _replace(path: Path, text: str) -> None:
@@ -129,7 +133,15 @@ class RunRecord:
     @property
     def finished(self) -> bool:
         """Every update was made; a run that was stopped before can be taken up."""
-        return self.summary is not None and self.summary["exit_code"] == 0
+        return self.summary is not None and self.summary.get("exit_code") == 0
+
+    @property
+    def model_path(self) -> str:
+        """The base model, as the run loaded it. Raises DataError where the manifest does not say."""
+        found = self.manifest.get("model_path")
+        if not isinstance(found, str):
+            raise DataError(f"{self.path / 'manifest.json'} names no model_path: the run stopped before it had a model")
+        return found
 
 
 def read_run(path: Path) -> RunRecord:
@@ -155,21 +167,12 @@ def write_summary(path: Path, summary: dict[str, Any]) -> None:
 
 
 def _json(path: Path) -> dict[str, Any] | None:
-    try:
-        loaded: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    except (OSError, json.JSONDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
-    return loaded
+    return read_object(path) if path.exists() else None
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:
     """A live run may be writing its last line: an unfinished one is left out."""
     if not path.exists():
         return []
-    lines = path.read_text().splitlines(keepends=True)
-    try:
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path} has a damaged line: {error}") from error
+    lines = read_bounded(path, MAX_LINES_BYTES).split(b"\n")[:-1]
+    return [parse_object(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]

@@ -103,10 +103,14 @@ def read_log(directory: Path, start: Position = BEGINNING) -> Iterator[Frame]:
     for segment in segments:
         path = _path(directory, segment)
         offset = start.offset if segment == start.segment else 0
-        for frame in _frames(path, segment, offset):
-            yield frame
-            offset = frame.end.offset
-        if offset != path.stat().st_size and segment != segments[-1]:
+        try:
+            for frame in _frames(path, segment, offset):
+                yield frame
+                offset = frame.end.offset
+            damaged = offset != path.stat().st_size
+        except OSError as error:
+            raise DataError(f"{path} cannot be read at byte {offset}: {error}") from error
+        if damaged and segment != segments[-1]:
             raise DataError(f"{path} is damaged at byte {offset}, and later segments follow: restore it from a copy")
 
 
@@ -133,7 +137,9 @@ def _whole_bytes(path: Path) -> int:
 
 
 def _segments(directory: Path) -> list[int]:
-    return sorted(int(path.stem) for path in directory.glob("*.log") if path.stem.isdigit())
+    """Regular files under the names that `_path` gives; a device or a pipe would never end."""
+    named = [path for path in directory.glob("*.log") if path.stem.isascii() and path.stem.isdecimal()]
+    return sorted(int(p.stem) for p in named if p == _path(directory, int(p.stem)) and p.is_file())
 
 
 def _path(directory: Path, segment: int) -> Path:

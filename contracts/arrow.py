@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from contracts.bounded_json import parse_fields
+from contracts.bounded_tables import check_schema, read_parquet, read_stream
 from contracts.errors import DataError
 from contracts.problem import Purpose
 from contracts.rollout import BonusStage, FinishReason, Neighbour, Rollout, RolloutGroup, ScoredGroup, TurnOutcome
@@ -57,6 +59,8 @@ SCORE_FIELDS: list[tuple[str, pa.DataType]] = [
     ("neighbours", pa.string()),
 ]
 SCORED_GROUP_SCHEMA = pa.schema(GROUP_FIELDS + ROLLOUT_FIELDS + SCORE_FIELDS)
+NULLABLE = ("task_reward", "correct", "reward_parts", "invalid_reason")
+"""A verdict is scored or invalid."""
 
 
 def groups_to_table(groups: Sequence[ScoredGroup]) -> pa.Table:
@@ -66,12 +70,14 @@ def groups_to_table(groups: Sequence[ScoredGroup]) -> pa.Table:
 
 
 def groups_from_table(table: pa.Table) -> list[ScoredGroup]:
-    """The groups back, in order. Raises DataError where the columns are not ours."""
-    if not table.schema.equals(SCORED_GROUP_SCHEMA):
-        missing = sorted(set(SCORED_GROUP_SCHEMA.names) - set(table.schema.names))
-        raise DataError(f"not a table of rollout groups: missing or different columns {missing or 'types'}")
-    rows = table.to_pylist()
-    return [_group(list(members)) for _, members in groupby(rows, key=lambda row: (row["lease_id"], row["attempt"]))]
+    """The groups back, in order. Raises DataError where columns or values are not ours."""
+    check_schema("rollout groups", table.schema, SCORED_GROUP_SCHEMA)
+    try:
+        rows = table.to_pylist()
+        groups = groupby(rows, key=lambda row: (row["lease_id"], row["attempt"]))
+        return [_group(list(members)) for _, members in groups]
+    except (DataError, ValueError, TypeError, OverflowError) as error:
+        raise DataError(f"not a table of rollout groups: {error}") from error
 
 
 def groups_to_bytes(groups: Sequence[ScoredGroup]) -> bytes:
@@ -85,10 +91,7 @@ def groups_to_bytes(groups: Sequence[ScoredGroup]) -> bytes:
 
 def groups_from_bytes(payload: bytes) -> list[ScoredGroup]:
     """Raises DataError for bytes that are not such a stream."""
-    try:
-        return groups_from_table(pa.ipc.open_stream(payload).read_all())
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"not a stream of rollout groups: {error}") from error
+    return groups_from_table(read_stream(payload, SCORED_GROUP_SCHEMA, "a stream of rollout groups", NULLABLE))
 
 
 def write_groups(groups: Sequence[ScoredGroup], path: Path) -> None:
@@ -99,10 +102,11 @@ def write_groups(groups: Sequence[ScoredGroup], path: Path) -> None:
 
 
 def read_groups(path: Path) -> list[ScoredGroup]:
-    """Raises DataError, naming the file, if it is not Parquet or not ours."""
+    """Raises DataError, naming the file, if it is not Parquet, not ours, or too large."""
+    table = read_parquet(path, SCORED_GROUP_SCHEMA, NULLABLE)
     try:
-        return groups_from_table(pq.read_table(path))
-    except (pa.ArrowException, OSError) as error:
+        return groups_from_table(table)
+    except DataError as error:
         raise DataError(f"cannot read rollout groups from {path}: {error}") from error
 
 
@@ -181,7 +185,7 @@ def _group(rows: list[dict[str, Any]]) -> ScoredGroup:
         bonus_stage=BonusStage(first["bonus_stage"]),
         memory_version=first["memory_version"],
         late=first["late"],
-        neighbours=tuple(Neighbour(**fields) for fields in json.loads(first["neighbours"])),
+        neighbours=tuple(parse_fields(first["neighbours"], list[Neighbour], "column neighbours")),
     )
 
 
@@ -203,4 +207,7 @@ def _rollout(row: dict[str, Any]) -> Rollout:
 def _verdict(row: dict[str, Any]) -> Verdict:
     if row["invalid_reason"] is not None:
         return Invalid(row["invalid_reason"])
-    return Scored(row["task_reward"], row["correct"], json.loads(row["reward_parts"]))
+    if row["task_reward"] is None or row["correct"] is None or row["reward_parts"] is None:
+        raise ValueError(f"rollout {row['rollout_id']} is neither scored nor invalid")
+    parts = parse_fields(row["reward_parts"], dict[str, float], "column reward_parts")
+    return Scored(row["task_reward"], row["correct"], parts)

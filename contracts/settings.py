@@ -4,10 +4,22 @@ Settings sit beside their owner in a light `config.py`; `cluster/config.py` puts
 pydantic's complaints into messages with file, section, line and the nearest known name.
 """
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, field_validator
 
 
 class Settings(BaseModel):
     """A frozen section of the configuration. Every field carries a `description`: one line of text."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _can_be_stored(cls, value: Any) -> Any:
+        """No path takes a NUL, no file half a surrogate pair, no column a number beyond 64 bits."""
+        if isinstance(value, str) and any(char == "\0" or "\ud800" <= char <= "\udfff" for char in value):
+            raise ValueError("holds a NUL character or half of a surrogate pair; take it out")
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise ValueError("a whole number beyond 64 bits; give a smaller one")
+        return value

@@ -15,10 +15,13 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
+from contracts.bounded_json import Count, Finite, Stored, read_bounded, read_fields
 from contracts.errors import DataError
 
 TENSORS, MANIFEST = "learner.safetensors", "learner.json"
 FORMAT = 1
+MAX_TENSORS_BYTES = 16 * 2**30
+"""Weights and two moments in float32 of 1.4 billion trained parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +47,31 @@ def write(directory: Path, manifest: LearnerManifest, tensors: Mapping[str, Tens
     _write_synced(directory / MANIFEST, json.dumps(fields, indent=1).encode())
 
 
+class _StoredManifest(Stored):
+    policy_version: Count
+    base_model: str
+    template_hash: str
+    dtype: str
+    lora_r: Count
+    lora_alpha: Finite
+    target_modules: tuple[str, ...]
+    tensors_hash: str
+    format: Count
+
+
 def read(directory: Path) -> tuple[LearnerManifest, dict[str, Tensor]]:
     """Raises DataError where the checkpoint is missing, incomplete or damaged."""
     try:
-        fields = json.loads((directory / MANIFEST).read_bytes())
-        payload = (directory / TENSORS).read_bytes()
-        manifest = LearnerManifest(**fields | {"target_modules": tuple(fields["target_modules"])})
+        manifest = LearnerManifest(**dict(read_fields(directory / MANIFEST, _StoredManifest)))
+        payload = read_bounded(directory / TENSORS, MAX_TENSORS_BYTES)
         actual = hashlib.sha256(payload).hexdigest()
         if actual != manifest.tensors_hash or manifest.format != FORMAT:
             raise DataError(
-                f"learner checkpoint {directory}: {TENSORS} hashes to {actual[:12]}, the manifest says "
-                f"{manifest.tensors_hash[:12]} (format {manifest.format}); resume from an older checkpoint"
+                f"{TENSORS} hashes to {actual[:12]}, the manifest says {manifest.tensors_hash[:12]} (format "
+                f"{manifest.format}); resume from an older checkpoint"
             )
         return manifest, tensors_from_bytes(payload)
-    except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+    except (DataError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise DataError(f"cannot read the learner checkpoint {directory}: {error}; use an older one") from error
 
 

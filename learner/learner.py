@@ -9,7 +9,7 @@ Simplified: one rank, one update per batch.
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from contracts.adapter import Adapter, AdapterManifest, Probe
-from contracts.errors import BadNumbersError, LearnerError
+from contracts.errors import BadNumbersError, DataError, LearnerError
 from contracts.reports import StepReport
 from contracts.rollout import ScoredGroup
 from learner import checkpoint
@@ -115,12 +115,20 @@ class Learner:
         manifest, tensors = checkpoint.read(directory)
         checkpoint.check_same(manifest, self._manifest())
         on_device = {name: t if name.startswith("rng/") else t.to(self._policy.device) for name, t in tensors.items()}
-        self._masters.load_state(on_device)
-        self._reference.load_state(on_device)
+        try:
+            self._masters.load_state(on_device)
+            self._reference.load_state(on_device)
+            self._load_random_state(tensors)
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise DataError(
+                f"learner checkpoint {directory} does not fit this learner: {error}; use an older one"
+            ) from error
+        self._version = manifest.policy_version
+
+    def _load_random_state(self, tensors: Mapping[str, Tensor]) -> None:
         torch.set_rng_state(tensors["rng/cpu"])
         if self._policy.device.type == "cuda" and "rng/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["rng/cuda"], self._policy.device)
-        self._version = manifest.policy_version
 
     def roll_back(self, directory: Path) -> None:
         """The weights and moments of an earlier checkpoint under the present version: versions never go back."""

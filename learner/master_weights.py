@@ -109,20 +109,30 @@ class MasterWeights:
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Inverse of `state`. Raises ValueError naming what differs."""
-        for name, master in self._masters.items():
-            stored = tensors.get(f"weight/{name}")
-            if stored is None or stored.shape != master.shape:
-                found = "missing" if stored is None else f"of shape {tuple(stored.shape)}"
-                raise ValueError(
-                    f"checkpoint does not fit this adapter: {name} is {found}, expected {tuple(master.shape)}; "
-                    "resume with the learner.lora_* settings and model of the run that wrote it"
-                )
+        self._check_fit(tensors)
         self.load_weights({name: tensors[f"weight/{name}"] for name in self._masters})
         self._optimizer.state.clear()
         for name, master in self._masters.items():
             moments = {kind: tensors.get(f"{kind}/{name}") for kind in ("step", "exp_avg", "exp_avg_sq")}
             if all(value is not None for value in moments.values()):
                 self._optimizer.state[master] = {kind: v.clone() for kind, v in moments.items() if v is not None}
+
+    def _check_fit(self, tensors: Mapping[str, Tensor]) -> None:
+        """Weights must be there; moments and average may be, in the same shape."""
+        for name, master in self._masters.items():
+            shapes = {f"{kind}/{name}": master.shape for kind in ("weight", "exp_avg", "exp_avg_sq", "average")}
+            for stored_name, shape in (shapes | {f"step/{name}": torch.Size(())}).items():
+                stored = tensors.get(stored_name)
+                if stored is None and not stored_name.startswith("weight/"):
+                    continue
+                if stored is None or stored.shape != shape or stored.dtype != torch.float32:
+                    found = "missing" if stored is None else f"{stored.dtype} of shape {tuple(stored.shape)}"
+                    raise ValueError(
+                        f"checkpoint does not fit this adapter: {stored_name} is {found}, expected float32 of shape "
+                        f"{tuple(shape)}; resume with the learner.lora_* settings and model of the run that wrote it"
+                    )
+                if not bool(torch.isfinite(stored).all()):
+                    raise ValueError(f"checkpoint holds numbers that are not finite: {stored_name}")
 
     def _gradients(self) -> Iterator[tuple[str, Tensor]]:
         for name, master in self._masters.items():

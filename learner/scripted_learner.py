@@ -15,6 +15,7 @@ import numpy as np
 from safetensors.numpy import save as save_tensors
 
 from contracts.adapter import Adapter, AdapterManifest, LoraShape
+from contracts.bounded_json import Count, Stored, read_fields
 from contracts.errors import DataError
 from contracts.reports import StepReport
 from contracts.rollout import FinishReason, ScoredGroup
@@ -75,7 +76,12 @@ class ScriptedLearner:
             raise DataError(f"{directory} holds no scripted learner")
 
     def restore(self, directory: Path) -> None:
-        self._version = int(json.loads((directory / "scripted.json").read_text())["policy_version"])
+        """Raises DataError for a checkpoint that is missing or damaged."""
+        self._version = read_fields(directory / "scripted.json", _StoredVersion).policy_version
+
+
+class _StoredVersion(Stored):
+    policy_version: Count
 
 
 def _bad_numbers(groups: Sequence[ScoredGroup]) -> str:

@@ -298,6 +298,11 @@ class EpisodicMemory:
                 f"{snapshot} was written with another encoder ({state.encoder_fingerprint[:12]}, here "
                 f"{self._encoder.fingerprint[:12]}): set memory.encoder, encoder_dtype and long_text as in that run"
             )
+        if state.cache[1].shape[1] != self._encoder.dimension:
+            raise MemoryServiceError(
+                f"{snapshot} holds vectors of dimension {state.cache[1].shape[1]}, the encoder makes "
+                f"{self._encoder.dimension}; use an older snapshot"
+            )
         self._reset()
         self._successes.restore(state.stores["success"], state.next_ids["success"])
         self._failures.restore(state.stores["failure"], state.next_ids["failure"])

@@ -22,11 +22,17 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from contracts.errors import MemoryServiceError
+from contracts.bounded_json import Count, Finite, Stored, read_fields
+from contracts.bounded_tables import read_parquet
+from contracts.errors import DataError, MemoryServiceError
 from memory_service.episodes import Episode, Query
+from memory_service.vectors import check_unit_vectors
 
 VECTORS, EPISODES, CACHE = "vectors.safetensors", "episodes.parquet", "cache.parquet"
 MANIFEST = "manifest.json"
+STORES = ("success", "failure")
+SCORES = ("exploit", "explore", "bonus")
+MAX_FILE_BYTES = 8 * 2**30
 _CACHE_SCHEMA = pa.schema([("text", pa.string())])
 _SCHEMA = pa.schema(
     [
@@ -77,19 +83,76 @@ def write_snapshot(state: MemoryState, dimension: int, directory: Path) -> str:
     return name
 
 
+class _Windows(Stored):
+    exploit: list[Finite]
+    explore: list[Finite]
+
+
+class _PerStore(Stored):
+    success: Count
+    failure: Count
+
+
+class _Manifest(Stored):
+    encoder_fingerprint: str
+    memory_version: Count
+    groups_scored: Count
+    rollouts_scored: Count
+    duplicates: Count
+    batch_key: str
+    windows: _Windows
+    next_ids: _PerStore
+    evicted: _PerStore
+    recent: list[tuple[str, Count, Count]]
+    sha256: dict[str, str]
+
+
 def read_snapshot(folder: Path) -> MemoryState:
     """Raises MemoryServiceError, naming the file, for anything that is not what the manifest says."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        for file, expected in manifest["sha256"].items():
-            if Path(file).name != file or _sha256(folder / file) != expected:
-                raise MemoryServiceError(f"{folder / file} does not match its manifest; use an older snapshot")
+        manifest = read_fields(folder / MANIFEST, _Manifest)
+        _check_files(folder, manifest.sha256)
         tensors = load_file(folder / VECTORS)
-        rows = pq.read_table(folder / EPISODES, schema=_SCHEMA).to_pylist()
-        texts = pq.read_table(folder / CACHE, schema=_CACHE_SCHEMA).column("text").to_pylist()
+        rows = read_parquet(folder / EPISODES, _SCHEMA, nullable=()).to_pylist()
+        texts = read_parquet(folder / CACHE, _CACHE_SCHEMA, nullable=()).column("text").to_pylist()
+        _check_tensors(manifest, tensors, texts)
         return _state(manifest, tensors, rows, texts)
-    except (OSError, KeyError, ValueError, TypeError, IndexError, pa.ArrowException, SafetensorError) as error:
-        raise MemoryServiceError(f"{folder} is no snapshot of a memory that can be read: {error!r}") from error
+    except (DataError, MemoryServiceError, OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
+        raise MemoryServiceError(
+            f"{folder} is no snapshot of a memory that can be read: {error}; use an older snapshot"
+        ) from error
+
+
+def _check_files(folder: Path, expected: Mapping[str, str]) -> None:
+    """The three files, no more, no links, as they were written."""
+    if expected.keys() != {VECTORS, EPISODES, CACHE}:
+        raise ValueError(f"{MANIFEST} names {sorted(expected)[:5]} instead of {VECTORS}, {EPISODES} and {CACHE}")
+    for name in expected:
+        path = folder / name
+        if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
+            raise ValueError(f"{path} is missing, a link, or larger than {MAX_FILE_BYTES} bytes")
+        if _sha256(path) != expected[name]:
+            raise ValueError(f"{path} does not match its manifest")
+
+
+def _check_tensors(manifest: _Manifest, tensors: Mapping[str, NDArray[np.float32]], texts: Sequence[str]) -> None:
+    """Rows of one dimension and of length 1 everywhere, one for every text; scores for every recent group."""
+    dimension = tensors["cache"].shape[-1]
+    for name in ("cache", *(f"{store}.{part}" for store in STORES for part in ("queries", "responses"))):
+        check_unit_vectors(_float32(name, tensors[name]), dimension, f"{VECTORS}, {name}")
+    if len(texts) != len(tensors["cache"]):
+        raise ValueError(f"{len(texts)} texts in {CACHE}, {len(tensors['cache'])} vectors")
+    num_scores = sum(size for _, size, _ in manifest.recent)
+    for part in SCORES:
+        scores = _float32(part, tensors[f"recent.{part}"])
+        if scores.shape != (num_scores,) or not np.isfinite(scores).all():
+            raise ValueError(f"recent.{part} is not {num_scores} finite numbers, but of shape {scores.shape}")
+
+
+def _float32(name: str, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
+    if tensor.dtype != np.float32:
+        raise ValueError(f"{name} holds {tensor.dtype} instead of float32")
+    return tensor
 
 
 def _counters(state: MemoryState) -> dict[str, Any]:
@@ -106,7 +169,7 @@ def _tensors(state: MemoryState, dimension: int) -> dict[str, NDArray[np.float32
         tensors[f"{name}.queries"] = _stack([query.vector_D for query in queries], dimension)
         tensors[f"{name}.responses"] = _stack([e.vector_D for query in queries for e in query.episodes], dimension)
     tensors["cache"] = np.ascontiguousarray(state.cache[1])
-    for i, part in enumerate(("exploit", "explore", "bonus")):
+    for i, part in enumerate(SCORES):
         values = [scores[i] for scores in state.recent.values()]
         tensors[f"recent.{part}"] = np.concatenate([*values, np.empty(0, np.float32)]).astype(np.float32)
     return tensors
@@ -132,13 +195,22 @@ def _rows(state: MemoryState) -> list[dict[str, Any]]:
 
 
 def _state(
-    manifest: dict[str, Any], tensors: dict[str, NDArray[np.float32]], rows: list[dict[str, Any]], texts: list[str]
+    manifest: _Manifest, tensors: dict[str, NDArray[np.float32]], rows: list[dict[str, Any]], texts: list[str]
 ) -> MemoryState:
     names = ("encoder_fingerprint", "memory_version", "groups_scored", "rollouts_scored", "duplicates", "batch_key")
+    stores = {name: _queries(name, tensors, rows) for name in STORES}
+    for name, queries in stores.items():
+        if any(query.query_id >= getattr(manifest.next_ids, name) for query in queries):
+            raise ValueError(
+                f"{name}: a question's id is not below next_ids.{name} = {getattr(manifest.next_ids, name)}"
+            )
     return MemoryState(
-        **{name: manifest[name] for name in (*names, "windows", "next_ids", "evicted")},
-        stores={name: _queries(name, tensors, rows) for name in ("success", "failure")},
-        recent=_recent(manifest["recent"], tensors),
+        **{name: getattr(manifest, name) for name in names},
+        windows=dict(manifest.windows),
+        next_ids=dict(manifest.next_ids),
+        evicted=dict(manifest.evicted),
+        stores=stores,
+        recent=_recent(manifest.recent, tensors),
         cache=(texts, tensors["cache"]),
     )
 
@@ -147,13 +219,20 @@ def _queries(name: str, tensors: dict[str, NDArray[np.float32]], rows: list[dict
     """Rows are in order of insertion, so the order of age comes back with them."""
     queries: dict[int, Query] = {}
     mine = [row for row in rows if row["store"] == name]
-    if len(mine) != len(tensors[f"{name}.responses"]):
-        raise ValueError(f"{len(mine)} {name} episodes, {len(tensors[f'{name}.responses'])} vectors")
-    for row, vector_D in zip(mine, tensors[f"{name}.responses"], strict=True):
+    questions_QD, responses_ND = tensors[f"{name}.queries"], tensors[f"{name}.responses"]
+    ids, questions = {row["query_id"] for row in mine}, {row["question"] for row in mine}
+    if len(mine) != len(responses_ND) or not len(ids) == len(questions) == len(questions_QD):
+        raise ValueError(
+            f"{name}: {len(mine)} episodes and {len(responses_ND)} vectors, {len(ids)} ids, {len(questions)} questions and "
+            f"{len(questions_QD)} vectors"
+        )
+    for row, vector_D in zip(mine, responses_ND, strict=True):
         query = queries.get(row["query_id"])
         if query is None:
-            vector_of_query = tensors[f"{name}.queries"][len(queries)]
-            query = queries[row["query_id"]] = Query(row["query_id"], row["question"], vector_of_query, deque())
+            query = Query(row["query_id"], row["question"], questions_QD[len(queries)], deque())
+            queries[row["query_id"]] = query
+        if query.question != row["question"]:
+            raise ValueError(f"{name}: id {query.query_id} stands for two questions")
         query.episodes.append(Episode(row["rollout_id"], row["response"], vector_D))
     return list(queries.values())
 
@@ -162,7 +241,7 @@ def _recent(entries: Sequence[Sequence[Any]], tensors: dict[str, NDArray[np.floa
     recent, start = {}, 0
     for name, size, version in entries:
         block = slice(start, start + size)
-        exploit, explore, bonus = (tensors[f"recent.{part}"][block] for part in ("exploit", "explore", "bonus"))
+        exploit, explore, bonus = (tensors[f"recent.{part}"][block] for part in SCORES)
         recent[name] = (exploit, explore, bonus, version)
         start += size
     return recent

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save as save_tensors
 
 from contracts.adapter import Adapter, AdapterManifest, LoraShape
 from contracts.errors import AdapterMissingError, EngineError
@@ -86,7 +87,7 @@ def make_scored(
 
 
 def make_adapter(version: int, weights: bytes = b"weights") -> Adapter:
-    weights = weights + str(version).encode()
+    weights = save_tensors({f"v{version}": np.frombuffer(weights, np.uint8)})
     digest = hashlib.sha256(weights).hexdigest()
     manifest = AdapterManifest(
         version, digest, len(weights), "base", LoraShape(4, 8.0, ("q_proj",)), "float32", "template"

@@ -43,7 +43,7 @@ def test_adapter_comes_back_from_disk_and_damage_is_noticed(tmp_path: Path) -> N
     assert back.weights == adapter.weights
     assert back.manifest.lora == adapter.manifest.lora
     (folder / "adapter_model.safetensors").write_bytes(b"other")
-    with pytest.raises(ValueError, match="the artifact is damaged"):
+    with pytest.raises(DataError, match="the artifact is damaged"):
         read_adapter(folder)
 
 
