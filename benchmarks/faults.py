@@ -148,24 +148,30 @@ def at_full_rate(rate: Rate, first: int, before_s: float, noticed: Callable[[], 
                         return times_s[i]
                 time.sleep(0.02)
         time.sleep(0.02)
-    raise AssertionError("it did not come back to its rate within 150 s")
+    told = rate.run.headlines() if rate.run else []
+    raise AssertionError(
+        f"it did not come back to its rate within 150 s; updates since {len(rate.times_s) - first}; last headlines {told[-3:]}"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--faults", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", help="faults of this target alone, or one kind: 'kill -9 raylet'")
+    parser.add_argument("--keep", type=Path, help="folder for the run, which then stays")
     arguments = parser.parse_args()
+    kinds = [kind for kind in EXPECTED if arguments.only in (None, kind[0], f"{kind[1]} {kind[0]}")]
     draws = random.Random(arguments.seed)
     outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory() as folder:
-        directory = Path(folder)
+        directory = arguments.keep or Path(folder)
         run, rate = begin(directory), Rate()
         rate.run = run
         try:
             run.wait_for_step(30)
             for number in range(arguments.faults):
-                target, what = draws.choice(list(EXPECTED))
+                target, what = draws.choice(kinds)
                 run, outcome = do_fault(run, rate, target, what, directory)
                 outcomes.append(outcome)
                 mark = "" if outcome.right else f"   WRONG: {outcome.headlines}"

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import psutil
 
+from cluster.run_processes import RAY_PROCESSES
+
 STACK_TIMEOUT_S = 15.0
-RAY_PROCESSES = {"gcs_server": "Ray's head process (gcs_server)", "raylet": "Ray's node process (raylet)"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,7 +170,10 @@ class RayWorkers:
 
 
 def end_actor(name: str, actor: Any, processes: RunProcesses) -> str:
-    """Says what state the process was in. A stopped process, which no message ends, ends by its number."""
+    """Says what state the process was in. A stopped process, which no message ends, ends by its number.
+
+    Raises PartLostError where Ray itself is what died."""
+    processes.check_ray()
     found = processes.what_became_of(name)
     if actor is not None:
         ray.kill(actor)

@@ -5,6 +5,7 @@ Only what is recorded here, with its time of birth, is ever ended: a number that
 
 import json
 import os
+import platform
 import signal
 import time
 from collections.abc import Mapping
@@ -13,8 +14,11 @@ from pathlib import Path
 
 import psutil
 
+from contracts.errors import PartLostError
 from contracts.process import ProcessId
 
+RAY_PROCESSES = {"gcs_server": "Ray's head process (gcs_server)", "raylet": "Ray's node process (raylet)"}
+"""By the system's name for them; what dies with the first makes the second useless."""
 OOM_COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
 
 
@@ -55,6 +59,22 @@ class RunProcesses:
     def add(self, name: str, process: ProcessId) -> None:
         self._recorded[name] = Recorded(process, birth(process.pid) if process.here else 0.0)
         self._write()
+
+    def check_ray(self) -> None:
+        """Raises PartLostError where a Ray of our own has lost one of its processes: whoever else is missing died of it."""
+        for name, words in RAY_PROCESSES.items():
+            recorded = self._recorded.get(name)
+            if recorded is not None and not recorded.alive:
+                raise PartLostError(f"{words} died")
+
+    def add_own_ray(self) -> None:
+        """Ray's processes that this one started, if it did."""
+        for child in psutil.Process().children(recursive=True):
+            try:
+                if child.name() in RAY_PROCESSES:
+                    self.add(child.name(), ProcessId(platform.node(), child.pid))
+            except psutil.Error:
+                continue
 
     def forget(self, name: str) -> None:
         """It was ended by a message. One that is stopped hears none: it gets SIGKILL, if it is on this host."""

@@ -4,6 +4,7 @@ Signals are seen in every phase: while models load they end the process at once 
 whole), later they ask the controller for a checkpoint and the end. A process whose supervisor died asks itself.
 """
 
+import errno
 import faulthandler
 import os
 import signal
@@ -19,7 +20,7 @@ from ray.exceptions import RayError
 
 from cluster.incidents import write_incident
 from cluster.supervisor import INTERRUPTED, MAY_RESTART
-from contracts.errors import MemrError, PartLostError
+from contracts.errors import MemrError, PartLostError, RunStopped
 
 PARENT_POLL_S = 1.0
 
@@ -45,10 +46,19 @@ def supervised(life: Callable[[], int], run_path: Path, stop_s: float) -> int:
     except RayError as error:
         _leave(run_path, "ray_failed", f"Ray failed: {str(error).splitlines()[0]}")
         return MAY_RESTART
-    except Exception as error:  # noqa: BLE001  the edge of the process: it becomes an incident
+    except Exception as error:
+        if _disk_is_full(error):
+            raise RunStopped(
+                f"the disk of {run_path} is full: {error}. Make room, then `memr resume {run_path}`: what was cut off while "
+                "it was written is dropped, everything before it is kept"
+            ) from error
         _leave(run_path, "crashed", f"{type(error).__name__}: {error}", traceback.format_exc())
         traceback.print_exc()
         return MAY_RESTART
+
+
+def _disk_is_full(error: Exception) -> bool:
+    return isinstance(error, OSError) and (error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error))
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

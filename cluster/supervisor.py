@@ -127,7 +127,7 @@ class Supervisor:
                 hang = Hang(f"{lost_ray} died", alive=False)  # nothing can be started any more: end it now
             polls += 1
         if hang is not None:
-            ending = Ending(MAY_RESTART, self._end_hung(tree, hang))
+            ending = Ending(MAY_RESTART, self._end_hung(tree, hang, incidents))
         elif self._child.poll() is None:
             ending = Ending(INTERRUPTED, self._end_by_force(tree))
         else:
@@ -155,12 +155,16 @@ class Supervisor:
 
     # -- a run that does not move --------------------------------------------------------------------------
 
-    def _end_hung(self, tree: ProcessTree, hang: Hang) -> str:
-        """Stacks first, then a checkpoint if the controller can still be asked, then the end by force."""
+    def _end_hung(self, tree: ProcessTree, hang: Hang, told: int) -> str:
+        """told: incidents before this life. Stacks first, then a checkpoint if the controller can still be asked, then the end by force."""
         tree.look()
         headline = hang.headline if tree.lost_ray() else f"{hang.headline}: {self._culprit(tree)}"
+        if headline in headlines(self._run_path)[told:]:
+            tree.end()
+            return headline  # its own process knew, and did not get to its end
         path = self._incident("hang", headline)
-        tree.write_stacks(path.with_name(f"{path.stem}-stacks.txt"))
+        if path is not None:
+            tree.write_stacks(path.with_name(f"{path.stem}-stacks.txt"))
         if hang.alive:
             leave_request(self._run_path, ask="stop")
             self._wait_for_end(self._settings.stop_s)
@@ -224,15 +228,24 @@ class Supervisor:
         assert self._child is not None
         return status if status.get("pid") == self._child.pid else None
 
-    def _incident(self, kind: str, headline: str, **facts: Any) -> Path:
+    def _incident(self, kind: str, headline: str, **facts: Any) -> Path | None:
+        """None where it could not be written: a full disk must not end the supervisor too."""
         line = {"time_s": time.time(), "incident": kind, "headline": headline} | facts
-        path = write_incident(self._run_path, kind, line)
+        try:
+            path = write_incident(self._run_path, kind, line)
+        except OSError as error:
+            self._say(f"{headline} (and it could not be written down: {error})")
+            return None
         self._event(kind, headline=headline, **facts)
         return path
 
     def _event(self, what: str, **details: Any) -> None:
-        if self._run_path.exists():
+        if not self._run_path.exists():
+            return
+        try:
             append_event(self._run_path, {"time_s": time.time(), "event": what} | details)
+        except OSError as error:
+            self._say(f"events.jsonl cannot be written: {error}")
 
     def _last_headline(self) -> dict[str, str]:
         found = headlines(self._run_path)

@@ -161,6 +161,7 @@ async def _run(
     log = RunLog(run_path / "log")
     history = History(log)
     core = CoreParts(config, inputs, site, RunProcesses(run_path))
+    core.processes.add_own_ray()
     try:
         if log.torn_bytes:
             recorder.event("torn_log_cut", bytes=log.torn_bytes)
