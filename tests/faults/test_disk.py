@@ -17,7 +17,7 @@ MIB = 2**20
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", str(disk)]
     if subprocess.run(mount, capture_output=True, timeout=30, check=False).returncode:
         pytest.skip("mounting a file system takes root")
     try:
@@ -32,7 +32,7 @@ def begin(disk: Path, **settings: object) -> FaultRun:
 
 def test_a_full_disk_ends_the_run_with_its_reason_and_with_room_it_goes_on(small_disk: Path) -> None:
     ballast = small_disk / "ballast"
-    ballast.write_bytes(bytes(20 * MIB))
+    ballast.write_bytes(bytes(156 * MIB))
     full = begin(small_disk, resources__enabled="false")
     try:
         assert full.finish() == 3, full.output[-2000:]
@@ -50,25 +50,28 @@ def test_a_full_disk_ends_the_run_with_its_reason_and_with_room_it_goes_on(small
     assert (books.trained_twice, books.sampled_twice, books.steps_in_order) == (0, 0, True)
 
 
-def test_low_water_gives_way_step_by_step_and_stops_with_a_checkpoint_that_fits(small_disk: Path) -> None:
-    marks = {
-        "resources__transcripts_free_bytes": 20 * MIB,
-        "resources__prune_free_bytes": 19 * MIB,
-        "resources__stop_free_bytes": 12 * MIB,
-        "resources__sample_interval_s": 0.2,
-    }
-    run = begin(small_disk, **marks)
+def test_what_will_not_fit_is_refused_and_low_water_stops_with_a_checkpoint(small_disk: Path) -> None:
+    large = FaultRun(small_disk, "large", eval__problems=0, learner__num_updates=100_000)
     try:
-        assert run.finish() == 2, "24 MiB are refused before anything is spent"
-        assert "must stay free" in run.output
+        assert large.finish() == 2
     finally:
-        run.end()
-    shutil.rmtree(run.path)
-    marks |= {"learner__num_updates": 60, "resources__stop_free_bytes": 8 * MIB}
-    run = FaultRun(small_disk, "r", eval__problems=0, **marks)
+        large.end()
+    assert "must stay free" in large.output
+    shutil.rmtree(large.path)
+    run = FaultRun(
+        small_disk,
+        "r",
+        eval__problems=0,
+        learner__num_updates=100,
+        resources__transcripts_free_bytes=40 * MIB,
+        resources__prune_free_bytes=30 * MIB,
+        resources__stop_free_bytes=20 * MIB,
+        resources__sample_interval_s=0.2,
+    )
     try:
         run.wait_for_step(10)
-        (small_disk / "ballast").write_bytes(bytes(14 * MIB))  # somebody else's file
+        free = shutil.disk_usage(small_disk).free
+        (small_disk / "ballast").write_bytes(bytes(free - 15 * MIB))  # somebody else's file
         assert run.finish() == 3, run.output[-2000:]
     finally:
         run.end()
