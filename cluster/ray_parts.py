@@ -126,18 +126,18 @@ class PartInputs:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where processes go. owned: a Ray of our own, whose one machine everything shares, so no CPUs are reserved.
+    """Where processes go. one_machine: everything shares it, so no CPUs are reserved.
     core_node_id: the node that learner and memory must be on, None for any."""
 
     placement: Placement
-    owned: bool = True
+    one_machine: bool = True
     core_node_id: str | None = None
 
     def options(self, part: str) -> dict[str, Any]:
         """A bundle as Ray's options; a thousandth of a node's own resource ties a process to nodes that offer it."""
         bundle = self.placement.bundle(part)
         special = {bundle.node_resource: 0.001} if bundle.node_resource else {}
-        return {"num_cpus": 0 if self.owned else bundle.cpus, "num_gpus": bundle.gpus, "resources": special}
+        return {"num_cpus": 0 if self.one_machine else bundle.cpus, "num_gpus": bundle.gpus, "resources": special}
 
     def core_options(self, part: str) -> dict[str, Any]:
         pinned = NodeAffinitySchedulingStrategy(self.core_node_id, soft=False) if self.core_node_id else "DEFAULT"

@@ -7,6 +7,9 @@ from here with `ship_code`; processes that vLLM starts inherit either.
 
 import importlib.util
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +22,14 @@ from cluster.config import RunConfig
 from cluster.parts import AdapterRef
 from cluster.placement import Node
 from contracts.adapter import Adapter
-from contracts.errors import RunStopped
+from contracts.errors import ConfigError, RunStopped
 
+OPEN_IS_MEANT = "MEMR_JOIN_OPEN_CLUSTER"
+_ASK_WITHOUT_TOKEN = """
+import sys
+from ray._raylet import GcsClient
+GcsClient(address=sys.argv[1]).get_all_node_info(timeout=10)
+"""
 PACKAGES = ("contracts", "tasks", "actors", "memory_service", "learner", "cluster")
 _ORDINARY = frozenset({"CPU", "GPU", "memory", "object_store_memory"})
 
@@ -63,7 +72,7 @@ def cluster_nodes() -> tuple[Node, ...]:
 
 
 def connect(address: str, *, ship_code: bool = False) -> None:
-    """Join a cluster. Raises RunStopped."""
+    """Join a cluster. Raises RunStopped, and ConfigError for one that anybody may join."""
     try:
         ray.init(
             address=address,
@@ -78,10 +87,31 @@ def connect(address: str, *, ship_code: bool = False) -> None:
             "Ray's version the same there, and is its token here (RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH)?"
         ) from error
 
+    if os.environ.get(OPEN_IS_MEANT) != "1" and _is_open(ray.get_runtime_context().gcs_address):
+        ray.shutdown()
+        raise ConfigError(
+            f"the Ray cluster at {address} asks for no token: whoever reaches it can run any program on it. Start it with "
+            f"RAY_AUTH_MODE=token (docs/cluster.md). If the network alone is to protect it, set {OPEN_IS_MEANT}=1"
+        )
+
+
+def _is_open(gcs_address: str) -> bool:
+    """Whether it answers a caller that has no token. In a process of its own: Ray reads the mode when it is imported."""
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
+    asked = subprocess.run(
+        [sys.executable, "-c", _ASK_WITHOUT_TOKEN, gcs_address],
+        env=environment,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    return asked.returncode == 0
+
 
 def _start(config: RunConfig) -> None:
     try:
         ray.init(
+            address="local",  # never somebody else's Ray on this machine
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.ERROR,

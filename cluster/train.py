@@ -103,7 +103,7 @@ def train(
         placement = place(config, session.nodes)
         if placement.shortages:
             raise ConfigError("; ".join(placement.shortages))
-        site = Site(placement, owned=session.owned, core_node_id=_core_node(config, session))
+        site = Site(placement, one_machine=len(session.nodes) == 1, core_node_id=_core_node(config, session))
         outcome = asyncio.run(_run(config, task, inputs, past, console, site))
     outcome = Outcome(run_path, outcome.exit_code, outcome.updates, time.monotonic() - started)
     write_summary(run_path, {"exit_code": outcome.exit_code, "updates": outcome.updates, "wall_s": outcome.wall_s})
@@ -175,7 +175,7 @@ async def _run(
         recorder.add_watcher(alarms)
         keeper = ResourceKeeper(config, core.processes, recorder, controller.halt, episodes=lambda: controller.episodes)
         async with beside(signs_of_life(controller, recorder), keeper.run()):
-            await _drive(controller, recorder, lambda: keeper.refuse_what_will_not_fit(local_ray=site.owned))
+            await _drive(controller, recorder, lambda: keeper.refuse_what_will_not_fit(local_ray=site.one_machine))
         return Outcome(run_path, 130 if controller.stopped_early else 0, controller.step, 0.0)
     except asyncio.CancelledError:
         if not stop.seen:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ MEGABYTES = 8
 
 
 class SmallCluster:
-    def __init__(self) -> None:
-        self.environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "PYTHONPATH": str(ROOT)}
+    def __init__(self, mode: str = "token") -> None:
+        self.environment = os.environ | {"RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": TOKEN, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "tests.integration.small_cluster"]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT,
@@ -170,3 +171,17 @@ def test_without_the_token_nobody_joins(cluster: SmallCluster, tmp_path: Path) -
     output, _ = run.communicate(timeout=120)
     assert run.returncode == 3
     assert "cannot join the Ray cluster" in " ".join(output.split())
+
+
+def test_a_cluster_that_anybody_may_join_is_refused_unless_that_is_meant(tmp_path: Path) -> None:
+    with closing(SmallCluster(mode="disabled")) as cluster:
+        run = start_run(cluster, tmp_path)
+        output, _ = run.communicate(timeout=120)
+        assert run.returncode == 2
+        assert "asks for no token" in " ".join(output.split())
+        cluster.environment = cluster.environment | {"MEMR_JOIN_OPEN_CLUSTER": "1"}
+        cluster.add()
+        insists = start_run(cluster, tmp_path, **{"actors.num_workers": 5})
+        output, _ = insists.communicate(timeout=120)
+        assert insists.returncode == 2
+        assert "1 of 5 fit" in " ".join(output.split()), "it joined, and found too few nodes"
