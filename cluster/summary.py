@@ -9,6 +9,7 @@ from rich.table import Table
 from cluster.autoscale import Waits, bottleneck
 from cluster.config import RunConfig
 from cluster.console import eval_text, step_text
+from cluster.incidents import headlines
 from cluster.placement import Node, place, placement_rows
 from cluster.plan import make_plan, plan_rows
 from cluster.run_dir import RunRecord, owner_alive
@@ -52,6 +53,13 @@ def show_status(console: Console, run: RunRecord) -> None:
             )
     for line in run.evals:
         console.print(eval_text(line), highlight=False)
+    told = headlines(run.path)
+    if told:
+        console.print(f"incidents: {len(told)} in {run.path / 'incidents'}, the last: {told[-1]}", highlight=False)
+
+
+FAILURES = ("stopped", "gave_up", "crashed", "part_lost", "ray_failed")
+"""Events after which a run does not go on by itself, unless it is taken up again."""
 
 
 def state_of(run: RunRecord, now_s: float | None = None) -> str:
@@ -59,9 +67,9 @@ def state_of(run: RunRecord, now_s: float | None = None) -> str:
     if run.summary is not None:
         how = "finished" if run.summary["exit_code"] == 0 else "stopped on request; `memr resume` goes on"
         return f"{how}, {run.summary['updates']} updates in {run.summary['wall_s'] / 60:.1f} min"
-    stopped = [event for event in run.events if event["event"] == "stopped"]
-    if stopped:
-        return f"failed: {stopped[-1]['reason']}"
+    last = next((e for e in reversed(run.events) if e["event"] in (*FAILURES, "resumed", "joined")), None)
+    if last is not None and last["event"] in FAILURES:
+        return f"failed: {last.get('headline', '')}"
     if run.status is None:
         return "starting, or died before its first update"
     age = (now_s if now_s is not None else time.time()) - run.status["time_s"]

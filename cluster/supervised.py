@@ -18,7 +18,7 @@ from types import FrameType
 import psutil
 from ray.exceptions import RayError
 
-from cluster.incidents import write_incident
+from cluster.incidents import append_event, write_incident
 from cluster.supervisor import INTERRUPTED, MAY_RESTART
 from contracts.errors import MemrError, PartLostError, RunStopped
 
@@ -68,6 +68,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 def _leave(run_path: Path, kind: str, headline: str, trace: str = "") -> None:
     if run_path.exists():
         write_incident(run_path, kind, {"time_s": time.time(), "incident": kind, "headline": headline, "trace": trace})
+        append_event(run_path, {"time_s": time.time(), "event": kind, "headline": headline})
 
 
 def _end_when_orphaned(parent: int, stop_s: float) -> None:

@@ -79,7 +79,7 @@ async def test_status_tells_running_from_dead_from_failed(tmp_path: Path) -> Non
     assert state_of(run, run.status["time_s"] + 1).startswith("running")
     assert "last sign of life 10 min ago at update 2" in state_of(run, run.status["time_s"] + 600)
     recorder = Recorder(path)
-    recorder.event("stopped", reason="no more disk")
+    recorder.incident("stopped", "no more disk")
     recorder.close()
     assert state_of(read_run(path)) == "failed: no more disk"
 
