@@ -47,6 +47,16 @@ EXPECTED: dict[tuple[str, str], str] = {
     ("raylet", PAUSE): "",
 }
 """Fault -> the headline that names its cause; empty: none is due."""
+REPAIRED = {
+    "worker": "joined",
+    "memory": "memory_revived",
+    "learner": "learner_revived",
+    "controller": "resumed",
+    "supervisor": "resumed",
+    "raylet": "resumed",
+    "ray head": "resumed",
+}
+"""Target -> the event that says it is whole again; a pause needs none."""
 SETTLE_UPDATES, WINDOW = 15, 10
 
 
@@ -104,7 +114,7 @@ def begin(directory: Path) -> FaultRun:
 def do_fault(run: FaultRun, rate: Rate, target: str, what: str, directory: Path) -> tuple[FaultRun, Outcome]:
     run.wait_for_step(len(rate.times_s) + SETTLE_UPDATES)
     before_s = (rate.times_s[-1] - rate.times_s[-1 - WINDOW]) / WINDOW
-    told = len(run.headlines())
+    told, repairs = len(run.headlines()), count(run, REPAIRED[target])
     first = len(rate.times_s)
     run.remember()
     struck = time.monotonic()
@@ -118,7 +128,7 @@ def do_fault(run: FaultRun, rate: Rate, target: str, what: str, directory: Path)
         run.end()
         run = begin(directory)
         rate.run = run
-    back_s = at_full_rate(rate, first, before_s, noticed=lambda: due(run, target, what, told))
+    back_s = at_full_rate(rate, first, before_s, noticed=lambda: due(run, target, what, told, repairs))
     updates = sum(1 for at in rate.times_s[first:] if at <= back_s)
     found = run.headlines()[told:]
     wanted = EXPECTED[target, what]
@@ -127,9 +137,15 @@ def do_fault(run: FaultRun, rate: Rate, target: str, what: str, directory: Path)
     return run, Outcome(target, what, back_s - struck, max(0.0, delay_s), found, right)
 
 
-def due(run: FaultRun, target: str, what: str, told: int) -> bool:
-    """Whether the fault has been noticed, where it must be: a stopped process may be noticed late."""
-    return not EXPECTED[target, what] or len(run.headlines()) > told
+def due(run: FaultRun, target: str, what: str, told: int, repairs: int) -> bool:
+    """Whether the fault has been noticed and repaired, where it must be: a stopped process may be noticed late."""
+    noticed = not EXPECTED[target, what] or len(run.headlines()) > told
+    return noticed and (what == PAUSE or count(run, REPAIRED[target]) > repairs)
+
+
+def count(run: FaultRun, event: str) -> int:
+    path = run.path / "events.jsonl"
+    return path.read_text().count(f'"event": "{event}"') if path.exists() else 0
 
 
 def at_full_rate(rate: Rate, first: int, before_s: float, noticed: Callable[[], bool]) -> float:
