@@ -25,18 +25,16 @@ from dataclasses import dataclass
 
 from cluster.adapters import AdapterRegistry
 from cluster.admission import may_admit, training_lease
-from cluster.alarm import Action, Alarm
-from cluster.alarms import preflight
-from cluster.autoscale import Waits, wanted_workers
-from cluster.bad_updates import IN_A_ROW, BadUpdates
+from cluster.autoscale import Waits
+from cluster.autoscaler import Autoscaler
 from cluster.buffer import RolloutBuffer
 from cluster.change_signal import RECHECK_S, Signal, cancelled
-from cluster.checkpoint import Cut, newest_verified, save_checkpoint
+from cluster.checkpoint import Cut, save_checkpoint
 from cluster.config import RunConfig
 from cluster.dispatcher import Dispatcher
 from cluster.evaluator import Evaluator
-from cluster.first_batch import shares_of
 from cluster.fleet import Fleet
+from cluster.health import Health
 from cluster.history import History, Past
 from cluster.lease_outcomes import LeaseOutcomes
 from cluster.ledger import Fate, Ledger, LedgerEvent
@@ -54,9 +52,6 @@ from contracts.ports import Task
 from contracts.problem import Lease
 from contracts.reports import StepReport
 from contracts.rollout import ScoredGroup
-
-ROLL_BACKS = 2
-"""As often a run of bad updates is answered by going back; then the run stops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +91,7 @@ class Controller:
         self._buffer = RolloutBuffer(
             config.cluster.groups_per_batch, config.learner.max_policy_lag, config.cluster.buffer_bytes
         )
+        self.health = Health(config, recorder, self._changed.notify)
         self._lane = MemoryLane(
             parts.memory,
             deadline_s=config.memory.deadline_s,
@@ -110,16 +106,12 @@ class Controller:
         )
         dispatcher = Dispatcher(config, self._queue, registry, recorder, self._changed, self._outcomes)
         self.fleet = Fleet(config, parts.workers, dispatcher.serve, recorder, self._changed, clock)
+        self._autoscaler = Autoscaler(config.cluster, self.fleet, recorder)
         self._control = RunControl(config.run_path, recorder, self.fleet.scale, self.stop)
-        self._waits: list[Waits] = []
-        self._last_scaled = 0
         self._step = 0
         self._updating = False
         self._stopping = False
         self._taken_up = False
-        self._halted = ""  # why the run must end although nobody asked
-        self._roll_back_for = ""  # why the next update is followed by a roll-back
-        self._bad_updates = BadUpdates()
 
     @property
     def step(self) -> int:
@@ -155,19 +147,6 @@ class Controller:
         """Finish the update under way, then return from `run` without the last evaluation."""
         self._stopping = True
         self._changed.notify()
-
-    def halt(self, reason: str) -> None:
-        """End the run with RunStopped at the next batch."""
-        self._halted = self._halted or reason
-        self._changed.notify()
-
-    def obey(self, alarm: Alarm) -> None:
-        """Report an alarm and do what its settings ask for."""
-        self._recorder.incident(f"alarm_{alarm.name}", alarm.headline, action=alarm.action.value)
-        if alarm.action is Action.PAUSE:
-            self.halt(f"{alarm.headline} (alarms.{alarm.name} = 'pause'; 'warn' lets the run go on)")
-        elif alarm.action is Action.ROLL_BACK:
-            self._roll_back_for = alarm.headline
 
     def _ledger_event(self, event: LedgerEvent) -> None:
         self._history.ledger_event(event)
@@ -238,12 +217,10 @@ class Controller:
         if not batch:
             return
         if self._step == 0:
-            self._look_at_first(batch)
+            self.health.look_at_first(batch, self._outcomes.dropped_rollouts)
         self._updating, taken = True, self._clock()
         report, adapter = await self._parts.learner.update(batch)
-        rolled_back = self._must_roll_back(report)
-        if rolled_back:
-            adapter = await self._roll_back(rolled_back)
+        adapter, rolled_back = await self.health.after_update(report, adapter, self._parts.learner)
         updated = self._clock()
         leases = [scored.group.lease_id for scored in batch]
         self._history.trained(self._step + 1, leases, adapter.manifest.weights_hash)
@@ -259,44 +236,11 @@ class Controller:
             wait_memory_s=wait.memory_s,
         )
         self._record(batch, report, timing)
-        self._autoscale(timing)
+        waits = (timing.step_s, timing.wait_rollouts_s, timing.wait_memory_s)
+        self._autoscaler.after_update(Waits(self._step, *waits, len(self._buffer), self._config.slots))
         every = self._config.cluster.checkpoint_every_updates
         if (every and self._step % every == 0) or rolled_back:  # what follows must not be replayed from before
             await self.checkpoint()
-
-    def _look_at_first(self, batch: Sequence[ScoredGroup]) -> None:
-        """Raises RunStopped for a batch that nothing can be learned from, before it costs a night."""
-        shares = shares_of(batch, self._outcomes.dropped_rollouts)
-        for alarm in preflight(
-            truncated_share=shares.truncated,
-            invalid_share=shares.invalid,
-            zero_variance_share=shares.zero_variance,
-            settings=self._config.alarms,
-        ):
-            self.obey(alarm)
-        if self._halted:
-            raise RunStopped(self._halted)
-
-    def _must_roll_back(self, report: StepReport) -> str:
-        """Why, or nothing."""
-        if report.skipped:
-            self._recorder.incident("update_skipped", report.skipped, version=report.policy_version)
-        if self._bad_updates.roll_back_after(report):
-            return f"{self._bad_updates.in_a_row} updates in a row were skipped, the last because {report.skipped}"
-        reason, self._roll_back_for = self._roll_back_for, ""
-        return reason
-
-    async def _roll_back(self, reason: str) -> Adapter:
-        """The newest whole checkpoint's weights, published under the present version."""
-        checkpoint = await asyncio.to_thread(newest_verified, self._config.run_path)
-        if checkpoint is None or self._bad_updates.in_a_row > ROLL_BACKS * IN_A_ROW:
-            raise RunStopped(
-                f"{reason}, and going back to a checkpoint does not help. Lower learner.learning_rate, or train in "
-                "learner.dtype = 'float32'"
-            )
-        adapter = await self._parts.learner.roll_back(checkpoint / "learner")
-        self._recorder.incident("rolled_back", f"back to the weights of {checkpoint.name}: {reason}")
-        return adapter
 
     def _book(self, batch: Sequence[ScoredGroup], report: StepReport) -> None:
         """The batch is trained; its slots are free."""
@@ -320,36 +264,12 @@ class Controller:
         if report.lag_max == 0 and report.mismatch_mean > self._config.learner.mismatch_warn:
             self._recorder.event("mismatch", step=self._step, mean=report.mismatch_mean, p99=report.mismatch_p99)
 
-    def _autoscale(self, timing: StepTiming) -> None:
-        settings = self._config.cluster.autoscale
-        self._waits.append(
-            Waits(
-                self._step,
-                timing.step_s,
-                timing.wait_rollouts_s,
-                timing.wait_memory_s,
-                buffer_groups=len(self._buffer),
-                slots=self._config.slots,
-            )
-        )
-        if not settings.enabled:
-            return
-        decision = wanted_workers(self._waits, self.fleet.target, self._last_scaled, settings)
-        first, target = next(iter(self.fleet.targets)), self.fleet.target
-        # The first pool takes the change, as far as it can.
-        of_first = max(0, max(decision.workers, self._config.cluster.min_workers) - target + self.fleet.targets[first])
-        if of_first != self.fleet.targets[first]:
-            self._last_scaled = self._step
-            self._recorder.event("autoscaled", workers=decision.workers, reason=decision.reason)
-            self.fleet.scale(of_first, first)
-
     async def _next_batch(self) -> tuple[list[ScoredGroup], Wait]:
         """The batch and what it cost to wait for it; empty only when the run is stopping."""
         started = self._clock()
         sampled: float | None = None  # when the workers had done their part and memory alone was missing
         while not self._stopping:
-            if self._halted:
-                raise RunStopped(self._halted)
+            self.health.check()
             under_way = [*self._queue.versions_under_way(), *self._lane.versions]
             batch = self._buffer.take(self._registry.newest, under_way)
             if batch is not None:

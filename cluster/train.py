@@ -170,10 +170,12 @@ async def _run(
         controller = Controller(config, task, parts, registry, recorder, history, past)
         stop.controller = controller
         alarms = AlarmWatcher(
-            config.alarms, controller.obey, recorder.lines("metrics.jsonl"), recorder.lines("eval.jsonl")
+            config.alarms, controller.health.obey, recorder.lines("metrics.jsonl"), recorder.lines("eval.jsonl")
         )
         recorder.add_watcher(alarms)
-        keeper = ResourceKeeper(config, core.processes, recorder, controller.halt, episodes=lambda: controller.episodes)
+        keeper = ResourceKeeper(
+            config, core.processes, recorder, controller.health.halt, episodes=lambda: controller.episodes
+        )
         async with beside(signs_of_life(controller, recorder), keeper.run()):
             await _drive(controller, recorder, lambda: keeper.refuse_what_will_not_fit(local_ray=site.one_machine))
         return Outcome(run_path, 130 if controller.stopped_early else 0, controller.step, 0.0)

@@ -66,7 +66,8 @@ def test_every_process_killed_or_stopped_in_turn(run: FaultRun) -> None:
     assert (books.lost, books.trained_twice, books.sampled_twice, books.steps_in_order) == (0, 0, 0, True)
     assert run.survivors() == []
     stacks = next((run.path / "incidents").glob("*-hang-stacks.txt")).read_text()
-    assert "cluster/controller.py" in stacks or "asyncio" in stacks
+    assert stacks.count("== process") > 5
+    assert "asyncio" in stacks or "no stack" in stacks, "of Python processes, where the system lets one look"
 
 
 def test_a_run_whose_supervisor_is_killed_writes_a_checkpoint_and_ends(run: FaultRun) -> None:

@@ -1,0 +1,88 @@
+"""What ends or turns back a run although nobody asked: alarms, a first batch without signal, updates with bad numbers.
+
+first batch --preflight--> alarm -+-> obey: warn, halt, roll back after the next update
+metrics --AlarmWatcher--> alarm --+
+report.skipped, three in a row ---------> roll back to the newest whole checkpoint; twice in vain: RunStopped
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from cluster.alarm import Action, Alarm
+from cluster.alarms import preflight
+from cluster.checkpoint import newest_verified
+from cluster.config import RunConfig
+from cluster.first_batch import shares_of
+from cluster.parts import LearnerHandle
+from cluster.recorder import Recorder
+from contracts.adapter import Adapter
+from contracts.errors import RunStopped
+from contracts.reports import StepReport
+from contracts.rollout import ScoredGroup
+
+IN_A_ROW = 3
+ROLL_BACKS = 2
+
+
+class Health:
+    """notify: wakes whoever waits, so that a halt is seen."""
+
+    def __init__(self, config: RunConfig, recorder: Recorder, notify: Callable[[], None]) -> None:
+        self._config, self._recorder, self._notify = config, recorder, notify
+        self._halted = ""
+        self._roll_back_for = ""
+        self._skipped_in_a_row = 0
+
+    def halt(self, reason: str) -> None:
+        """The run ends with RunStopped at the next `check`, which writes a last checkpoint."""
+        self._halted = self._halted or reason
+        self._notify()
+
+    def check(self) -> None:
+        if self._halted:
+            raise RunStopped(self._halted)
+
+    def obey(self, alarm: Alarm) -> None:
+        """Report an alarm and do what its settings ask for."""
+        self._recorder.incident(f"alarm_{alarm.name}", alarm.headline, action=alarm.action.value)
+        if alarm.action is Action.PAUSE:
+            self.halt(f"{alarm.headline} (alarms.{alarm.name} = 'pause'; 'warn' lets the run go on)")
+        elif alarm.action is Action.ROLL_BACK:
+            self._roll_back_for = alarm.headline
+
+    def look_at_first(self, batch: Sequence[ScoredGroup], dropped_rollouts: int) -> None:
+        """Raises RunStopped for a batch that nothing can be learned from, before it costs a night."""
+        shares = shares_of(batch, dropped_rollouts)
+        for alarm in preflight(
+            truncated_share=shares.truncated,
+            invalid_share=shares.invalid,
+            zero_variance_share=shares.zero_variance,
+            settings=self._config.alarms,
+        ):
+            self.obey(alarm)
+        self.check()
+
+    async def after_update(self, report: StepReport, adapter: Adapter, learner: LearnerHandle) -> tuple[Adapter, bool]:
+        """The adapter to publish, and whether it is an earlier checkpoint's under the present version."""
+        reason = self._why_roll_back(report)
+        return (await self._roll_back(reason, learner), True) if reason else (adapter, False)
+
+    def _why_roll_back(self, report: StepReport) -> str:
+        self._skipped_in_a_row = self._skipped_in_a_row + 1 if report.skipped else 0
+        if report.skipped:
+            self._recorder.incident("update_skipped", report.skipped, version=report.policy_version)
+        if self._skipped_in_a_row and self._skipped_in_a_row % IN_A_ROW == 0:
+            return f"{self._skipped_in_a_row} updates in a row were skipped, the last because {report.skipped}"
+        reason, self._roll_back_for = self._roll_back_for, ""
+        return reason
+
+    async def _roll_back(self, reason: str, learner: LearnerHandle) -> Adapter:
+        checkpoint = await asyncio.to_thread(newest_verified, self._config.run_path)
+        if checkpoint is None or self._skipped_in_a_row > ROLL_BACKS * IN_A_ROW:
+            raise RunStopped(
+                f"{reason}, and going back to a checkpoint does not help. Lower learner.learning_rate, or train in "
+                "learner.dtype = 'float32'"
+            )
+        adapter = await learner.roll_back(checkpoint / "learner")
+        self._recorder.incident("rolled_back", f"back to the weights of {checkpoint.name}: {reason}")
+        return adapter

@@ -1,0 +1,116 @@
+"""Alarms act, a first batch without signal stops the run, bad updates are skipped and rolled back."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cluster.alarm import Action, Alarm
+from cluster.checkpoint import read_checkpoint
+from contracts.adapter import Adapter
+from contracts.errors import RunStopped
+from contracts.problem import Lease
+from contracts.reports import StepReport
+from contracts.rollout import FinishReason, ScoredGroup
+from tests.fakes import FakeLearner, FakeWorker
+from tests.unit.cluster.test_controller import Run, make_config
+
+
+class Skipping(FakeLearner):
+    """Skips the updates to these versions."""
+
+    def __init__(self, versions: Sequence[int]) -> None:
+        super().__init__(0)
+        self.skips = set(versions)
+
+    async def update(self, groups: Sequence[ScoredGroup]) -> tuple[StepReport, Adapter]:
+        report, adapter = await super().update(groups)
+        return replace(report, skipped="a tensor is not finite" if self.version in self.skips else ""), adapter
+
+
+def incidents(run: Run) -> list[tuple[str, str]]:
+    return [(e["event"], e["headline"]) for e in run.lines("events.jsonl") if "headline" in e]
+
+
+async def test_two_skipped_updates_are_told_and_nothing_more(tmp_path: Path) -> None:
+    run = Run(make_config(tmp_path, updates=5), learner=Skipping([2, 3]))
+    await run.run()
+    assert incidents(run) == [("update_skipped", "a tensor is not finite")] * 2
+
+
+async def test_three_in_a_row_go_back_to_the_newest_whole_checkpoint_which_is_followed_by_a_new_one(
+    tmp_path: Path,
+) -> None:
+    config = make_config(tmp_path, updates=6, cluster={"checkpoint_every_updates": 2})
+    run = Run(config, learner=Skipping([3, 4, 5]))
+    await run.run()
+    assert ("roll_back", "step-000004") in run.events
+    assert incidents(run)[-1] == (
+        "rolled_back",
+        "back to the weights of step-000004: 3 updates in a row were skipped, the last because a tensor is not finite",
+    )
+    saved = [event["step"] for event in run.lines("events.jsonl") if event["event"] == "checkpoint"]
+    assert saved == [2, 4, 5, 6], "5: what follows is not replayed from before the roll-back"
+    assert [line["policy_version"] for line in run.lines("metrics.jsonl")] == [1, 2, 3, 4, 5, 6], (
+        "versions never go back"
+    )
+
+
+async def test_when_going_back_does_not_help_the_run_stops_with_the_knob_to_turn(tmp_path: Path) -> None:
+    config = make_config(tmp_path, updates=30, cluster={"checkpoint_every_updates": 1})
+    run = Run(config, learner=Skipping(range(2, 40)))
+    with pytest.raises(
+        RunStopped, match=r"9 updates in a row were skipped.*does not help. Lower learner.learning_rate"
+    ):
+        await run.run()
+    assert len([event for event in run.events if event[0] == "roll_back"]) == 2
+
+
+async def test_without_a_checkpoint_three_bad_updates_stop_the_run(tmp_path: Path) -> None:
+    run = Run(make_config(tmp_path, updates=6), learner=Skipping([1, 2, 3]))
+    with pytest.raises(RunStopped, match="3 updates in a row were skipped"):
+        await run.run()
+
+
+async def test_a_first_batch_of_cut_off_answers_stops_before_the_first_update(tmp_path: Path) -> None:
+    def cut_off(lease: Lease) -> FinishReason:
+        return FinishReason.LENGTH
+
+    run = Run(make_config(tmp_path), workers=[FakeWorker(finish=cut_off)])
+    with pytest.raises(RunStopped, match=r"first batch: 100% of rollouts ran into the token limit.*max_new_tokens"):
+        await run.run()
+    assert not [event for event in run.events if event[0] == "update"]
+
+
+async def test_the_same_with_the_alarm_off_goes_on(tmp_path: Path) -> None:
+    config = make_config(tmp_path, updates=2, alarms={"preflight_truncated": "warn"})
+    run = Run(config, workers=[FakeWorker(finish=lambda lease: FinishReason.LENGTH)])
+    await run.run()
+    assert run.learner.version == 2
+    assert incidents(run)[0][0] == "alarm_preflight_truncated"
+
+
+@pytest.mark.parametrize(("action", "ends"), [(Action.WARN, False), (Action.PAUSE, True), (Action.ROLL_BACK, False)])
+async def test_an_alarm_is_told_and_its_action_taken(tmp_path: Path, action: Action, ends: bool) -> None:
+    config = make_config(tmp_path, updates=6, cluster={"checkpoint_every_updates": 2})
+    run = Run(config)
+
+    class AtStepThree(FakeLearner):
+        async def update(self, groups: Sequence[ScoredGroup]) -> tuple[StepReport, Adapter]:
+            if self.version == 2:
+                run.controller.health.obey(Alarm("entropy", action, "entropy fell"))
+            return await super().update(groups)
+
+    run.learner = AtStepThree(0)
+    run.learner.events = run.events
+    run.controller._parts = replace(run.controller._parts, learner=run.learner)
+    if ends:
+        with pytest.raises(RunStopped, match=r"entropy fell \(alarms.entropy = 'pause'; 'warn' lets the run go on\)"):
+            await run.run()
+        assert read_checkpoint(run.path)[0].step == 2, "train.py writes the last one"
+    else:
+        await run.run()
+        assert run.learner.version == 6
+    assert incidents(run)[0] == ("alarm_entropy", "entropy fell")
+    assert (("roll_back", "step-000002") in run.events) == (action is Action.ROLL_BACK)
