@@ -57,7 +57,7 @@ REPAIRED = {
     "ray head": "resumed",
 }
 """Target -> the event that says it is whole again; a pause needs none."""
-SETTLE_UPDATES, WINDOW = 15, 10
+SETTLE_UPDATES, WINDOW = 10, 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -131,23 +131,22 @@ class Supervisor:
         elif self._child.poll() is None:
             ending = Ending(INTERRUPTED, self._end_by_force(tree))
         else:
-            told = len(headlines(self._run_path)) > incidents
-            ending = self._how_it_ended(self._child.returncode, told, oom_kills() > kills)
+            had_ray = any(member.name == "raylet" for member in tree.members)
+            ending = self._how_it_ended(self._child.returncode, had_ray, oom_kills() > kills)
         for left in tree.end():
             self._event("process_left", pid=left.pid, name=left.name)
         self._child.wait(timeout=10)
         return ending
 
-    def _how_it_ended(self, code: int, told: bool, out_of_memory: bool) -> Ending:
-        """told: it left an incident of its own."""
-        if code in (0, 2, 3, INTERRUPTED):
-            return Ending(code)
+    def _how_it_ended(self, code: int, had_ray: bool, out_of_memory: bool) -> Ending:
+        if code in (0, 2, 3, INTERRUPTED, MAY_RESTART):
+            return Ending(code)  # it said why, or left an incident
         if code < 0:
             headline = f"the run's own process was killed by {signal.Signals(-code).name}"
-        elif told:
-            return Ending(code)
-        else:  # Ray ends a process whose raylet is gone, faster than anyone can look
+        elif had_ray:  # Ray ends a process whose raylet is gone, faster than anyone can look
             headline = "Ray's node process (raylet) died"
+        else:
+            headline = f"the run's own process ended with code {code} while it started; its last words are above"
         if out_of_memory:
             headline += "; the kernel killed a process because memory ran out"
         self._incident("run_died", headline, exit_code=code)
@@ -156,7 +155,8 @@ class Supervisor:
     # -- a run that does not move --------------------------------------------------------------------------
 
     def _end_hung(self, tree: ProcessTree, hang: Hang, told: int) -> str:
-        """told: incidents before this life. Stacks first, then a checkpoint if the controller can still be asked, then the end by force."""
+        """Stacks first, then a checkpoint if the controller can still be asked, then the end by force. told: incidents
+        before this life."""
         tree.look()
         headline = hang.headline if tree.lost_ray() else f"{hang.headline}: {self._culprit(tree)}"
         if headline in headlines(self._run_path)[told:]:

@@ -1,0 +1,97 @@
+"""Claim: a run at full speed stays as it is: memory, file handles and disk per process, for as long as it is watched.
+
+Scripted engine and learner without latency, everything else real. Every 10 s: private memory (resident minus shared) and file
+handles of each process. Slopes by least squares over the second half. Growth of memory's own episodes is meant until they are full, so
+they are bounded low here; the durable log grows with every group, and is compared with what was projected.
+"""
+
+import argparse
+import signal
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.results_table import show
+from cluster.resource_keeper import folder_bytes
+from cluster.resource_watch import slope
+from cluster.run_processes import recorded_processes
+from tests.faults.fault_run import FaultRun
+
+EVERY_S = 10.0
+
+
+def look(run: FaultRun) -> dict[str, tuple[int, int]]:
+    """Name -> private bytes, file handles."""
+    pids = {name: entry.process.pid for name, entry in recorded_processes(run.path).items() if entry.alive}
+    pids |= {"controller": run.find("controller").pid, "supervisor": run.process.pid}
+    found = {}
+    for name, pid in pids.items():
+        try:
+            process = psutil.Process(pid)
+            memory = process.memory_info()
+            found[name] = (memory.rss - memory.shared, process.num_fds())
+        except psutil.Error:
+            continue
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=120.0)
+    minutes = parser.parse_args().minutes
+    history: dict[str, list[tuple[float, int, int]]] = defaultdict(list)
+    with tempfile.TemporaryDirectory() as folder:
+        run = FaultRun(
+            Path(folder),
+            "r",
+            learner__num_updates=2_000_000,
+            eval__problems=0,
+            resources__enabled="false",
+            cluster__checkpoint_every_updates=500,
+            cluster__groups_per_batch=4,
+            actors__rollouts_per_group=4,
+            actors__scripted__latency_per_token_s=0,
+            actors__scripted__accuracy=0.5,
+            actors__scripted__accuracy_per_version=0,
+            memory__max_queries=200,
+        )
+        try:
+            run.wait_for_step(50)
+            began, disk_at_start, steps_at_start = time.monotonic(), folder_bytes(run.path / "log"), run.steps()
+            while time.monotonic() - began < 60 * minutes:
+                time.sleep(EVERY_S)
+                assert run.process.poll() is None, run.output[-2000:]
+                for name, (private, handles) in look(run).items():
+                    history[name].append((time.monotonic() - began, private, handles))
+            seconds, steps = time.monotonic() - began, run.steps() - steps_at_start
+            log_bytes = folder_bytes(run.path / "log") - disk_at_start
+            run.process.send_signal(signal.SIGTERM)
+            code = run.finish(300)
+            incidents = run.headlines()
+        finally:
+            run.end()
+    rows: list[dict[str, Any]] = []
+    for name, samples in history.items():
+        half = samples[len(samples) // 2 :]
+        rows.append(
+            {
+                "process": name,
+                "private MiB at the end": round(samples[-1][1] / 2**20, 1),
+                "MiB per hour, second half": round(slope([(t, b) for t, b, _ in half]) * 3600 / 2**20, 2),
+                "file handles first, last": f"{samples[0][2]}, {samples[-1][2]}",
+            }
+        )
+    groups = 4 * steps
+    note = (
+        f"{seconds / 60:.0f} min, {groups} groups, {groups / seconds:.0f} groups/s, log {log_bytes / max(1, groups):.0f} "
+        f"bytes a group, exit code {code}, incidents {incidents or 'none'}"
+    )
+    show("soak", "A run at full speed", rows, note)
+
+
+if __name__ == "__main__":
+    main()

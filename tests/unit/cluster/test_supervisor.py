@@ -1,0 +1,90 @@
+"""The supervisor over small processes: what it starts again, what it gives up, what it leaves behind."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.incidents import headlines
+from cluster.run_processes import birth
+from cluster.supervision_settings import SupervisionSettings
+from cluster.supervisor import Supervisor
+
+FIRST_TIME = "import os, pathlib, signal, subprocess, sys, time; first = not pathlib.Path('{run}/was').exists(); pathlib.Path('{run}/was').touch(); "
+
+
+def supervise(run: Path, body: str, **settings: Any) -> tuple[int, list[dict[str, Any]]]:
+    """The exit code, and what the hooks were told."""
+    run.mkdir(exist_ok=True)
+    told: list[dict[str, Any]] = []
+    script = FIRST_TIME.format(run=run) + body
+    supervisor = Supervisor(
+        [sys.executable, "-c", script], run, SupervisionSettings(**settings), say=lambda _text: None, tell=told.append
+    )
+    return supervisor.run(), told
+
+
+def events(run: Path) -> list[str]:
+    return [json.loads(line)["event"] for line in (run / "events.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("code", [0, 2, 3, 130])
+def test_what_no_restart_would_cure_is_the_exit_code(tmp_path: Path, code: int) -> None:
+    found, told = supervise(tmp_path / "r", f"sys.exit({code})")
+    assert found == code
+    assert [event["event"] for event in told] == ["start", "stop"]
+    assert told[-1]["exit_code"] == code
+
+
+@pytest.mark.parametrize(
+    ("death", "headline"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "the run's own process was killed by SIGKILL"),
+        ("os.abort()", "the run's own process was killed by SIGABRT"),
+        ("import nothing_of_this_name", "ended with code 1 while it started"),
+    ],
+)
+def test_a_process_that_dies_is_started_again_and_the_cause_told(tmp_path: Path, death: str, headline: str) -> None:
+    run = tmp_path / "r"
+    code, told = supervise(run, f"first and exec({death!r})")
+    assert code == 0
+    assert [event["event"] for event in told] == ["start", "restart", "stop"]
+    assert headline in told[1]["headline"]
+    assert headline in headlines(run)[0]
+
+
+def test_an_incident_that_the_process_left_itself_is_the_headline(tmp_path: Path) -> None:
+    run = tmp_path / "r"
+    (run / "incidents").mkdir(parents=True)
+    leave = f"pathlib.Path('{run}/incidents/0001-part_lost.json').write_text('{{\\\"headline\\\": \\\"the learner died\\\"}}')"
+    code, told = supervise(run, f"first and ({leave}, sys.exit(4))")
+    assert code == 0
+    assert told[1]["headline"] == "the learner died"
+
+
+def test_what_keeps_dying_is_given_up_with_3_and_an_incident(tmp_path: Path) -> None:
+    run = tmp_path / "r"
+    code, told = supervise(run, "os.kill(os.getpid(), signal.SIGKILL)", run_restarts=1)
+    assert code == 3
+    assert [event["event"] for event in told] == ["start", "restart", "stop"]
+    assert events(run) == ["run_died", "restart", "run_died", "gave_up"]
+    assert "that was failure 2 of the run, and its budget of restarts is spent" in headlines(run)[-1]
+
+
+def test_a_process_that_gives_no_sign_of_life_is_ended_and_started_again(tmp_path: Path) -> None:
+    run = tmp_path / "r"
+    code, _ = supervise(run, "first and time.sleep(600)", start_s=0.5)
+    assert code == 0
+    assert headlines(run)[0].startswith("the run gave no sign of life within supervision.start_s = 0.5 s")
+    stacks = next((run / "incidents").glob("*-stacks.txt")).read_text()
+    assert "== process" in stacks
+
+
+def test_nothing_of_a_run_outlives_it(tmp_path: Path) -> None:
+    run = tmp_path / "r"
+    child = "subprocess.Popen(['sleep', '600'], start_new_session=True)"
+    code, _ = supervise(run, f"p = {child}; pathlib.Path('{run}/pid').write_text(str(p.pid)); time.sleep(2.5)")
+    assert code == 0
+    assert birth(int((run / "pid").read_text())) == 0.0
