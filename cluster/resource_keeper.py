@@ -73,32 +73,35 @@ class ResourceKeeper:
     async def run(self) -> None:
         """Consumes what the system says; produces relief and incidents; waits for nothing but the clock."""
         while self._settings.enabled:
-            await asyncio.to_thread(self._look_at_processes)
-            self._look_at_disk()
+            await asyncio.to_thread(self._sampler.sample, {**self._processes.here, "controller": os.getpid()})
+            self._tell_who_grows()
+            await self._give_way(*await asyncio.to_thread(self._free_and_next))
             await asyncio.sleep(self._settings.sample_interval_s)
 
-    def _look_at_disk(self) -> None:
-        free = free_resources(self._run_path).disk_bytes
+    def _free_and_next(self) -> tuple[int, int]:
+        """Bytes of disk that are free, and those that the next checkpoint takes."""
         checkpoint = newest_checkpoint(self._run_path)
         next_bytes = folder_bytes(checkpoint) if checkpoint else checkpoint_bytes(self.footprint, 0)
-        relief = low_water(free, next_bytes, self._settings)
+        return free_resources(self._run_path).disk_bytes, next_bytes
+
+    async def _give_way(self, free_bytes: int, next_bytes: int) -> None:
+        relief = low_water(free_bytes, next_bytes, self._settings)
         if _ORDER.index(relief) <= _ORDER.index(self._relief):
             return  # it was said and done; what was given up stays so until the run is taken up again
         self._relief = relief
-        told = f"{size(free)} of disk are free at {self._run_path}, a checkpoint takes {size(next_bytes)}"
         self._recorder.transcripts = False
+        told = f"{size(free_bytes)} of disk are free at {self._run_path}, a checkpoint takes {size(next_bytes)}"
         if relief is Relief.STOP_TRANSCRIPTS:
             self._recorder.incident("disk_low", f"{told}: rollouts/ is no longer written; the log still has everything")
             return
-        prune_checkpoints(self._run_path, LEAST_KEPT)
+        await asyncio.to_thread(prune_checkpoints, self._run_path, LEAST_KEPT)
         if relief is Relief.PRUNE:
-            self._recorder.incident("disk_low", f"{told}: only {LEAST_KEPT} checkpoints are kept from now on")
+            self._recorder.incident("disk_low", f"{told}: all but the newest {LEAST_KEPT} checkpoints were deleted")
             return
         self._recorder.incident("disk_full", f"{told}: the run writes a last checkpoint and stops")
         self._halt(f"{told}. Make room, or set run.directory to a larger disk, and `memr resume`")
 
-    def _look_at_processes(self) -> None:
-        self._sampler.sample({**self._processes.here, "controller": os.getpid()})
+    def _tell_who_grows(self) -> None:
         self._stored.append(self._episodes())
         meant = (self._stored[-1] - self._stored[0]) * self.footprint.bytes_per_episode
         for leak in leaks(self._sampler.history, self._settings, {"memory": max(0.0, meant)}):
