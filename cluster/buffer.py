@@ -4,22 +4,25 @@
 would push a group still under way beyond the lag bound.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from contracts.rollout import ScoredGroup
 
 
 def publication_waits_for(
-    policy_version: int, max_policy_lag: int, under_way: Collection[int], left_behind: Collection[int]
+    policy_version: int, max_policy_lag: int, groups_per_batch: int, outside: Collection[int]
 ) -> int | None:
     """The oldest policy version that would exceed the bound if version + 1 were published now, or None.
 
-    A group sampled at v and trained at the earliest at policy_version + 1 has lag policy_version + 1 - v.
-    under_way: versions of leases at workers or in memory. left_behind: versions of buffered groups outside the batch.
+    outside: versions of all groups that are not in the batch: buffered, at workers, in memory. Oldest first they fill the
+    batches to come: the i-th is trained at policy_version + 1 + i // groups_per_batch at the earliest, which less its own
+    version is its lag.
     """
-    oldest = min([*under_way, *left_behind], default=policy_version + 1)
-    return oldest if policy_version + 1 - oldest > max_policy_lag else None
+    for i, sampled_by in enumerate(sorted(outside)):
+        if policy_version + 1 + i // groups_per_batch - sampled_by > max_policy_lag:
+            return sampled_by
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +63,29 @@ class RolloutBuffer:
         self._nbytes += scored.group.nbytes
 
     def take(self, policy_version: int, under_way: Collection[int]) -> list[ScoredGroup] | None:
-        """The next batch, oldest first, or None while it is short or must wait for a group under way."""
+        """The next batch, oldest first, or None while it is short or must wait for a group under way.
+
+        With nothing under way there is nothing to wait for: what the publication makes stale is for `drop_stale`.
+        """
         if len(self._groups) < self._groups_per_batch:
             return None
         # Oldest version first: that is what the bound is about; lease id settles the rest.
         order = sorted(self._groups.values(), key=lambda s: (s.group.policy_version, s.group.lease_id))
         batch, rest = order[: self._groups_per_batch], order[self._groups_per_batch :]
-        left_behind = [scored.group.policy_version for scored in rest]
-        if publication_waits_for(policy_version, self._max_policy_lag, under_way, left_behind) is not None:
+        outside = [*under_way, *(scored.group.policy_version for scored in rest)]
+        waits = publication_waits_for(policy_version, self._max_policy_lag, self._groups_per_batch, outside)
+        if waits is not None and under_way:
             return None
-        for scored in batch:
+        self._remove(batch)
+        return batch
+
+    def drop_stale(self, policy_version: int) -> list[ScoredGroup]:
+        """Groups that no update may use any more."""
+        stale = [s for s in self._groups.values() if policy_version - s.group.policy_version > self._max_policy_lag]
+        self._remove(stale)
+        return stale
+
+    def _remove(self, groups: Sequence[ScoredGroup]) -> None:
+        for scored in groups:
             del self._groups[scored.group.lease_id]
             self._nbytes -= scored.group.nbytes
-        return batch

@@ -87,7 +87,9 @@ class ClusterSettings(Settings):
     buffer_bytes: int = Field(512 * 2**20, ge=1, description="rollout buffer's bound; admission pauses above it")
     lease_attempts: int = Field(3, ge=1, description="tries per problem before it counts as failed")
     stop_after_failures: int = Field(20, ge=1, description="failed problems in a row that stop the run")
-    checkpoint_every_updates: int = Field(20, ge=0, description="updates between checkpoints; 0: before the first and after the last")
+    checkpoint_every_updates: int = Field(
+        20, ge=0, description="updates between checkpoints; 0: before the first and after the last"
+    )
     checkpoints_kept: int = Field(3, ge=2, description="newest checkpoints kept")
     adapters_on_disk: int = Field(
         4, ge=1, description="newest adapters kept, beside those of evaluations and checkpoints"

@@ -270,6 +270,7 @@ class Controller:
         sampled: float | None = None  # when the workers had done their part and memory alone was missing
         while not self._stopping:
             self.health.check()
+            self._drop_stale()
             under_way = [*self._queue.versions_under_way(), *self._lane.versions]
             batch = self._buffer.take(self._registry.newest, under_way)
             if batch is not None:
@@ -280,6 +281,15 @@ class Controller:
                 sampled = self._clock()
             await self._changed.wait()
         return [], Wait()
+
+    def _drop_stale(self) -> None:
+        """What grew too old while it waited: counted, and its slots go to other problems."""
+        stale = self._buffer.drop_stale(self._registry.newest)
+        for scored in stale:
+            self._ledger.dropped(scored.group.lease_id, "too stale to train")
+        if stale:
+            self._recorder.groups(self._step, stale, fate="dropped")
+            self._admit()
 
     def _memory_alone_is_missing(self) -> bool:
         return len(self._lane) > 0 and len(self._buffer) + len(self._lane) >= self._config.cluster.groups_per_batch

@@ -157,6 +157,7 @@ def _apply(past: Past, groups: dict[int, RolloutGroup], frame: Frame, *, memory_
         case Kind.ENDED:
             ended = parse_fields(payload, _Ended, where)
             past.sampled.pop(ended.lease, None)
+            past.buffered.pop(ended.lease, None)
             past.events.append(LedgerEvent(ended.lease, ended.problem, Fate(ended.fate), ended.reason))
         case Kind.LATE:
             lease = parse_fields(payload, _Late, where).lease

@@ -9,19 +9,23 @@ from tests.fakes import make_group, make_scored
 
 
 @pytest.mark.parametrize(
-    ("version", "max_lag", "under_way", "left", "expected"),
+    ("version", "max_lag", "size", "outside", "expected"),
     [
-        (0, 0, [], [], None),
-        (0, 0, [0], [], 0),  # publishing 1 would leave the group of version 0 with lag 1
-        (5, 2, [4], [], None),  # lag 6 - 4 = 2
-        (5, 2, [3], [], 3),  # lag 6 - 3 = 3
-        (5, 2, [6], [3], 3),
+        (0, 0, 1, [], None),
+        (0, 0, 1, [0], 0),  # publishing 1 would leave the group of version 0 with lag 1
+        (5, 2, 1, [4], None),  # lag 6 - 4 = 2
+        (5, 2, 1, [3], 3),  # lag 6 - 3 = 3
+        (5, 2, 1, [6, 3], 3),
+        (5, 2, 2, [4, 4], None),  # both in the next batch
+        (5, 2, 2, [4, 4, 4], 4),  # the third in the one after it: lag 7 - 4 = 3
+        (5, 2, 2, [4, 5, 5], None),
+        (250, 2, 4, [249] * 8, 249),  # two batches of version 249, and room for one
     ],
 )
 def test_publication_waits_for_a_group_it_would_make_stale(
-    version: int, max_lag: int, under_way: list[int], left: list[int], expected: int | None
+    version: int, max_lag: int, size: int, outside: list[int], expected: int | None
 ) -> None:
-    assert publication_waits_for(version, max_lag, under_way, left) == expected
+    assert publication_waits_for(version, max_lag, size, outside) == expected
 
 
 def test_oldest_version_goes_first_and_a_short_buffer_waits() -> None:
@@ -51,12 +55,25 @@ def test_full_buffer_never_starves_the_learner() -> None:
     st.integers(0, 3),
     st.lists(st.tuples(st.sampled_from(["start", "finish", "train"]), st.integers(0, 10**6)), max_size=120),
 )
-def test_no_history_trains_beyond_the_bound(max_lag: int, actions: list[tuple[str, int]]) -> None:
+def test_no_history_trains_beyond_the_bound_drops_anything_or_gets_stuck(
+    max_lag: int, actions: list[tuple[str, int]]
+) -> None:
     """Workers start groups at the current version within the slots, finish them in any order."""
     size = 2
     buffer = RolloutBuffer(size, max_lag, 10**9)
     version, next_id = 0, 0
     under_way: dict[int, int] = {}
+
+    def train() -> bool:
+        nonlocal version
+        assert buffer.drop_stale(version) == []
+        batch = buffer.take(version, list(under_way.values()))
+        if batch is None:
+            return False
+        assert all(version - scored.group.policy_version <= max_lag for scored in batch)
+        version += 1
+        return True
+
     for action, choice in actions:
         if action == "start" and len(under_way) + len(buffer) < (max_lag + 1) * size:
             under_way[next_id] = version
@@ -64,6 +81,23 @@ def test_no_history_trains_beyond_the_bound(max_lag: int, actions: list[tuple[st
         elif action == "finish" and under_way:
             lease = sorted(under_way)[choice % len(under_way)]
             buffer.put(make_scored(make_group(lease, version=under_way.pop(lease))))
-        elif action == "train" and (batch := buffer.take(version, list(under_way.values()))):
-            assert all(version - scored.group.policy_version <= max_lag for scored in batch)
-            version += 1
+        elif action == "train":
+            train()
+    for lease, sampled_by in under_way.items():
+        buffer.put(make_scored(make_group(lease, version=sampled_by)))
+    under_way.clear()
+    while len(buffer) >= size:
+        assert train(), "with nothing under way a whole batch is always taken"
+
+
+def test_what_grew_too_old_all_the_same_is_dropped_and_does_not_block_the_rest() -> None:
+    """As after a worker that sampled with an older version than the newest."""
+    buffer = RolloutBuffer(groups_per_batch=4, max_policy_lag=2, max_bytes=10**9)
+    for lease in range(12):
+        buffer.put(make_scored(make_group(lease, version=249 if lease < 8 else 251)))
+    assert buffer.drop_stale(251) == []
+    batch = buffer.take(251, [])
+    assert batch is not None
+    assert [scored.group.lease_id for scored in batch] == [0, 1, 2, 3]
+    assert [scored.group.lease_id for scored in buffer.drop_stale(252)] == [4, 5, 6, 7]
+    assert buffer.take(252, []) is not None

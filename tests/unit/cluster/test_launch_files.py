@@ -249,7 +249,8 @@ def test_slurm_job_ends_training_cleanly_before_the_limit_and_leaves_no_token(
 
 
 def test_slurm_job_starts_a_head_and_joins_the_other_nodes_with_the_token(tmp_path: Path) -> None:
-    with start_job(tmp_path, "exit 0") as job:
+    until_joined = 'while [ "$(wc -l < ray)" -lt 2 ]; do sleep 0.05; done\nexit 0'
+    with start_job(tmp_path, until_joined) as job:
         output, _ = job.communicate(timeout=PATIENCE_S)
     assert job.returncode == 0, output
     assert set((tmp_path / "srun").read_text().split()) == {"--nodelist=n1", "--nodelist=n2,n3"}
