@@ -106,8 +106,6 @@ def begin(directory: Path) -> FaultRun:
         cluster__groups_per_batch=4,
         actors__rollouts_per_group=4,
         actors__scripted__latency_per_token_s=0.01,
-        actors__scripted__accuracy=0.5,
-        actors__scripted__accuracy_per_version=0,
     )
 
 

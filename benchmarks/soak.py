@@ -55,8 +55,6 @@ def main() -> None:
             cluster__groups_per_batch=4,
             actors__rollouts_per_group=4,
             actors__scripted__latency_per_token_s=0,
-            actors__scripted__accuracy=0.5,
-            actors__scripted__accuracy_per_version=0,
             memory__max_queries=200,
         )
         try:

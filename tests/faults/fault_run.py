@@ -31,6 +31,8 @@ QUICK: dict[str, Any] = {
     "actors.lease_deadline_s": 3,
     "actors.health_deadline_s": 2,
     "actors.num_workers": 2,
+    "actors.scripted.accuracy": 0.5,
+    "actors.scripted.accuracy_per_version": 0,  # a task that is solved raises an alarm of its own
     "supervision.heartbeat_s": 8,
     "supervision.progress_s": 30,
     "supervision.run_restarts": 1000,
