@@ -33,7 +33,8 @@ class Outcomes(Protocol):
 
 
 class Dispatcher:
-    """Serves seats. clock: wall-clock seconds, for events."""
+    """Serves seats. spare_lag: how many versions behind the newest a group that is sampled now may be. clock: wall-clock
+    seconds, for events."""
 
     def __init__(
         self,
@@ -43,9 +44,9 @@ class Dispatcher:
         recorder: Recorder,
         changed: Signal,
         outcomes: Outcomes,
+        spare_lag: Callable[[], int],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._max_policy_lag = config.learner.max_policy_lag
         self._drain_s = config.cluster.drain_s
         self._grace_s = config.cluster.grace_s  # for verification and the way back
         self._queue = queue
@@ -53,6 +54,7 @@ class Dispatcher:
         self._recorder = recorder
         self._changed = changed
         self._outcomes = outcomes
+        self._spare_lag = spare_lag
         self._clock = clock
 
     async def serve(self, seat: Seat) -> Exception | None:
@@ -80,7 +82,7 @@ class Dispatcher:
 
     def _give(self, seat: Seat) -> bool:
         """Hand over the next leases if there are any and the worker has room."""
-        room = seat.room(self._registry.newest, self._max_policy_lag)
+        room = seat.room(self._registry.newest, self._spare_lag())
         if room <= 0:
             return False
         leases = self._queue.dispatch(seat.version, room, one=seat.settings.continuous, idle=seat.rows == 0)

@@ -41,14 +41,14 @@ class Seat:
     def worker_id(self) -> str:
         return self.handle.worker_id
 
-    def room(self, newest: int, max_policy_lag: int) -> int:
+    def room(self, newest: int, spare_lag: int) -> int:
         """Samples it may take now. A worker that samples in waves takes a wave at a time, with the newest version; one
-        that batches continuously goes on while it adopts, but spends no more than half the lag before sampling."""
+        that batches continuously goes on while it adopts, as far behind as there is lag to spare."""
         behind = newest - self.version
         if self.state is not SeatState.SERVING or self.version < 0:
             return 0
         if self.settings.continuous:
-            return self.settings.window_rows - self.rows if behind <= max_policy_lag // 2 else 0
+            return self.settings.window_rows - self.rows if behind <= spare_lag else 0
         return self.settings.window_rows if self.rows == 0 and behind == 0 else 0
 
     def proven(self, version: int) -> None:
