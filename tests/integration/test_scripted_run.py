@@ -131,7 +131,7 @@ def test_interrupt_writes_a_checkpoint_and_says_130(tmp_path: Path) -> None:
         "cluster",
         "train",
         str(SCRIPTED),
-        *sets(tmp_path, "stopped", "learner.num_updates=100000"),
+        *sets(tmp_path, "stopped", "learner.num_updates=2000"),
     ]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     metrics = tmp_path / "stopped" / "metrics.jsonl"
