@@ -17,7 +17,7 @@ class AlarmSettings(Settings):
     """A key named like an alarm is its action: off | warn | pause (checkpoint and stop) | roll_back. Shares lie in 0 to 1."""
 
     preflight_truncated: AlarmAction = Field("pause", description="first batch: hardly an answer ends by itself")
-    preflight_truncated_above: float = Field(0.95, ge=0, le=1, description="share of rollouts that hit the limit")
+    preflight_truncated_above: float = Field(0.97, ge=0, le=1, description="share of rollouts that hit the limit")
     preflight_invalid: AlarmAction = Field("pause", description="first batch: answers could not be judged")
     preflight_invalid_above: float = Field(0.5, ge=0, le=1, description="share of rollouts with an invalid verdict")
     # A batch of a few hard problems is without variance by chance alone; `zero_variance` looks at many batches.
