@@ -22,6 +22,15 @@ from cluster.run_processes import recorded_processes
 from tests.faults.fault_run import FaultRun
 
 EVERY_S = 10.0
+UNHURRIED = {
+    "cluster__learner_call_s": 120,
+    "cluster__memory_call_s": 120,
+    "actors__lease_deadline_s": 120,
+    "actors__health_deadline_s": 60,
+    "supervision__heartbeat_s": 120,
+    "supervision__progress_s": 300,
+}
+"""The limits of fault runs are for machines that do nothing else."""
 
 
 def look(run: FaultRun) -> dict[str, tuple[int, int]]:
@@ -56,6 +65,7 @@ def main() -> None:
             actors__rollouts_per_group=4,
             actors__scripted__latency_per_token_s=0,
             memory__max_queries=200,
+            **UNHURRIED,
         )
         try:
             run.wait_for_step(50)

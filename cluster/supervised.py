@@ -61,8 +61,17 @@ def _disk_is_full(error: Exception) -> bool:
     return isinstance(error, OSError) and (error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error))
 
 
+_asked = threading.Event()
+
+
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    _asked.set()
     raise KeyboardInterrupt
+
+
+def asked_to_end() -> bool:
+    """A signal came while the run started. Libraries swallow a KeyboardInterrupt that hits their clean-up code."""
+    return _asked.is_set()
 
 
 def _leave(run_path: Path, kind: str, headline: str, trace: str = "") -> None:

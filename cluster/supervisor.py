@@ -82,7 +82,7 @@ class Supervisor:
                 signal.signal(number, handler)
 
     def _until_done(self) -> int:
-        while True:
+        while not self._asked:
             ending = self._one_life()
             if not ending.curable or self._asked:
                 return INTERRUPTED if self._asked else ending.code
@@ -101,13 +101,13 @@ class Supervisor:
             )
             self._tell({"event": "restart", "run": str(self._run_path), "headline": headline})
             self._pause(verdict.after_s)
-            if self._asked:
-                return INTERRUPTED
+        return INTERRUPTED
 
     def _one_life(self) -> Ending:
         """Start the run's process, watch it until it is gone, and leave nothing of it behind."""
         kills = oom_kills()
         self._child = subprocess.Popen(self._command, start_new_session=True)
+        handed_on = False
         tree, watch = ProcessTree(self._child.pid), ProgressWatch(self._settings, self._clock())
         incidents = len(headlines(self._run_path))
         ray_seen_s = self._clock()
@@ -115,6 +115,9 @@ class Supervisor:
         polls = 0
         while self._child.poll() is None and hang is None:
             self._pause(POLL_S)
+            if self._asked and not handed_on:  # here, not in the handler: the signal may come while the process starts
+                self._child.send_signal(signal.SIGINT)
+                handed_on = True
             if self._asked and self._overdue():
                 break
             if polls % LOOK_EVERY == 0:
@@ -141,6 +144,8 @@ class Supervisor:
     def _how_it_ended(self, code: int, had_ray: bool, out_of_memory: bool) -> Ending:
         if code in (0, 2, 3, INTERRUPTED, MAY_RESTART):
             return Ending(code)  # it said why, or left an incident
+        if self._asked and code == -signal.SIGINT:
+            return Ending(INTERRUPTED)  # so early that Python itself was still starting
         if code < 0:
             headline = f"the run's own process was killed by {signal.Signals(-code).name}"
         elif had_ray:  # Ray ends a process whose raylet is gone, faster than anyone can look
@@ -195,12 +200,10 @@ class Supervisor:
     # -- asked to end --------------------------------------------------------------------------------------
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        """The first is handed on: finish the update, write a checkpoint. A second Ctrl-C ends at once."""
+        """The first asks for a checkpoint and the end, a second ends at once; `_one_life` sees to both."""
         if not self._asked:
             self._asked_s = self._clock()
         self._asked.append(number)
-        if self._child is not None and self._child.poll() is None and len(self._asked) == 1:
-            self._child.send_signal(signal.SIGINT)
 
     def _overdue(self) -> bool:
         return len(self._asked) > 1 or self._clock() - self._asked_s > self._settings.stop_s

@@ -42,6 +42,7 @@ from cluster.resume import check_same_run, read_run_past
 from cluster.run_dir import claim_run, create_run, refuse_live_run, write_summary
 from cluster.run_log import RunLog
 from cluster.run_processes import RunProcesses
+from cluster.supervised import asked_to_end
 from cluster.tensorboard_watcher import TensorboardWatcher
 from contracts.errors import ConfigError, MemrError, PartLostError, RunStopped
 from contracts.ports import Task, Tokenizer
@@ -255,6 +256,8 @@ class StopSignals:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             loop.add_signal_handler(number, self._ask)
+        if asked_to_end():
+            self._ask()
 
     def _ask(self) -> None:
         self.seen = True

@@ -1,5 +1,6 @@
 """What a worker starts dies with it, and its scratch folder goes, however it dies."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -42,3 +43,39 @@ def test_children_and_grandchildren_die_with_the_process(number: signal.Signals)
     while not (gone(int(child)) and gone(int(grandchild)) and not Path(scratch).exists()):
         assert time.monotonic() < until, f"{child}, {grandchild} or {scratch} is still there"
         time.sleep(0.05)
+
+
+def test_a_scratch_folder_whose_guard_was_killed_too_goes_with_the_next_worker(tmp_path: Path) -> None:
+    """A run that is ended by force loses process and guard at once."""
+    root = Path(__file__).resolve().parents[3]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    parents = []
+    folders: list[set[Path]] = []
+    for _ in range(3):
+        parent = subprocess.Popen(
+            [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, cwd=root, env=environment
+        )
+        parents.append(parent)
+        assert parent.stdout is not None
+        with parent.stdout:
+            parent.stdout.readline()
+            parent.stdout.readline()
+        folders.append(set(tmp_path.iterdir()))
+        if len(parents) == 2:
+            end_with_guards(parents[0])
+    try:
+        assert [len(found) for found in folders] == [1, 2, 2]
+        assert folders[2] & folders[1] == folders[1] - folders[0], (
+            "of the one that was ended, not of the one that lives"
+        )
+    finally:
+        for parent in parents[1:]:
+            end_with_guards(parent)
+
+
+def end_with_guards(parent: subprocess.Popen[str]) -> None:
+    tree = psutil.Process(parent.pid).children(recursive=True)
+    guards = [process for process in tree if "pidfd_open" in " ".join(process.cmdline())]
+    for process in [*guards, psutil.Process(parent.pid), *tree]:
+        process.kill() if process.is_running() else None
+    parent.wait(timeout=10)

@@ -1,6 +1,9 @@
 """The supervisor over small processes: what it starts again, what it gives up, what it leaves behind."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -88,3 +91,20 @@ def test_nothing_of_a_run_outlives_it(tmp_path: Path) -> None:
     code, _ = supervise(run, f"p = {child}; pathlib.Path('{run}/pid').write_text(str(p.pid)); time.sleep(2.5)")
     assert code == 0
     assert birth(int((run / "pid").read_text())) == 0.0
+
+
+def test_a_signal_while_the_process_is_being_started_reaches_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = subprocess.Popen
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr("cluster.supervisor.subprocess.Popen", interrupted)
+    run = tmp_path / "r"
+    code, told = supervise(run, "time.sleep(600)", stop_s=20)
+    assert code == 130
+    assert [event["event"] for event in told] == ["start", "stop"]
+    assert not (run / "events.jsonl").exists(), "it ended by itself, not by force"
