@@ -42,6 +42,7 @@ class ScriptedSettings(Settings):
     hang_s: float = Field(default=3600.0, ge=0, description="How long a hanging call sleeps, in seconds.")
     abort_probability: float = Field(default=0.0, ge=0, le=1, description="A sample ends half-way as aborted.")
     timeout_probability: float = Field(default=0.0, ge=0, le=1, description="A sample ends half-way as timed out.")
+    nan_probability: float = Field(default=0.0, ge=0, le=1, description="A sample's first log-prob is not a number.")
     seed: int = Field(default=0, ge=0, description="Mixed into every scripted draw beside the rollout's own seed.")
 
     @field_validator("answer_form")

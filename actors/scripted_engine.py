@@ -98,7 +98,9 @@ class ScriptedEngine:
         tokens_T = whole[:limit]
         previous = np.concatenate([request.prompt_P[-1:], tokens_T[:-1]])
         generation = Generation(tokens_T, _logprobs(previous, tokens_T, policy_version), reason)
-        fault = draws.random()
+        fault, is_nan = draws.random(2)
+        if is_nan < self._settings.nan_probability:
+            generation.logprobs_T[:1] = np.nan
         if fault < self._settings.abort_probability:
             return _cut(generation, len(tokens_T) // 2, FinishReason.ABORT)
         if fault < self._settings.abort_probability + self._settings.timeout_probability:

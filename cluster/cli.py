@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.text import Text
 
 from cluster.environment import prepare_environment
+from cluster.terminal import terminal
 from contracts.errors import ConfigError, MemrError
 
 app = typer.Typer(
@@ -68,11 +69,11 @@ def train(
     from cluster.summary import show_plan, show_summary
     from cluster.supervisor import Supervisor
 
-    console = Console()
+    console = terminal()
     settings = load_config(config, overrides or [])
     if (settings.run_path / "summary.json").exists() and read_run(settings.run_path).finished:
         done = read_run(settings.run_path)
-        console.print(f"[bold]{settings.run_path}[/bold] has run already; its result:")
+        console.print(Text.assemble((str(settings.run_path), "bold"), " has run already; its result:"))
         show_summary(console, done)
         console.print(f"For another run choose another name: --set run.name=NAME, or delete {settings.run_path}.")
         return
@@ -84,7 +85,7 @@ def train(
         [sys.executable, "-m", "cluster", "attempt", str(config), *chosen, *flags],
         settings.run_path,
         settings.supervision,
-        say=lambda text: console.print(f"[bold yellow]memr:[/bold yellow] {text}", highlight=False, soft_wrap=True),
+        say=lambda text: console.print(Text.assemble(("memr: ", "bold yellow"), text), soft_wrap=True),
         tell=notifier.send,
     ).run()
     notifier.close(within_s=settings.notify.timeout_s)
@@ -116,7 +117,7 @@ def attempt(
 
     def life() -> int:
         outcome = train_run(
-            settings, Console(), address, ship_code=ship_code, override=override, supervisor=os.getppid()
+            settings, terminal(), address, ship_code=ship_code, override=override, supervisor=os.getppid()
         )
         return outcome.exit_code
 
@@ -158,7 +159,7 @@ def plan(
     from cluster.resources import resources_of
     from cluster.summary import show_placement, show_plan
 
-    console, settings = Console(), load_config(config, overrides or [])
+    console, settings = terminal(), load_config(config, overrides or [])
     show_plan(console, settings)
     if not show_placement(console, settings, resources_of(address, nodes)):
         raise typer.Exit(2)
@@ -174,7 +175,7 @@ def scale(
     from cluster.run_control import ask
 
     ask(run, ask="scale", workers=workers, pool=pool)
-    Console().print(f"asked for {workers} workers; `memr status {run}` shows them come and go", highlight=False)
+    terminal().print(f"asked for {workers} workers; `memr status {run}` shows them come and go")
 
 
 @app.command()
@@ -183,7 +184,7 @@ def stop(run: RunArgument) -> None:
     from cluster.run_control import ask
 
     ask(run, ask="stop")
-    Console().print(f"{run} finishes its update, writes a checkpoint and ends", highlight=False)
+    terminal().print(f"{run} finishes its update, writes a checkpoint and ends")
 
 
 @app.command()
@@ -192,7 +193,7 @@ def status(run: RunArgument) -> None:
     from cluster.run_dir import read_run
     from cluster.summary import show_status
 
-    show_status(Console(), read_run(run))
+    show_status(terminal(), read_run(run))
 
 
 @app.command()
@@ -201,13 +202,12 @@ def replay(run: RunArgument) -> None:
     from cluster.replay import replay_run
 
     found = replay_run(run)
-    console = Console()
+    console = terminal()
     console.print(
         f"{found.rollouts} rollouts in {found.calls} calls of memory: largest difference {found.largest_difference:g}",
-        highlight=False,
     )
     if found.worst:
-        console.print(f"at {found.worst}; another machine, encoder or data type rounds differently", highlight=False)
+        console.print(f"at {found.worst}; another machine, encoder or data type rounds differently")
         raise typer.Exit(3)
 
 
@@ -216,7 +216,7 @@ def report(run: RunArgument) -> None:
     """Write RUN/report.html: rewards, held-out accuracy, lengths, lag, memory, transcripts with neighbours."""
     from cluster.report import write_report
 
-    Console().print(f"wrote {write_report(run)}", highlight=False)
+    terminal().print(f"wrote {write_report(run)}")
 
 
 @app.command(name="eval")
@@ -235,7 +235,7 @@ def evaluate(
     from cluster.offline_eval import evaluate_target
 
     line = evaluate_target(target, config, problems, max_new_tokens, samples, overrides or [])
-    Console().print(eval_text(line), highlight=False)
+    terminal().print(eval_text(line))
 
 
 @app.command()
@@ -249,7 +249,7 @@ def export(
     """Write the newest adapter (PEFT) or the merged model, with its tokenizer, for plain transformers."""
     from cluster.export import export_run
 
-    Console().print(export_run(run, out, merge=merge), highlight=False)
+    terminal().print(export_run(run, out, merge=merge))
 
 
 @app.command(name="check-task")
@@ -258,7 +258,7 @@ def check_task(config: ConfigArgument, overrides: SetOption = None) -> None:
     from cluster.config import load_config
     from cluster.task_check import run_task_check
 
-    if not run_task_check(Console(), load_config(config, overrides or [])):
+    if not run_task_check(terminal(), load_config(config, overrides or [])):
         raise typer.Exit(3)
 
 
@@ -267,7 +267,7 @@ def doctor() -> None:
     """Check this machine: versions, cores, memory, disk, shared memory, GPU, models at hand."""
     from cluster.doctor import examine, show
 
-    if not show(Console(), examine()):
+    if not show(terminal(), examine()):
         raise typer.Exit(3)
 
 
@@ -276,7 +276,7 @@ def memory_inspect(run: RunArgument) -> None:
     """Sizes, successes and failures, how near stored questions are to each other, the intrinsic share."""
     from cluster.memory_views import show_inspect
 
-    show_inspect(Console(), run)
+    show_inspect(terminal(), run)
 
 
 @memory_app.command(name="query")
@@ -288,7 +288,7 @@ def memory_query(
     """The remembered questions nearest to TEXT, with responses, distance and reward."""
     from cluster.memory_views import show_query
 
-    show_query(Console(), run, text, k)
+    show_query(terminal(), run, text, k)
 
 
 def main() -> None:
@@ -297,5 +297,5 @@ def main() -> None:
     try:
         app()
     except MemrError as error:
-        Console(stderr=True).print(f"[bold red]memr:[/bold red] {error}", highlight=False, soft_wrap=True, markup=True)
+        terminal(stderr=True).print(Text.assemble(("memr: ", "bold red"), str(error)), soft_wrap=True)
         sys.exit(2 if isinstance(error, ConfigError) else 3)

@@ -184,7 +184,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     try:
         return RunConfig.model_validate(raw)
     except ValidationError as error:
-        lines = [_explain(path, text, dict(problem)) for problem in error.errors()[:MAX_PROBLEMS_SHOWN]]
+        lines = [_explain(path, text, overrides, dict(problem)) for problem in error.errors()[:MAX_PROBLEMS_SHOWN]]
         more = error.error_count() - MAX_PROBLEMS_SHOWN
         lines += [f"{path}: and {more} more of the kind"] if more > 0 else []
         raise ConfigError("\n".join(dict.fromkeys(lines))) from error
@@ -244,10 +244,11 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override[:80]}: the value cannot be read: {error}") from error
 
 
-def _explain(path: Path, text: str, problem: dict[str, Any]) -> str:
+def _explain(path: Path, text: str, overrides: Sequence[str], problem: dict[str, Any]) -> str:
     location = [str(part) for part in problem["loc"]]
-    where = f"{path}{_line_of(text, location)}"
     dotted = ".".join(location) or "configuration"
+    override = next((o for o in overrides if f"{dotted}.".startswith(f"{o.partition('=')[0].strip()}.")), None)
+    where = f"--set {override:.80}" if override else f"{path}{_line_of(text, location)}"
     if problem["type"] == "extra_forbidden":
         known = _known_keys(location[:-1])
         close = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)

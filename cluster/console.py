@@ -90,11 +90,11 @@ class PlainConsole:
 
     def watch(self, kind: str, line: dict[str, Any]) -> None:
         if kind == "metrics":
-            self._console.print(step_text(line, self._num_updates), highlight=False, soft_wrap=True)
+            self._console.print(step_text(line, self._num_updates), soft_wrap=True)
         elif kind == "eval":
-            self._console.print(eval_text(line), highlight=False, soft_wrap=True)
+            self._console.print(eval_text(line), soft_wrap=True)
         elif kind == "event" and line["event"] in _SHOWN_EVENTS:
-            self._console.print(event_text(line), highlight=False, soft_wrap=True, markup=False)
+            self._console.print(event_text(line), soft_wrap=True)
 
     def show_groups(self, groups: Sequence[ScoredGroup]) -> None:
         """Transcripts are in rollouts/; a log does not repeat them."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from cluster.model_store import PACKAGED_MODEL, cache_path
 
@@ -47,7 +48,7 @@ def examine() -> list[Finding]:
 def show(console: Console, findings: list[Finding]) -> bool:
     """True if nothing is wrong."""
     table = Table.grid(padding=(0, 2))
-    marks = {True: "[green]ok[/green]", False: "[red]no[/red]", None: "[dim]-[/dim]"}
+    marks = {True: Text("ok", "green"), False: Text("no", "red"), None: Text("-", "dim")}
     for finding in findings:
         table.add_row(marks[finding.ok], finding.name, finding.value, finding.fix if finding.ok is False else "")
     console.print(table)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from cluster.checkpoint import newest_checkpoint
 from cluster.run_dir import RunRecord, read_run
@@ -29,12 +30,12 @@ def load_memory(run: RunRecord) -> EpisodicMemory:
 def show_inspect(console: Console, run_path: Path) -> None:
     run = read_run(run_path)
     contents = load_memory(run).contents()
-    console.print(f"[bold]{run.path}[/bold]: memory version {contents.memory_version}", highlight=False)
+    console.print(Text.assemble((str(run.path), "bold"), f": memory version {contents.memory_version}"))
     table = Table("", "questions", "responses", box=None, header_style="bold")
     table.add_row("success", str(contents.success_queries), str(contents.successes))
     table.add_row("failure", str(contents.failure_queries), str(contents.failures))
     console.print(table)
-    console.print("\ndistance (1 - cosine) of each stored question to its nearest other question", highlight=False)
+    console.print("\ndistance (1 - cosine) of each stored question to its nearest other question")
     peak = max(contents.nearest_distance_counts, default=0) or 1
     for low, high, count in zip(
         contents.nearest_distance_edges[:-1],
@@ -42,19 +43,19 @@ def show_inspect(console: Console, run_path: Path) -> None:
         contents.nearest_distance_counts,
         strict=True,
     ):
-        console.print(f"  {low:.2f}-{high:.2f}  {count:>6}  {'█' * round(40 * count / peak)}", highlight=False)
+        console.print(f"  {low:.2f}-{high:.2f}  {count:>6}  {'█' * round(40 * count / peak)}")
     if run.metrics:
         recent = run.metrics[-20:]
         bonus = sum(abs(line["bonus"]) for line in recent)
         share = bonus / (bonus + sum(abs(line["task_reward"]) for line in recent) or 1.0)
-        console.print(f"\nintrinsic share of the reward, last {len(recent)} updates: {share:.0%}", highlight=False)
+        console.print(f"\nintrinsic share of the reward, last {len(recent)} updates: {share:.0%}")
 
 
 def show_query(console: Console, run_path: Path, text: str, k: int) -> None:
     neighbours = load_memory(read_run(run_path)).query(text, k)
     table = Table("distance", "", "question", "response", box=None, header_style="bold")
     for neighbour in neighbours:
-        outcome = "[green]right[/green]" if neighbour.correct else "[red]wrong[/red]"
+        outcome = Text("right", "green") if neighbour.correct else Text("wrong", "red")
         table.add_row(
             f"{1 - neighbour.cosine:.3f}", outcome, neighbour.question.strip(), neighbour.response.strip()[:300]
         )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from cluster.autoscale import Waits, bottleneck
 from cluster.config import RunConfig
@@ -18,7 +19,7 @@ from cluster.run_dir import RunRecord, owner_alive
 def show_plan(console: Console, config: RunConfig) -> None:
     table = Table.grid(padding=(0, 2))
     for name, value in plan_rows(config, make_plan(config)):
-        table.add_row(f"[bold]{name}[/bold]", value)
+        table.add_row(Text(name, "bold"), value)
     console.print(table)
 
 
@@ -26,36 +27,36 @@ def show_placement(console: Console, config: RunConfig, nodes: Sequence[Node]) -
     """Who gets what on these nodes; False where something is short."""
     placement = place(config, nodes)
     gpus, cpus = sum(node.gpus for node in nodes), sum(node.cpus for node in nodes)
-    console.print(f"\n[bold]placement[/bold] on {len(nodes)} node(s), {cpus:g} CPUs, {gpus:g} GPUs", highlight=False)
+    where = f" on {len(nodes)} node(s), {cpus:g} CPUs, {gpus:g} GPUs"
+    console.print(Text.assemble(("\nplacement", "bold"), where))
     table = Table.grid(padding=(0, 2))
     for part, needs in placement_rows(placement):
         table.add_row(f"  {part}", needs)
     console.print(table)
     for note in placement.notes:
-        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+        console.print(f"note: {note}", soft_wrap=True)
     for shortage in placement.shortages:
-        console.print(f"[red]short:[/red] {shortage}", highlight=False, soft_wrap=True)
+        console.print(Text.assemble(("short: ", "red"), shortage), soft_wrap=True)
     return not placement.shortages
 
 
 def show_status(console: Console, run: RunRecord) -> None:
-    console.print(f"[bold]{run.path}[/bold]: {state_of(run)}", highlight=False)
+    console.print(Text.assemble((str(run.path), "bold"), f": {state_of(run)}"), soft_wrap=True)
     if run.metrics:
-        console.print(step_text(run.metrics[-1], run.config.learner.num_updates), highlight=False, soft_wrap=True)
+        console.print(step_text(run.metrics[-1], run.config.learner.num_updates), soft_wrap=True)
         ledger = run.metrics[-1]["ledger"]
-        console.print("ledger: " + ", ".join(f"{name} {count}" for name, count in ledger.items()), highlight=False)
-        console.print(f"bottleneck: {recent_bottleneck(run)}", highlight=False)
+        console.print("ledger: " + ", ".join(f"{name} {count}" for name, count in ledger.items()))
+        console.print(f"bottleneck: {recent_bottleneck(run)}")
     if run.status is not None and run.summary is None:
         for name, seat in run.status.get("fleet", {}).items():
             console.print(
                 f"{name}: {seat['state']}, version {seat['version']}, {seat['rollouts_in_hand']} rollouts in hand",
-                highlight=False,
             )
     for line in run.evals:
-        console.print(eval_text(line), highlight=False)
+        console.print(eval_text(line))
     told = headlines(run.path)
     if told:
-        console.print(f"incidents: {len(told)} in {run.path / 'incidents'}, the last: {told[-1]}", highlight=False)
+        console.print(f"incidents: {len(told)} in {run.path / 'incidents'}, the last: {told[-1]}")
 
 
 FAILURES = ("stopped", "gave_up", "crashed", "part_lost", "ray_failed")
@@ -93,7 +94,7 @@ def recent_bottleneck(run: RunRecord) -> str:
 def show_summary(console: Console, run: RunRecord) -> None:
     """What changed, where it is, what to do next."""
     console.print()
-    console.print(f"[bold]{run.path}[/bold] {state_of(run)}", highlight=False)
+    console.print(Text.assemble((str(run.path), "bold"), f" {state_of(run)}"), soft_wrap=True)
     table = Table("held-out problems", "before", "after", box=None, header_style="bold")
     for label, before, after in before_after(run):
         table.add_row(label, before, after)
@@ -102,16 +103,15 @@ def show_summary(console: Console, run: RunRecord) -> None:
         waited = sum(line["wait_memory_s"] for line in run.metrics) / sum(line["step_s"] for line in run.metrics)
         console.print(
             f"memory: {run.metrics[-1]['memory_episodes']} episodes; the learner waited for it {waited:.2%} of its time",
-            highlight=False,
         )
     ways_on = [
         f'memr memory query {run.path} "What is 7 + 8?"',
         f"memr export {run.path} my-model --merge",
         "memr train configs/word_problems.toml   (real data from a file)",
     ]
-    console.print(f"\nreport   {run.path / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(f"\nreport   {run.path / 'report.html'}", soft_wrap=True)
     for start, way in zip(("next:", "", ""), ways_on, strict=True):
-        console.print(f"{start:<8} {way}", highlight=False, soft_wrap=True)
+        console.print(f"{start:<8} {way}", soft_wrap=True)
 
 
 def before_after(run: RunRecord) -> list[tuple[str, str, str]]:

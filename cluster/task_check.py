@@ -2,6 +2,7 @@
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from actors.load import load_worker_tokenizer
 from cluster.config import RunConfig
@@ -28,22 +29,22 @@ def run_task_check(console: Console, config: RunConfig) -> bool:
 
 
 def _show(console: Console, report: TaskCheckReport) -> None:
-    console.print(
-        f"training problems: {report.num_train or 'without end'}; checked: {len(report.problems)}", highlight=False
-    )
+    console.print(f"training problems: {report.num_train or 'without end'}; checked: {len(report.problems)}")
     if lengths := report.prompt_lengths:
-        console.print(f"prompt tokens: {lengths.min} to {lengths.max}, {lengths.mean:.0f} on average", highlight=False)
+        console.print(f"prompt tokens: {lengths.min} to {lengths.max}, {lengths.mean:.0f} on average")
     if report.without_reference:
-        console.print(f"{report.without_reference} problems have no reference answer to check with", highlight=False)
+        console.print(f"{report.without_reference} problems have no reference answer to check with")
     table = Table("question", "reference", "kind of answer", "answer", "verdict", box=None, header_style="bold")
     for judged in report.judged[:NUM_SHOWN]:
         question = judged.problem.question.strip()[:60]
         table.add_row(question, judged.problem.answer, judged.kind, judged.text[:40], _verdict_text(judged.verdict))
     console.print(table)
     for failure in report.failures:
-        console.print(f"[red]no[/red]  {failure}", highlight=False, soft_wrap=True)
+        console.print(Text.assemble(("no", "red"), f"  {failure}"), soft_wrap=True)
     if report.ok:
-        console.print(f"[green]ok[/green]  all {len(report.judged)} known answers were judged as they should be")
+        console.print(
+            Text.assemble(("ok", "green"), f"  all {len(report.judged)} known answers were judged as they should be")
+        )
 
 
 def _verdict_text(verdict: Verdict) -> str:

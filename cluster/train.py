@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.text import Text
 
 from actors.load import load_worker_tokenizer
 from cluster.adapters import AdapterRegistry
@@ -124,7 +125,9 @@ class Narrator:
         self._started = time.monotonic()
 
     def __call__(self, what: str) -> None:
-        self._console.print(f"[dim]{time.monotonic() - self._started:5.1f} s[/dim]  {what}", highlight=False)
+        self._console.print(
+            Text.assemble((f"{time.monotonic() - self._started:5.1f} s", "dim"), f"  {what}"), soft_wrap=True
+        )
 
 
 def check_prompts(config: RunConfig, task: Task, tokenizer: Tokenizer) -> None:

@@ -110,7 +110,7 @@ class ProcessVerifier:
         for child in children.values():
             if child.requests_fd in spoken:
                 child.flush()
-            if child.replies_fd in spoken:
+            if child.replies_fd in spoken or not child.alive:
                 self._hear(child)
 
     def _hear(self, child: VerifierProcess) -> None:

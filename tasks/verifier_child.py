@@ -26,6 +26,7 @@ ORPHAN_GRACE_S = 2.0
 
 
 def main() -> None:
+    me = os.getpid()
     requests, replies = _take_over_pipes()
     settings = TaskSettings.model_validate_json(requests.readline())
     with contextlib.suppress(ValueError, OSError):  # not every system can limit the address space
@@ -41,7 +42,11 @@ def main() -> None:
         signal.setitimer(signal.ITIMER_REAL, settings.verifier_timeout_s + ORPHAN_GRACE_S)
         reply = _judge(judge, decode_answer(line))
         signal.setitimer(signal.ITIMER_REAL, 0.0)
+        if os.getpid() != me:  # users' code forked, and its copy of us came back from it too: one answer, one reply
+            os._exit(0)
         _reply(replies, reply)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(me, signal.SIGKILL)  # the parent is gone: with this process goes what users' code left running
 
 
 def encode_answer(answer: Answer) -> bytes:

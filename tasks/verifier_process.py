@@ -5,6 +5,7 @@
 Pipes are non-blocking on this side, so a stopped child cannot hold the parent; deadlines are the caller's to watch.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -17,6 +18,8 @@ from typing import IO, Any
 from tasks.config import TaskSettings
 
 START_DEADLINE_S = 120.0
+LAST_BREATH_S = 1.0
+"""Between the end of a child's pipe and its own."""
 
 
 class VerifierProcess:
@@ -44,7 +47,8 @@ class VerifierProcess:
 
     @property
     def alive(self) -> bool:
-        return self._process.poll() is None
+        """Looks without taking the dead child away: its process group stays ours until `kill`."""
+        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
     @property
     def wants_to_send(self) -> bool:
@@ -65,11 +69,16 @@ class VerifierProcess:
             self._unsent = b""  # the child is dead: `receive` will say so
 
     def receive(self) -> dict[str, Any] | None:
-        """The reply once it is complete. Raises EOFError, with the reason, when the child is dead."""
+        """The reply once it is complete. Raises EOFError, with the reason, when the child is dead.
+
+        What a child forked may hold its pipe open, so that the end of the pipe alone does not tell.
+        """
         try:
             chunk = os.read(self.replies_fd, 1 << 16)
         except BlockingIOError:
-            return None
+            if self.alive:
+                return None
+            chunk = b""
         if not chunk:
             raise EOFError(self._obituary())
         self._unread += chunk
@@ -82,7 +91,7 @@ class VerifierProcess:
 
     def kill(self) -> None:
         """End the child and whatever it started. Waits for the kernel, not for the child."""
-        if self._process.poll() is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # PermissionError: macOS, of a dead leader
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(timeout=10.0)
         for stream in (self._process.stdin, self._process.stdout):
@@ -91,7 +100,14 @@ class VerifierProcess:
         self._last_words.close()
 
     def _obituary(self) -> str:
-        code = self._process.wait(timeout=10.0)
+        until = time.monotonic() + LAST_BREATH_S
+        while self.alive:
+            if time.monotonic() > until:
+                return "the verifier process closed its pipe"
+            time.sleep(0.01)
+        ended = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+        assert ended is not None
+        code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
         self._last_words.seek(0)
         words = self._last_words.read()[-500:].decode(errors="replace").strip()
         how = f"by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"with exit code {code}"

@@ -1,4 +1,5 @@
-"""Rules over our own code that no tool has: nothing read from a file is executed, and nothing waits without a limit."""
+"""Rules over our own code that no tool has: nothing read from a file is executed, nothing waits without a limit, and
+what is printed is printed as it is."""
 
 import ast
 from collections.abc import Iterator
@@ -144,3 +145,10 @@ def test_the_rule_of_waits_sees_what_it_is_for(source: str) -> None:
 )
 def test_the_rule_of_waits_lets_pass_what_is_limited(source: str) -> None:
     assert list(endless_waits(source)) == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_only_the_terminal_makes_a_console(path: Path) -> None:
+    """Elsewhere [brackets] in a path, a setting or a model's answer would be taken for markup, and vanish or raise."""
+    made = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    assert path.name == "terminal.py" or "Console" not in {name_of(node.func) for node in made}

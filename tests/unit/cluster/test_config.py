@@ -46,6 +46,14 @@ def test_unknown_key_of_a_nested_section_is_told_with_its_section(tmp_path: Path
         load_config(write(tmp_path, text))
 
 
+def test_a_mistake_that_was_made_on_the_command_line_is_told_as_such(tmp_path: Path) -> None:
+    file = write(tmp_path, "[learner]\nlora_r = 8\n")
+    with pytest.raises(ConfigError, match=r"^--set learner.lora_rank=4: unknown key 'lora_rank' in \[learner\]"):
+        load_config(file, ["learner.num_updates=5", "learner.lora_rank=4"])
+    with pytest.raises(ConfigError, match=r"^--set learner.num_updates=-1: learner.num_updates: .* \(given: -1\)"):
+        load_config(file, ["learner.num_updates=-1"])
+
+
 def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(write(tmp_path, "[learner]\nlora_r = -1\n[cluster]\ngroups = 3\n"))

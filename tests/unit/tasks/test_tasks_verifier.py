@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from contracts.ports import Answer
@@ -37,6 +38,11 @@ def scorer(answer, final):
     if what == "ignore": signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3600)
     if what == "child": subprocess.Popen(["sleep", "3600"]).wait()
     if what == "memory": bytearray(2 ** 34)
+    if what == "fork": os.fork()
+    if what == "fork and stay" and os.fork() == 0: time.sleep(3600)
+    if what == "fork and exit":
+        if os.fork() == 0: time.sleep(3600)
+        os._exit(3)
     if what == "not bool": return 1
     if what == "long": return len(answer.problem.question) == 3_000_000
     return what == "right"
@@ -79,6 +85,7 @@ def outcome(verdict: Verdict) -> str:
         ("ignore", "not judged within"),
         ("child", "not judged within"),
         ("exit", "ended with exit code 3"),
+        ("fork and exit", "ended with exit code 3"),
         ("system exit", "ended with exit code 0"),
         ("segfault", "SIGSEGV"),
         ("memory", "MemoryError"),
@@ -98,6 +105,31 @@ def test_a_hostile_answer_is_invalid_and_its_neighbours_are_judged(
 
 def test_what_a_scorer_prints_does_not_disturb_the_protocol(hostile: ProcessVerifier) -> None:
     assert [outcome(v) for v in hostile.verify([answer("print"), answer("right")])] == ["False", "True"]
+
+
+@pytest.mark.parametrize("what", ["fork", "fork and stay"])
+def test_one_answer_has_one_reply_although_its_judge_forked(hostile: ProcessVerifier, what: str) -> None:
+    texts = ("right", what, "right", "wrong", what, "wrong", "right")
+    assert [outcome(verdict) for verdict in hostile.verify([answer(text) for text in texts])] == [
+        str(text == "right") for text in texts
+    ]
+
+
+def test_what_a_dead_judge_forked_is_ended_with_it(hostile: ProcessVerifier) -> None:
+    settings = TaskSettings(scorer="hostile_scorer:scorer", verifier_processes=1, verifier_timeout_s=30.0)
+    before = {process.pid for process in psutil.process_iter()}
+    verifier = ProcessVerifier(settings)
+    verifier.verify([answer("fork and exit")])
+    verifier.close()
+    left = [process for process in psutil.process_iter() if process.pid not in before]
+    wait_until(lambda: not any("verifier_child" in " ".join(_cmdline(process)) for process in left), "its fork")
+
+
+def _cmdline(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def test_an_answer_larger_than_any_pipe_arrives_whole(hostile: ProcessVerifier) -> None:

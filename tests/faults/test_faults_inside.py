@@ -1,0 +1,70 @@
+"""Faults from inside, all in one run: an engine that raises, hangs, cuts off and invents numbers, and a reward function
+that does what users' code does. The run ends, its books close, and every fault is told by its own name."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cluster.history import Kind
+from cluster.run_log import read_log
+from contracts.arrow import groups_from_bytes
+from contracts.verdict import Invalid
+from tests.faults.bad_rewards import FAULTS, fault_of
+from tests.faults.fault_run import FaultRun
+
+UPDATES = 25
+WANTED = {
+    "raises": "RuntimeError: the judge is out of its mind",
+    "hangs in C": "not judged within task.verifier_timeout_s = 3",
+    "says NaN": "gave nan; it must return a finite number",
+    "says a word": "gave 'good'; it must return a finite number",
+    "dies": "verifier process",
+    "eats memory": "MemoryError",
+}
+"""Fault -> part of its reason; the others are judged all the same."""
+
+
+@pytest.mark.timeout(400)
+def test_faults_from_inside_are_named_and_cost_their_own_rollouts_alone(tmp_path: Path) -> None:
+    run = FaultRun(
+        tmp_path,
+        "r",
+        learner__num_updates=UPDATES,
+        eval__problems=0,
+        task__rewards='[{name = "correctness"}, {name = "tests.faults.bad_rewards:judge"}]',
+        task__verifier_timeout_s=3,
+        actors__lease_deadline_s=20,
+        actors__scripted__raise_probability=0.02,
+        actors__scripted__abort_probability=0.02,
+        actors__scripted__timeout_probability=0.02,
+        actors__scripted__nan_probability=0.005,
+    )
+    try:
+        run.wait_for_step(UPDATES, within_s=300)
+        run.remember()
+        assert run.finish(60) == 0, run.output[-3000:]
+        assert run.survivors() == []
+    finally:
+        run.end()
+    books = run.books()
+    assert (books.lost, books.trained_twice, books.sampled_twice, books.steps_in_order) == (0, 0, 0, True)
+    reasons: Counter[tuple[str, str]] = Counter()
+    for frame in read_log(run.path / "log"):
+        if frame.kind == Kind.SAMPLED:
+            for scored in groups_from_bytes(frame.payload):
+                for rollout in scored.group.rollouts:
+                    if rollout.finish_reason.trainable:
+                        told = rollout.verdict.reason if isinstance(rollout.verdict, Invalid) else ""
+                        reasons[fault_of(rollout.text) or "none", told] += 1
+    for fault in FAULTS:
+        found = [told for (name, told) in reasons if name == fault]
+        assert found, f"{fault} never happened"
+        assert all(WANTED[fault] in told if fault in WANTED else told == "" for told in found), found
+    assert {told for (name, told) in reasons if name == "none"} == {""}, "the faultless are judged"
+    events = Counter(json.loads(line)["event"] for line in (run.path / "events.jsonl").read_text().splitlines())
+    assert events["update_skipped"] >= 1
+    assert all("are not finite" in headline for headline in run.headlines()), run.headlines()
+    assert not [p for p in psutil.process_iter() if "verifier_child" in " ".join(p.cmdline())]
