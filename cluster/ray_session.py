@@ -21,6 +21,8 @@ import ray
 from cluster.config import RunConfig
 from cluster.parts import AdapterRef
 from cluster.placement import Node
+from cluster.resource_need import shm_shortage
+from cluster.resource_watch import free_resources
 from contracts.adapter import Adapter
 from contracts.errors import ConfigError, RunStopped
 
@@ -109,6 +111,10 @@ def _is_open(gcs_address: str) -> bool:
 
 
 def _start(config: RunConfig) -> None:
+    """Raises ConfigError where /dev/shm is too small: Ray would put its store on disk, and say so to nobody."""
+    short = shm_shortage(config.cluster.object_store_bytes, free_resources(config.run_path))
+    if short and config.resources.enabled:
+        raise ConfigError(f"{short}. To go on all the same, with the store on disk: --set resources.enabled=false")
     try:
         ray.init(
             address="local",  # never somebody else's Ray on this machine

@@ -64,9 +64,14 @@ class ResourceKeeper:
             self._settings.stop_free_bytes,
             round(self._settings.stop_free_checkpoints * projection.last_checkpoint_bytes),
         )
-        # The processes hold their memory and their object store already: only disk is still to come.
-        found = [text for text in shortages(projection, free, reserve_bytes=reserve) if text.startswith("disk")]
-        self._recorder.event("projected", disk_bytes=projection.disk_bytes, free_bytes=free.disk_bytes)
+        found = shortages(projection, free, reserve_bytes=reserve)
+        self._recorder.event(
+            "projected",
+            disk_bytes=projection.disk_bytes,
+            free_bytes=free.disk_bytes,
+            memory_bytes=projection.memory_bytes,
+            free_memory_bytes=free.memory_bytes,
+        )
         if found:
             raise ConfigError("; ".join(found) + ". To go on all the same: --set resources.enabled=false")
 

@@ -21,8 +21,6 @@ _KNOBS = {
     "log": "lower learner.num_updates",
     "rollouts": "lower learner.num_updates",
     "metrics": "lower learner.num_updates",
-    "workers": "lower actors.num_workers or take a smaller model",
-    "services": "take a smaller model or encoder",
     "buffer": "lower cluster.buffer_bytes",
     "episodes": "lower memory.max_queries or memory.max_responses_per_query",
     "object store": "lower cluster.object_store_bytes",
@@ -33,8 +31,7 @@ _KNOBS = {
 class Footprint:
     """What things cost, in bytes. checkpoint_bytes: a whole one (learner, memory snapshot, ledger) that held
     checkpoint_episodes. metrics_bytes_per_update: metrics.jsonl and TensorBoard. log_bytes_per_group: log/ and
-    ledger/events.jsonl. worker_bytes: resident memory of one rollout worker; service_bytes: of controller, learner
-    and memory together, with checkpoint_episodes in it."""
+    ledger/events.jsonl."""
 
     checkpoint_bytes: int
     adapter_bytes: int
@@ -43,8 +40,6 @@ class Footprint:
     metrics_bytes_per_update: float
     checkpoint_episodes: int = 0
     bytes_per_episode: float = 0.0
-    worker_bytes: int = 0
-    service_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +53,17 @@ class Scale:
     adapters_on_disk: int
     max_policy_lag: int
     max_episodes: int
-    num_workers: int
     buffer_bytes: int
     object_store_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """Bytes at the end of the run. disk: by folder of the run. memory: host memory by who holds it, shm included."""
+    """Bytes at the end of the run. disk: by folder of the run. memory: what its processes will take beyond what they
+    hold once models are loaded, shm included."""
 
     disk: Mapping[str, int]
     memory: Mapping[str, int]
-    shm_bytes: int
     checkpoints: int
     last_checkpoint_bytes: int
 
@@ -95,7 +89,7 @@ class FreeResources:
 def scale_of(config: RunConfig, *, local_ray: bool = True) -> Scale:
     """local_ray: memr starts Ray itself, with an object store of cluster.object_store_bytes."""
     rollouts = config.learner.num_updates * config.cluster.groups_per_batch * config.actors.rollouts_per_group
-    memory, pools = config.memory, config.actors.pools
+    memory = config.memory
     held = 2 * memory.max_queries * memory.max_responses_per_query  # successes and failures, a memory each
     return Scale(
         num_updates=config.learner.num_updates,
@@ -104,7 +98,6 @@ def scale_of(config: RunConfig, *, local_ray: bool = True) -> Scale:
         adapters_on_disk=config.cluster.adapters_on_disk,
         max_policy_lag=config.learner.max_policy_lag,
         max_episodes=min(rollouts, held) if memory.enabled else 0,
-        num_workers=sum(pool.num_workers for pool in pools) if pools else config.actors.num_workers,
         buffer_bytes=config.cluster.buffer_bytes,
         object_store_bytes=config.cluster.object_store_bytes if local_ray else 0,
     )
@@ -142,13 +135,10 @@ def project(footprint: Footprint, scale: Scale) -> Projection:
             "metrics": round(scale.num_updates * footprint.metrics_bytes_per_update),
         },
         memory={
-            "workers": scale.num_workers * footprint.worker_bytes,
-            "services": footprint.service_bytes,
             "buffer": min(scale.buffer_bytes, _buffered_bytes(footprint, scale)),
             "episodes": growth,
             "object store": scale.object_store_bytes,
         },
-        shm_bytes=scale.object_store_bytes,
         checkpoints=checkpoints,
         last_checkpoint_bytes=last_checkpoint,
     )
@@ -174,16 +164,20 @@ def shortages(
         )
     if projection.memory_bytes > free.memory_bytes:
         found.append(
-            f"memory: the run may take {size(projection.memory_bytes)}, {size(free.memory_bytes)} are available: "
+            f"memory: the run may take {size(projection.memory_bytes)} more, {size(free.memory_bytes)} are available: "
             f"{_most(projection.memory)}"
         )
-    if free.shm_bytes is not None and projection.shm_bytes > free.shm_bytes:
-        found.append(
-            f"shared memory: cluster.object_store_bytes is {size(projection.shm_bytes)}, /dev/shm has "
-            f"{size(free.shm_bytes)} free: lower cluster.object_store_bytes, or start the container with "
-            f"--shm-size={-(-projection.shm_bytes * 5 // 4 // 2**20)}m"
-        )
     return found
+
+
+def shm_shortage(needed_bytes: int, free: FreeResources) -> str:
+    """Of Ray's object store, to be asked before Ray takes it; empty where it fits."""
+    if free.shm_bytes is None or needed_bytes <= free.shm_bytes:
+        return ""
+    return (
+        f"shared memory: cluster.object_store_bytes is {size(needed_bytes)}, /dev/shm has {size(free.shm_bytes)} free: "
+        f"lower cluster.object_store_bytes, or start the container with --shm-size={-(-needed_bytes * 5 // 4 // 2**20)}m"
+    )
 
 
 def size(number: float) -> str:

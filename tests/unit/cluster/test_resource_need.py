@@ -14,6 +14,7 @@ from cluster.resource_need import (
     first_footprint,
     project,
     scale_of,
+    shm_shortage,
     shortages,
     size,
 )
@@ -28,8 +29,6 @@ FOOTPRINT = Footprint(
     metrics_bytes_per_update=7.0,
     checkpoint_episodes=50,
     bytes_per_episode=2.0,
-    worker_bytes=300,
-    service_bytes=400,
 )
 SCALE = Scale(
     num_updates=20,
@@ -38,7 +37,6 @@ SCALE = Scale(
     adapters_on_disk=4,
     max_policy_lag=1,
     max_episodes=150,
-    num_workers=2,
     buffer_bytes=10**6,
     object_store_bytes=256 * MB,
 )
@@ -57,13 +55,10 @@ def test_the_projection_is_what_one_counts_by_hand() -> None:
     }
     assert need.disk_bytes == 4800 + 700 + 2200 + 1100 + 140
     assert need.memory == {
-        "workers": 600,
-        "services": 400,
         "buffer": 200,  # two batches' groups, far below the bound
         "episodes": 200,
         "object store": 256 * MB,
     }
-    assert need.shm_bytes == 256 * MB
 
 
 def test_a_run_of_one_update_has_at_most_two_checkpoints_and_two_adapters() -> None:
@@ -85,7 +80,6 @@ def test_the_scale_comes_from_the_settings(tmp_path: Path) -> None:
     scale = scale_of(config)
     rollouts = config.learner.num_updates * config.cluster.groups_per_batch * config.actors.rollouts_per_group
     assert scale.max_episodes == (rollouts if config.memory.enabled else 0)
-    assert scale.num_workers == config.actors.num_workers
     assert scale.object_store_bytes == config.cluster.object_store_bytes
     assert scale_of(config, local_ray=False).object_store_bytes == 0
 
@@ -126,25 +120,26 @@ def test_a_full_disk_is_told_with_numbers_and_the_knob() -> None:
     ],
 )
 def test_disk_counts_what_is_there_and_what_must_stay_free(free: int, present: int, reserve: int, short: bool) -> None:
-    need = Projection({"log": 100}, {"workers": 0}, 0, 1, 0)
+    need = Projection({"log": 100}, {"buffer": 0}, 1, 0)
     found = shortages(need, replace(PLENTY, disk_bytes=free), present_bytes=present, reserve_bytes=reserve)
     assert bool(found) is short
 
 
 def test_memory_names_who_takes_most() -> None:
-    need = project(replace(FOOTPRINT, worker_bytes=2**30), SCALE)
+    need = project(replace(FOOTPRINT, bytes_per_episode=1e7), SCALE)
     (sentence,) = shortages(need, replace(PLENTY, memory_bytes=2**30))
-    assert "2.3 GiB, 1.0 GiB are available: most is for workers (2.0 GiB); lower actors.num_workers" in sentence
+    assert "1.2 GiB more, 1.0 GiB are available: most is for episodes (953.7 MiB); lower memory.max_queries" in sentence
 
 
 def test_an_object_store_beyond_shared_memory_is_told_with_both_ways_out() -> None:
-    (sentence,) = shortages(project(FOOTPRINT, SCALE), replace(PLENTY, shm_bytes=64 * MB))
+    sentence = shm_shortage(256 * MB, replace(PLENTY, shm_bytes=64 * MB))
     assert "cluster.object_store_bytes is 256.0 MiB, /dev/shm has 64.0 MiB free" in sentence
     assert "--shm-size=320m" in sentence
 
 
 def test_without_shared_memory_nothing_is_said_of_it() -> None:
-    assert shortages(project(FOOTPRINT, SCALE), replace(PLENTY, shm_bytes=None)) == []
+    assert shm_shortage(256 * MB, replace(PLENTY, shm_bytes=None)) == ""
+    assert shm_shortage(256 * MB, replace(PLENTY, shm_bytes=256 * MB)) == ""
 
 
 @pytest.mark.parametrize(

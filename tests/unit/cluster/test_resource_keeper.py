@@ -1,0 +1,60 @@
+"""A run is refused, with numbers, where a resource will not last; nothing is refused that was told to go on."""
+
+from pathlib import Path
+
+import pytest
+
+from cluster.ray_session import ray_session
+from cluster.recorder import Recorder
+from cluster.resource_keeper import ResourceKeeper
+from cluster.resource_need import FreeResources
+from cluster.run_processes import RunProcesses
+from contracts.errors import ConfigError
+from tests.unit.cluster.test_controller import make_config
+
+MB = 2**20
+
+
+def preflight(path: Path, *, enabled: bool = True) -> None:
+    config = make_config(path, resources={"enabled": enabled})
+    config.run_path.mkdir(parents=True, exist_ok=True)
+    recorder = Recorder(config.run_path, [])
+    try:
+        keeper = ResourceKeeper(config, RunProcesses(config.run_path), recorder, lambda _why: None, lambda: 0)
+        keeper.refuse_what_will_not_fit(local_ray=True)
+    finally:
+        recorder.close()
+
+
+@pytest.mark.parametrize(
+    ("free", "said"),
+    [
+        (
+            FreeResources(10**15, 100 * MB, 10**15),
+            r"^memory: the run may take .* more, 100.0 MiB are available: .* object",
+        ),
+        (FreeResources(10 * MB, 10**15, 10**15), r"^disk: the run may write .* more .* 10.0 MiB are free"),
+        (FreeResources(10 * MB, 100 * MB, 10**15), r"^disk: .*; memory: .* --set resources.enabled=false"),
+    ],
+)
+def test_a_run_that_will_not_fit_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: FreeResources, said: str
+) -> None:
+    monkeypatch.setattr("cluster.resource_keeper.free_resources", lambda _path: free)
+    with pytest.raises(ConfigError, match=said):
+        preflight(tmp_path)
+    preflight(tmp_path, enabled=False)
+
+
+def test_a_run_that_fits_is_let_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plenty = FreeResources(10**15, 10**15, 10**15)
+    monkeypatch.setattr("cluster.resource_keeper.free_resources", lambda _path: plenty)
+    preflight(tmp_path)
+
+
+def test_ray_is_not_started_where_its_store_would_land_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = FreeResources(10**15, 10**15, 64 * MB)
+    monkeypatch.setattr("cluster.ray_session.free_resources", lambda _path: small)
+    refused = pytest.raises(ConfigError, match=r"/dev/shm has 64.0 MiB free: .* --shm-size=320m. To go on all the same")
+    with refused, ray_session(make_config(tmp_path), None):
+        pytest.fail("it was started")
