@@ -19,6 +19,7 @@ Only public calls: AsyncEngineArgs, AsyncLLM, SamplingParams, LoRARequest.
 import asyncio
 import contextlib
 import itertools
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -46,6 +47,7 @@ from contracts.rollout import FinishReason
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the ranks vLLM has room for
 _CPU_KV_CACHE_BYTES = 2**30
+_MAX_SOCKET_FOLDER = 65  # a socket's path has at most 107 bytes, and vLLM adds a slash and a UUID or two
 _REASONS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH, "abort": FinishReason.ABORT}
 
 
@@ -77,7 +79,12 @@ class VllmEngine:
         seed: int,
         scratch: Path | None = None,
     ) -> "VllmEngine":
-        """Raises DataError where vLLM cannot load the model, EngineError where it does not start in time."""
+        """scratch: a folder that goes with this process, for its adapters and vLLM's sockets.
+
+        Raises DataError where vLLM cannot load the model, EngineError where it does not start in time.
+        """
+        if scratch is not None and len(str(scratch)) <= _MAX_SOCKET_FOLDER:
+            os.environ["VLLM_RPC_BASE_PATH"] = str(scratch)
         try:
             arguments = AsyncEngineArgs(
                 lora_target_modules=await asyncio.to_thread(adaptable_layers, model_path),

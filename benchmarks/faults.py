@@ -1,6 +1,6 @@
 """Claim: random faults cost time and nothing else.
 
-One run on real Ray with the scripted engine. A seeded sequence of faults is done to it from outside: kill -9 and SIGSTOP of
+One run on real Ray, with the scripted engine or (--model real) a language model and an encoder. A seeded sequence of faults is done to it from outside: kill -9 and SIGSTOP of
 every kind of process, and pauses (SIGSTOP, one second, SIGCONT). After each: is the headline the true cause, and how long
 until updates come at the old rate again? At the end the durable log is read: problems lost, trained twice, sampled twice.
 
@@ -57,7 +57,49 @@ REPAIRED = {
     "ray head": "resumed",
 }
 """Target -> the event that says it is whole again; a pause needs none."""
-SETTLE_UPDATES, WINDOW = 10, 10
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What runs. window: updates over which a rate is taken, and that pass before the next fault."""
+
+    config: str
+    window: int
+    patience_s: float
+    whats: tuple[str, ...]
+    settings: dict[str, Any]
+
+
+MODELS = {
+    "scripted": Model(
+        "scripted",
+        window=10,
+        patience_s=150,
+        whats=(KILL, STOP, PAUSE),
+        settings={
+            "learner__num_updates": 100000,
+            "cluster__checkpoint_every_updates": 100,
+            "actors__scripted__latency_per_token_s": 0.01,
+        },
+    ),
+    "real": Model(  # SmolLM2-135M and the real encoder; a stopped process would be noticed after the limits of a real run
+        "quickstart",
+        window=3,
+        patience_s=600,
+        whats=(KILL,),
+        settings={
+            "learner__num_updates": 2000,
+            "cluster__checkpoint_every_updates": 5,
+            "actors__num_workers": 1,
+            "actors__lease_deadline_s": 120,
+            "actors__health_deadline_s": 60,
+            "cluster__learner_call_s": 120,
+            "cluster__memory_call_s": 120,
+            "supervision__heartbeat_s": 60,
+            "supervision__progress_s": 600,
+        },
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,23 +137,24 @@ class Rate:
         self._thread.join(5)
 
 
-def begin(directory: Path) -> FaultRun:
+def begin(directory: Path, model: Model) -> FaultRun:
     return FaultRun(
         directory,
         "r",
-        learner__num_updates=100000,
+        config=model.config,
         eval__problems=0,
         supervision__run_restart_window_s=15,  # pauses between restarts begin anew with each fault
-        cluster__checkpoint_every_updates=100,
         cluster__groups_per_batch=4,
         actors__rollouts_per_group=4,
-        actors__scripted__latency_per_token_s=0.01,
+        **model.settings,
     )
 
 
-def do_fault(run: FaultRun, rate: Rate, target: str, what: str, directory: Path) -> tuple[FaultRun, Outcome]:
-    run.wait_for_step(len(rate.times_s) + SETTLE_UPDATES)
-    before_s = (rate.times_s[-1] - rate.times_s[-1 - WINDOW]) / WINDOW
+def do_fault(
+    run: FaultRun, rate: Rate, target: str, what: str, directory: Path, model: Model
+) -> tuple[FaultRun, Outcome]:
+    run.wait_for_step(len(rate.times_s) + model.window, model.patience_s)
+    before_s = (rate.times_s[-1] - rate.times_s[-1 - model.window]) / model.window
     told, repairs = len(run.headlines()), count(run, REPAIRED[target])
     first = len(rate.times_s)
     run.remember()
@@ -124,9 +167,9 @@ def do_fault(run: FaultRun, rate: Rate, target: str, what: str, directory: Path)
     if target == "supervisor":
         assert not run.survivors(60), run.survivors(0)
         run.end()
-        run = begin(directory)
+        run = begin(directory, model)
         rate.run = run
-    back_s = at_full_rate(rate, first, before_s, noticed=lambda: due(run, target, what, told, repairs))
+    back_s = at_full_rate(rate, first, before_s, model, noticed=lambda: due(run, target, what, told, repairs))
     updates = sum(1 for at in rate.times_s[first:] if at <= back_s)
     found = run.headlines()[told:]
     wanted = EXPECTED[target, what]
@@ -146,25 +189,25 @@ def count(run: FaultRun, event: str) -> int:
     return path.read_text().count(f'"event": "{event}"') if path.exists() else 0
 
 
-def at_full_rate(rate: Rate, first: int, before_s: float, noticed: Callable[[], bool]) -> float:
+def at_full_rate(rate: Rate, first: int, before_s: float, model: Model, noticed: Callable[[], bool]) -> float:
     """When the first window of updates began that came as fast as before (1.5 times is as fast), with all noticed."""
-    until = time.monotonic() + 150
+    window = model.window
+    until = time.monotonic() + model.patience_s
     while time.monotonic() < until:
         if noticed():
             noticed_s = time.monotonic()
             start = len(rate.times_s)
             while time.monotonic() < until:
                 times_s = rate.times_s
-                for i in range(max(first, start - WINDOW), len(times_s) - WINDOW):
-                    if (times_s[i + WINDOW] - times_s[i]) / WINDOW <= 1.5 * before_s and times_s[
-                        i + WINDOW
-                    ] >= noticed_s:
+                for i in range(max(first, start - window), len(times_s) - window):
+                    took_s = (times_s[i + window] - times_s[i]) / window
+                    if took_s <= 1.5 * before_s and times_s[i + window] >= noticed_s:
                         return times_s[i]
                 time.sleep(0.02)
         time.sleep(0.02)
     told = rate.run.headlines() if rate.run else []
     raise AssertionError(
-        f"it did not come back to its rate within 150 s; updates since {len(rate.times_s) - first}; last headlines {told[-3:]}"
+        f"it did not come back to its rate within {model.patience_s:g} s; updates since {len(rate.times_s) - first}; last headlines {told[-3:]}"
     )
 
 
@@ -172,21 +215,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--faults", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", choices=list(MODELS), default="scripted")
     parser.add_argument("--only", help="faults of this target alone, or one kind: 'kill -9 raylet'")
     parser.add_argument("--keep", type=Path, help="folder for the run, which then stays")
     arguments = parser.parse_args()
+    model = MODELS[arguments.model]
     kinds = [kind for kind in EXPECTED if arguments.only in (None, kind[0], f"{kind[1]} {kind[0]}")]
+    kinds = [kind for kind in kinds if kind[1] in model.whats]
     draws = random.Random(arguments.seed)
     outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory() as folder:
         directory = arguments.keep or Path(folder)
-        run, rate = begin(directory), Rate()
+        run, rate = begin(directory, model), Rate()
         rate.run = run
         try:
-            run.wait_for_step(30)
+            run.wait_for_step(2 * model.window, model.patience_s)
             for number in range(arguments.faults):
                 target, what = draws.choice(kinds)
-                run, outcome = do_fault(run, rate, target, what, directory)
+                run, outcome = do_fault(run, rate, target, what, directory, model)
                 outcomes.append(outcome)
                 mark = "" if outcome.right else f"   WRONG: {outcome.headlines}"
                 print(
@@ -213,7 +259,8 @@ def main() -> None:
         for (target, what), found in sorted(by_kind.items())
     ]
     delay_s = statistics.mean(o.delay_s for o in outcomes)
-    show("faults", "Faults done to a run from outside", rows)
+    suffix = "" if arguments.model == "scripted" else f"_{arguments.model}"
+    show(f"faults{suffix}", "Faults done to a run from outside", rows)
     summary = {
         "faults": len(outcomes),
         "exit code": code,
@@ -228,7 +275,7 @@ def main() -> None:
         "mean delay s": round(delay_s, 2),
         "effective share, a fault every 60 s": round(60 / (60 + delay_s), 3),
     }
-    show("faults_summary", "What random faults left", [summary])
+    show(f"faults{suffix}_summary", "What random faults left", [summary])
     print(json.dumps([asdict(o) for o in outcomes if not o.right], indent=1))
 
 

@@ -40,17 +40,18 @@ QUICK: dict[str, Any] = {
 
 
 class FaultRun:
-    """`memr train configs/scripted.toml` below its supervisor, from start to end."""
+    """`memr train` below its supervisor, from start to end; on the scripted engine unless `config` names another configuration."""
 
     def __init__(self, directory: Path, name: str, **settings: Any) -> None:
         self.path = directory / name
+        config = settings.pop("config", "scripted")
         values = (
             QUICK
             | {"run.directory": directory, "run.name": name}
             | {k.replace("__", "."): v for k, v in settings.items()}
         )
         overrides = [text for key, value in values.items() for text in ("--set", f"{key}={value}")]
-        command = [sys.executable, "-m", "cluster", "train", "configs/scripted.toml", *overrides]
+        command = [sys.executable, "-m", "cluster", "train", f"configs/{config}.toml", *overrides]
         directory.mkdir(parents=True, exist_ok=True)
         self._output = (directory / f"{name}.txt").open("wb")
         self.process = subprocess.Popen(command, stdout=self._output, stderr=subprocess.STDOUT, cwd=ROOT)
