@@ -102,9 +102,10 @@ def _take_turn(episode: Episode, generation: Generation, tokenizer: Tokenizer) -
     episode.pieces.append((generation.tokens_T, generation.logprobs_T, True))
     episode.turn_ends.append(episode.num_tokens)
     episode.final_text = tokenizer.decode(generation.tokens_T)
-    if not generation.finish_reason.trainable:
+    finite = np.isfinite(generation.logprobs_T).all()
+    if not finite or not generation.finish_reason.trainable:
         episode.outcomes.append(TurnOutcome.FAULT)
-        episode.finish_reason = generation.finish_reason
+        episode.finish_reason = generation.finish_reason if finite else FinishReason.ERROR
         return
     reply = episode.environment.step(episode.final_text)
     is_over = reply.outcome is not TurnOutcome.CONTINUE

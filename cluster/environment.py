@@ -10,6 +10,7 @@ _THIS_MACHINE_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Ray's own swi
 _DEFAULTS = {
     "RAY_AUTH_MODE": "token",
     # Progress bars and notices would break up the console; memr says itself what it does.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # Ray's page of a raylet's last words among them; its own log files have it
     "TQDM_DISABLE": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",

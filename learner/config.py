@@ -18,6 +18,7 @@ class ScriptedLearnerSettings(Settings):
 
     update_s: float = Field(default=0.0, ge=0, description="Simulated time of one update, in seconds.")
     adapter_bytes: int = Field(default=1024, ge=4, description="Size of the published weights.")
+    bad_update_probability: float = Field(default=0.0, ge=0, le=1, description="An update is skipped: bad gradient.")
 
 
 class LearnerSettings(Settings):

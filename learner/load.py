@@ -25,8 +25,7 @@ def load_learner(
     Raises DataError where the model cannot be loaded.
     """
     if model_path == SCRIPTED_MODEL:
-        scripted = settings.scripted
-        return ScriptedLearner(settings.max_policy_lag, scripted.update_s, scripted.adapter_bytes, template_hash)
+        return ScriptedLearner(settings.max_policy_lag, settings.scripted, template_hash)
     # Imported here: a scripted run never loads torch.
     from learner.learner import Learner
     from learner.policy import LoraPolicy

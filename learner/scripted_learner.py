@@ -20,23 +20,22 @@ from contracts.errors import DataError
 from contracts.reports import StepReport
 from contracts.rollout import FinishReason, ScoredGroup
 from contracts.verdict import Scored
+from learner.config import ScriptedLearnerSettings
 from learner.staleness import reject_stale
 
 
 class ScriptedLearner:
-    """update_s: simulated seconds per update. adapter_bytes: size of the published weights."""
-
     def __init__(
         self,
         max_policy_lag: int,
-        update_s: float,
-        adapter_bytes: int,
+        script: ScriptedLearnerSettings,
         template_hash: str = "",
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._max_policy_lag = max_policy_lag
-        self._update_s = update_s
-        self._adapter_floats = max(1, adapter_bytes // 4)
+        self._script = script
+        self._update_s = script.update_s
+        self._adapter_floats = max(1, script.adapter_bytes // 4)
         self._template_hash = template_hash
         self._sleep = sleep
         self._version = 0
@@ -51,7 +50,11 @@ class ScriptedLearner:
             self._sleep(self._update_s)
         lags = [self._version - scored.group.policy_version for scored in groups]
         self._version += 1
-        return replace(_report(groups, lags, self._version, self._update_s), skipped=_bad_numbers(groups))
+        return replace(_report(groups, lags, self._version, self._update_s), skipped=self._bad_numbers())
+
+    def _bad_numbers(self) -> str:
+        draw = np.random.default_rng(self._version).random()
+        return "scripted fault: the gradient is not finite" if draw < self._script.bad_update_probability else ""
 
     def publish(self) -> Adapter:
         weights = save_tensors({"scripted": np.full(self._adapter_floats, float(self._version), np.float32)})
@@ -82,17 +85,6 @@ class ScriptedLearner:
 
 class _StoredVersion(Stored):
     policy_version: Count
-
-
-def _bad_numbers(groups: Sequence[ScoredGroup]) -> str:
-    """As the real learner would skip them: the first number that is not finite, by what it is."""
-    for scored in groups:
-        for rollout in scored.group.trainable_rollouts:
-            if not np.isfinite(rollout.logprobs_T).all():
-                return f"the log-probs of rollout {rollout.rollout_id} are not finite"
-        if not np.isfinite(scored.bonus_G).all():
-            return f"the intrinsic rewards of group {scored.group.group_id} are not finite"
-    return ""
 
 
 def _report(groups: Sequence[ScoredGroup], lags: Sequence[int], version: int, update_s: float) -> StepReport:

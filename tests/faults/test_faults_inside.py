@@ -40,7 +40,8 @@ def test_faults_from_inside_are_named_and_cost_their_own_rollouts_alone(tmp_path
         actors__scripted__raise_probability=0.02,
         actors__scripted__abort_probability=0.02,
         actors__scripted__timeout_probability=0.02,
-        actors__scripted__nan_probability=0.005,
+        actors__scripted__nan_probability=0.02,
+        learner__scripted__bad_update_probability=0.15,
     )
     try:
         run.wait_for_step(UPDATES, within_s=300)
@@ -52,10 +53,12 @@ def test_faults_from_inside_are_named_and_cost_their_own_rollouts_alone(tmp_path
     books = run.books()
     assert (books.lost, books.trained_twice, books.sampled_twice, books.steps_in_order) == (0, 0, 0, True)
     reasons: Counter[tuple[str, str]] = Counter()
+    endings: Counter[str] = Counter()
     for frame in read_log(run.path / "log"):
         if frame.kind == Kind.SAMPLED:
             for scored in groups_from_bytes(frame.payload):
                 for rollout in scored.group.rollouts:
+                    endings[rollout.finish_reason] += 1
                     if rollout.finish_reason.trainable:
                         told = rollout.verdict.reason if isinstance(rollout.verdict, Invalid) else ""
                         reasons[fault_of(rollout.text) or "none", told] += 1
@@ -64,7 +67,8 @@ def test_faults_from_inside_are_named_and_cost_their_own_rollouts_alone(tmp_path
         assert found, f"{fault} never happened"
         assert all(WANTED[fault] in told if fault in WANTED else told == "" for told in found), found
     assert {told for (name, told) in reasons if name == "none"} == {""}, "the faultless are judged"
+    assert {"abort", "timeout", "error"} <= endings.keys(), "cut off, late, log-probs that are no numbers"
     events = Counter(json.loads(line)["event"] for line in (run.path / "events.jsonl").read_text().splitlines())
     assert events["update_skipped"] >= 1
-    assert all("are not finite" in headline for headline in run.headlines()), run.headlines()
+    assert all("the gradient is not finite" in headline for headline in run.headlines()), run.headlines()
     assert not [p for p in psutil.process_iter() if "verifier_child" in " ".join(p.cmdline())]

@@ -29,6 +29,7 @@ from cluster.run_log import BEGINNING, Position, RunLog
 from contracts.arrow import groups_from_bytes, groups_to_bytes, read_groups, write_groups
 from contracts.errors import MemrError
 from learner import checkpoint as learner_checkpoint
+from learner.config import ScriptedLearnerSettings
 from learner.learner import Learner
 from learner.scripted_learner import ScriptedLearner
 from memory_service.config import MemorySettings
@@ -164,8 +165,8 @@ READERS = {
         rehash(learner_checkpoint.MANIFEST, "tensors_hash"),
     ),
     "scripted learner": Reader(
-        lambda f: ScriptedLearner(0, 0.0, 4).save(f),
-        lambda f: ScriptedLearner(0, 0.0, 4).restore(f),
+        lambda f: ScriptedLearner(0, ScriptedLearnerSettings()).save(f),
+        lambda f: ScriptedLearner(0, ScriptedLearnerSettings()).restore(f),
         ("scripted.json",),
     ),
     "snapshot": Reader(

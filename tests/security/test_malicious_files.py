@@ -38,6 +38,7 @@ from contracts.arrow import (
 from contracts.bounded_tables import MAX_TABLE_BYTES, MAX_TABLE_ROWS, read_parquet
 from contracts.errors import ConfigError, DataError, LedgerError, MemoryServiceError
 from learner import checkpoint as learner_checkpoint
+from learner.config import ScriptedLearnerSettings
 from learner.scripted_learner import ScriptedLearner
 from memory_service.config import MemorySettings
 from memory_service.encoder import HashEncoder
@@ -329,7 +330,7 @@ def test_a_scripted_learner_refuses_what_is_not_its_checkpoint(tmp_path: Path, c
     if content is not None:
         (tmp_path / "scripted.json").write_bytes(content)
     with pytest.raises(DataError, match=r"scripted\.json"):
-        ScriptedLearner(0, 0.0, 4).restore(tmp_path)
+        ScriptedLearner(0, ScriptedLearnerSettings()).restore(tmp_path)
 
 
 # whole checkpoints

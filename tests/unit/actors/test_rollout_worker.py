@@ -374,6 +374,21 @@ def test_a_rollout_that_failed_is_data_and_the_rest_of_its_group_is_judged(reaso
     assert [len(call) for call in verifier.calls] == [2]
 
 
+def test_log_probs_that_are_no_numbers_end_a_rollout_as_an_error_and_reach_nobody() -> None:
+    class Broken(RecordingEngine):
+        def _one(self, request: GenerationRequest, seed: int) -> Generation:
+            generation = super()._one(request, seed)
+            if seed == rollout_seed(5, "p2", 2, 1, 1):
+                generation.logprobs_T[1] = np.nan
+            return generation
+
+    worker, verifier, _ = make_worker(Broken())
+    [group] = worker.sample([lease(2, rollouts=3)])
+    assert [r.finish_reason for r in group.rollouts] == [FinishReason.STOP, FinishReason.ERROR, FinishReason.STOP]
+    assert [r.trainable for r in group.rollouts] == [True, False, True]
+    assert [len(call) for call in verifier.calls] == [2]
+
+
 def test_a_faulty_environment_makes_the_rollout_invalid_not_wrong() -> None:
     task = ListedTask([EnvironmentReply(TurnOutcome.FAULT)])
     worker, verifier, _ = make_worker(RecordingEngine(), task)
