@@ -4,6 +4,7 @@ Reads what the recorder wrote (metrics, evaluations, status, groups), shows it, 
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from rich.text import Text
 
 from contracts.rollout import ScoredGroup
 
+SHOWN_UPDATES = 40
 _SHOWN_EVENTS = (
     "worker_lost",
     "version_refused",
@@ -74,11 +76,10 @@ def _short(value: Any) -> str:
 
 
 def spark(values: Sequence[float]) -> str:
-    """The last 40 values as one line of blocks."""
-    shown = values[-40:]
-    low, high = min(shown), max(shown)
+    """One line of blocks."""
+    low, high = min(values), max(values)
     spread = (high - low) or 1.0
-    return "".join(_SPARKS[int((value - low) / spread * (len(_SPARKS) - 1))] for value in shown)
+    return "".join(_SPARKS[int((value - low) / spread * (len(_SPARKS) - 1))] for value in values)
 
 
 class PlainConsole:
@@ -122,7 +123,7 @@ class LiveConsole:
         self._task = self._progress.add_task("updates", total=num_updates, left="")
         self._clock = clock
         self._started = clock()
-        self._history: list[dict[str, Any]] = []
+        self._history: deque[dict[str, Any]] = deque(maxlen=SHOWN_UPDATES)
         self._evals: list[str] = []
         self._status: dict[str, Any] = {}
         self._transcript: RenderableType = Text("waiting for the first rollouts …", style="dim")
