@@ -22,6 +22,7 @@ from cluster.run_processes import recorded_processes
 from tests.faults.fault_run import FaultRun
 
 EVERY_S = 10.0
+TOLD_EVERY_S = 1800.0
 UNHURRIED = {
     "cluster__learner_call_s": 120,
     "cluster__memory_call_s": 120,
@@ -36,9 +37,11 @@ UNHURRIED = {
 def look(run: FaultRun) -> dict[str, tuple[int, int]]:
     """Name -> private bytes, file handles."""
     pids = {name: entry.process.pid for name, entry in recorded_processes(run.path).items() if entry.alive}
-    pids |= {"controller": run.find("controller").pid, "supervisor": run.process.pid}
+    others = {"supervisor": run.process.pid} | {
+        name: run.find(name).pid for name in ("controller", "raylet", "ray head")
+    }
     found = {}
-    for name, pid in pids.items():
+    for name, pid in (pids | others).items():
         try:
             process = psutil.Process(pid)
             memory = process.memory_info()
@@ -46,6 +49,29 @@ def look(run: FaultRun) -> dict[str, tuple[int, int]]:
         except psutil.Error:
             continue
     return found
+
+
+def tell(
+    run: FaultRun, history: dict[str, list[tuple[float, int, int]]], groups: int, log_bytes: int, end: str
+) -> None:
+    """The table so far: a soak that is cut short has told what it saw."""
+    seconds = history["controller"][-1][0]
+    rows: list[dict[str, Any]] = []
+    for name, samples in history.items():
+        half = [(at_s, private) for at_s, private, _ in samples[len(samples) // 2 :]]
+        rows.append(
+            {
+                "process": name,
+                "private MiB at the end": round(samples[-1][1] / 2**20, 1),
+                "MiB per hour, second half": round(slope(half) * 3600 / 2**20, 2),
+                "file handles first, last": f"{samples[0][2]}, {samples[-1][2]}",
+            }
+        )
+    note = (
+        f"{seconds / 60:.0f} min, {groups} groups, {groups / seconds:.0f} groups/s, log {log_bytes / max(1, groups):.0f} "
+        f"bytes a group, incidents {run.headlines() or 'none'}, {end}"
+    )
+    show("soak", "A run at full speed", rows, note)
 
 
 def main() -> None:
@@ -70,35 +96,24 @@ def main() -> None:
         try:
             run.wait_for_step(50)
             began, disk_at_start, steps_at_start = time.monotonic(), folder_bytes(run.path / "log"), run.steps()
+            told_s = began
+
+            def so_far(end: str) -> None:
+                groups, log_bytes = 4 * (run.steps() - steps_at_start), folder_bytes(run.path / "log") - disk_at_start
+                tell(run, history, groups, log_bytes, end)
+
             while time.monotonic() - began < 60 * minutes:
                 time.sleep(EVERY_S)
                 assert run.process.poll() is None, run.output[-2000:]
                 for name, (private, handles) in look(run).items():
                     history[name].append((time.monotonic() - began, private, handles))
-            seconds, steps = time.monotonic() - began, run.steps() - steps_at_start
-            log_bytes = folder_bytes(run.path / "log") - disk_at_start
+                if time.monotonic() - told_s > TOLD_EVERY_S:
+                    told_s = time.monotonic()
+                    so_far("it goes on")
             run.process.send_signal(signal.SIGTERM)
-            code = run.finish(300)
-            incidents = run.headlines()
+            so_far(f"exit code {run.finish(300)}")
         finally:
             run.end()
-    rows: list[dict[str, Any]] = []
-    for name, samples in history.items():
-        half = samples[len(samples) // 2 :]
-        rows.append(
-            {
-                "process": name,
-                "private MiB at the end": round(samples[-1][1] / 2**20, 1),
-                "MiB per hour, second half": round(slope([(t, b) for t, b, _ in half]) * 3600 / 2**20, 2),
-                "file handles first, last": f"{samples[0][2]}, {samples[-1][2]}",
-            }
-        )
-    groups = 4 * steps
-    note = (
-        f"{seconds / 60:.0f} min, {groups} groups, {groups / seconds:.0f} groups/s, log {log_bytes / max(1, groups):.0f} "
-        f"bytes a group, exit code {code}, incidents {incidents or 'none'}"
-    )
-    show("soak", "A run at full speed", rows, note)
 
 
 if __name__ == "__main__":
