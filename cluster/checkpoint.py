@@ -13,14 +13,15 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster.history import Past
-from cluster.ledger import Fate, LedgerEvent
+from cluster.ledger import FATES, Books
 from cluster.parts import Parts
 from cluster.run_log import BEGINNING, Position
 from contracts.arrow import read_groups, write_groups
@@ -56,7 +57,7 @@ class Cut:
 
     step: int
     position: Position
-    events: tuple[LedgerEvent, ...]
+    books: Books
     buffered: tuple[ScoredGroup, ...]
     sampled: tuple[RolloutGroup, ...]
 
@@ -85,8 +86,7 @@ async def _save_memory(parts: Parts, directory: Path) -> None:
 
 
 def _write(folder: Path, cut: Cut) -> None:
-    rows = [asdict(event) | {"fate": event.fate.value} for event in cut.events]
-    pq.write_table(pa.Table.from_pylist(rows, schema=_LEDGER_SCHEMA), folder / "ledger.parquet", compression="zstd")
+    pq.write_table(books_to_table(cut.books), folder / "ledger.parquet", compression="zstd")
     write_groups(cut.buffered, folder / "buffered.parquet")
     write_groups([ScoredGroup.without_bonus(group) for group in cut.sampled], folder / "sampled.parquet")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -99,6 +99,38 @@ def _write(folder: Path, cut: Cut) -> None:
     for path in (*files, folder / MANIFEST):
         with path.open("rb+") as file:
             os.fsync(file.fileno())
+
+
+def books_to_table(books: Books) -> pa.Table:
+    """A row per lease, in their order."""
+    leases = range(len(books))
+    columns = [
+        pa.array(np.arange(len(books))),
+        pa.array(books.problems_N, pa.string()),
+        pa.DictionaryArray.from_arrays(pa.array(books.fates_N), [fate.value for fate in FATES]).cast(pa.string()),
+        pa.array([books.reasons.get(lease_id, "") for lease_id in leases], pa.string()),
+        pa.array(books.into_N.astype(np.int64)),
+    ]
+    return pa.Table.from_arrays(columns, schema=_LEDGER_SCHEMA)
+
+
+def books_from_table(table: pa.Table) -> Books:
+    """Raises ValueError for rows that no ledger wrote."""
+    if table["lease_id"].to_pylist() != list(range(table.num_rows)):
+        raise ValueError("the lease ids are not 0, 1, 2 and so on")
+    codes = {fate.value: code for code, fate in enumerate(FATES)}
+    fates = table["fate"].to_pylist()
+    if unknown := set(fates) - codes.keys():
+        raise ValueError(f"{min(unknown)[:80]!r} is no fate")
+    into_N = table["policy_version"].to_numpy()
+    if not np.all((into_N >= -1) & (into_N < 2**31)):
+        raise ValueError("a policy version is out of range")
+    return Books(
+        fates_N=np.array([codes[fate] for fate in fates], np.uint8),
+        problems_N=tuple(table["problem_id"].to_pylist()),
+        into_N=into_N.astype(np.int32),
+        reasons={lease_id: reason for lease_id, reason in enumerate(table["reason"].to_pylist()) if reason},
+    )
 
 
 def newest_checkpoint(run_path: Path) -> Path | None:
@@ -157,14 +189,13 @@ def _files(folder: Path) -> dict[str, Path]:
 
 def _read(folder: Path, step: int) -> Past:
     snapshots = sorted((folder / "memory").glob("snapshot-*"))
-    rows = read_parquet(folder / "ledger.parquet", _LEDGER_SCHEMA, nullable=()).to_pylist()
     try:
-        events = [LedgerEvent(**row | {"fate": Fate(row["fate"])}) for row in rows]
+        books = books_from_table(read_parquet(folder / "ledger.parquet", _LEDGER_SCHEMA, nullable=()))
     except ValueError as error:
         raise DataError(f"{folder / 'ledger.parquet'}: {error}") from error
     return Past(
         step=step,
-        events=events,
+        books=books,
         buffered=_by_lease(read_groups(folder / "buffered.parquet")),
         sampled={lease: scored.group for lease, scored in _by_lease(read_groups(folder / "sampled.parquet")).items()},
         checkpoint=folder,

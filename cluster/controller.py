@@ -37,7 +37,7 @@ from cluster.fleet import Fleet
 from cluster.health import Health
 from cluster.history import History, Past
 from cluster.lease_outcomes import LeaseOutcomes
-from cluster.ledger import Fate, Ledger, LedgerEvent
+from cluster.ledger import Books, Fate, Ledger, LedgerEvent
 from cluster.memory_lane import MemoryLane
 from cluster.metrics import StepContext, StepTiming, metrics_line
 from cluster.parts import Parts
@@ -161,12 +161,12 @@ class Controller:
         if self._taken_up:
             return False
         self._taken_up = True
+        if past.books is not None:
+            self._ledger.adopt(past.books)
         for event in past.events:
             self._ledger.restore(event)
-            if event.reason == QUARANTINED:
-                self._outcomes.quarantine.add(event.problem_id)
-        if past.events:
-            self._recorder.ledger_anew(self._ledger.events())
+        if past.begun:
+            self._take_up_books(self._ledger.books())
         self._step = past.step
         adapter = await restore_parts(past, self._parts, self._recorder)
         await self._publish(adapter)
@@ -185,7 +185,13 @@ class Controller:
         for lease_id in self._ledger.with_fate(Fate.IN_FLIGHT):
             if lease_id not in past.sampled:
                 self._queue.add(training_lease(self._config, lease_id, self._task.train_problem(lease_id)))
-        return not past.events
+        return not past.begun
+
+    def _take_up_books(self, books: Books) -> None:
+        for lease_id, reason in books.reasons.items():
+            if reason == QUARANTINED:
+                self._outcomes.quarantine.add(books.problems_N[lease_id])
+        self._recorder.ledger_anew(books.events())
 
     # -- learner ---------------------------------------------------------------------------------------------
 
@@ -364,7 +370,7 @@ class Controller:
         cut = Cut(
             self._step,
             self._history.position,
-            tuple(self._ledger.events()),
+            self._ledger.books(),
             tuple(self._buffer.groups),
             tuple(self._lane.groups),
         )

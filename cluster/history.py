@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster.ledger import Fate, LedgerEvent
+from cluster.ledger import Books, Fate, LedgerEvent
 from cluster.run_log import Frame, Position, RunLog, read_log
 from contracts.arrow import groups_from_bytes, groups_to_bytes
 from contracts.bounded_json import Count, Finite, Stored, parse_fields
@@ -44,9 +44,10 @@ class TrainedBatch:
 
 @dataclass(slots=True)
 class Past:
-    """What an earlier process left. calls: memory calls since the checkpoint. batches: updates since then."""
+    """What an earlier process left. books: of the checkpoint. events, calls of memory, batches: since then."""
 
     step: int = 0
+    books: Books | None = None
     events: list[LedgerEvent] = field(default_factory=list)
     calls: list[tuple[ScoredGroup, ...]] = field(default_factory=list)
     batches: list[TrainedBatch] = field(default_factory=list)
@@ -55,6 +56,11 @@ class Past:
     checkpoint: Path | None = None
     memory_snapshot: Path | None = None
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything had been issued."""
+        return bool(self.books) or bool(self.events)
 
 
 class History:

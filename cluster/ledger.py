@@ -16,6 +16,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
+from numpy.typing import NDArray
+
 from contracts.errors import LedgerError
 
 
@@ -27,7 +30,7 @@ class Fate(StrEnum):
     FAILED = "failed"
 
 
-_FATES = tuple(Fate)
+FATES = tuple(Fate)
 _ALLOWED = {
     Fate.IN_FLIGHT: {Fate.BUFFERED, Fate.DROPPED, Fate.FAILED},
     Fate.BUFFERED: {Fate.TRAINED, Fate.DROPPED},
@@ -43,6 +46,34 @@ class LedgerEvent:
     fate: Fate
     reason: str = ""
     policy_version: int = -1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Books:
+    """The ledger at one moment, a column each, leases in order; N leases.
+
+    fates_N: uint8, indices into FATES. problems_N: problem ids. into_N: int32, the version that a lease was trained
+    into, else -1. reasons: of dropped and failed leases, by lease id.
+    """
+
+    fates_N: NDArray[np.uint8]
+    problems_N: tuple[str, ...]
+    into_N: NDArray[np.int32]
+    reasons: Mapping[int, str]
+
+    def __len__(self) -> int:
+        return len(self.problems_N)
+
+    def events(self) -> Iterator[LedgerEvent]:
+        """The shortest history that leads to these books."""
+        for lease_id, (code, problem_id) in enumerate(zip(self.fates_N, self.problems_N, strict=True)):
+            fate = FATES[code]
+            yield LedgerEvent(lease_id, problem_id, Fate.IN_FLIGHT)
+            if fate in (Fate.BUFFERED, Fate.TRAINED):
+                yield LedgerEvent(lease_id, problem_id, Fate.BUFFERED)
+            if fate not in (Fate.IN_FLIGHT, Fate.BUFFERED):
+                reason, into = self.reasons.get(lease_id, ""), int(self.into_N[lease_id])
+                yield LedgerEvent(lease_id, problem_id, fate, reason, into)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +94,7 @@ class Ledger:
 
     def __init__(self, sink: Callable[[LedgerEvent], None]) -> None:
         self._sink = sink
-        self._fates = bytearray()  # by lease id, indices into _FATES
+        self._fates = bytearray()  # by lease id, indices into FATES
         self._problems: list[str] = []
         self._into = array("i")  # the version that a lease was trained into, else -1
         self._names: dict[str, str] = {}
@@ -97,23 +128,28 @@ class Ledger:
 
     def with_fate(self, fate: Fate) -> list[int]:
         """Lease ids, ascending."""
-        code = _FATES.index(fate)
+        code = FATES.index(fate)
         return [lease_id for lease_id, found in enumerate(self._fates) if found == code]
 
-    def events(self) -> Iterator[LedgerEvent]:
-        """The shortest history that leads to these books."""
-        for lease_id, code in enumerate(self._fates):
-            fate, problem_id = _FATES[code], self._problems[lease_id]
-            yield LedgerEvent(lease_id, problem_id, Fate.IN_FLIGHT)
-            if fate in (Fate.BUFFERED, Fate.TRAINED):
-                yield LedgerEvent(lease_id, problem_id, Fate.BUFFERED)
-            if fate not in (Fate.IN_FLIGHT, Fate.BUFFERED):
-                yield LedgerEvent(lease_id, problem_id, fate, self._why.get(lease_id, ""), self._into[lease_id])
+    def books(self) -> Books:
+        """A copy that stays as it is."""
+        fates_N = np.frombuffer(bytes(self._fates), np.uint8)
+        return Books(fates_N, tuple(self._problems), np.array(self._into, np.int32), dict(self._why))
+
+    def adopt(self, books: Books) -> None:
+        """Begin with what a checkpoint kept; nothing is written again."""
+        assert not self._fates, "the books are not empty"
+        self._fates = bytearray(books.fates_N.tobytes())
+        self._problems = [self._names.setdefault(problem_id, problem_id) for problem_id in books.problems_N]
+        self._into = array("i", books.into_N.tolist())
+        self._why = dict(books.reasons)
+        self._reasons = Counter(self._why.values())
+        self._counts = self._recount()
 
     def issue(self, problem_id: str) -> int:
         """Book a problem as issued and in flight; returns its lease id."""
         lease_id = self.next_lease_id
-        self._fates.append(_FATES.index(Fate.IN_FLIGHT))
+        self._fates.append(FATES.index(Fate.IN_FLIGHT))
         self._problems.append(self._names.setdefault(problem_id, problem_id))
         self._into.append(-1)
         self._counts[Fate.IN_FLIGHT] += 1
@@ -155,15 +191,18 @@ class Ledger:
 
     def audit(self) -> None:
         """Raises LedgerError unless counting every fate afresh gives the running counts."""
-        recount = Counter({_FATES[code]: count for code, count in Counter(self._fates).items()})
+        recount = self._recount()
         if recount != +self._counts:
             raise LedgerError(f"the ledger's counts {dict(self._counts)} differ from a recount {dict(recount)}")
 
+    def _recount(self) -> Counter[Fate]:
+        return Counter({FATES[code]: count for code, count in Counter(self._fates).items()})
+
     def _move(self, lease_id: int, fate: Fate, reason: str = "", policy_version: int = -1) -> None:
-        current = _FATES[self._fates[lease_id]] if 0 <= lease_id < len(self._fates) else None
+        current = FATES[self._fates[lease_id]] if 0 <= lease_id < len(self._fates) else None
         if current is None or fate not in _ALLOWED.get(current, set()):
             raise LedgerError(f"lease {lease_id} is {current or 'unknown'} and cannot become {fate}")
-        self._fates[lease_id] = _FATES.index(fate)
+        self._fates[lease_id] = FATES.index(fate)
         self._counts[current] -= 1
         self._counts[fate] += 1
         if reason:

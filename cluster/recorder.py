@@ -89,7 +89,8 @@ class Recorder:
         """After a resume the file tells what the ledger knows, not what a lost process had still meant to do."""
         path = self._run_path / "ledger" / "events.jsonl"
         temporary = path.with_suffix(".partial")
-        temporary.write_text("".join(json.dumps(dataclasses.asdict(event)) + "\n" for event in events))
+        with temporary.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(dataclasses.asdict(event)) + "\n" for event in events)
         temporary.replace(path)
 
     def groups(self, step: int, groups: Sequence[ScoredGroup], fate: str = "trained") -> None:

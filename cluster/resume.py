@@ -92,7 +92,7 @@ async def restore_parts(past: Past, parts: Parts, recorder: Recorder) -> Adapter
         await parts.learner.restore(past.checkpoint / "learner")
         if past.memory_snapshot is not None and parts.memory is not None:
             await parts.memory.restore(past.memory_snapshot)
-    if past.events:
+    if past.begun:
         differences = await _tell_memory_again(past, parts)
         recorder.event(
             "resumed",

@@ -96,7 +96,7 @@ def train(
     else:
         create_run(config, identity | {"model_path": model_path, "seed": config.run.seed})
     past = read_run_past(run_path, config) if resumes else Past()
-    if past.events:
+    if past.begun:
         say(f"taking up {run_path} after update {past.step + len(past.batches)}")
     claim_run(run_path, supervisor)
     (run_path / "summary.json").unlink(missing_ok=True)  # of an earlier, shorter life

@@ -23,7 +23,7 @@ from cluster.adapters import read_adapter, write_adapter
 from cluster.checkpoint import Cut, _read, _write, verify
 from cluster.config import load_config
 from cluster.history import History, Kind, Past, read_past
-from cluster.ledger import Fate, LedgerEvent
+from cluster.ledger import Fate, Ledger, LedgerEvent
 from cluster.run_dir import read_run
 from cluster.run_log import BEGINNING, Position, RunLog
 from contracts.arrow import groups_from_bytes, groups_to_bytes, read_groups, write_groups
@@ -68,8 +68,9 @@ def write_snapshot(folder: Path) -> None:
 
 
 def write_checkpoint(folder: Path) -> None:
-    events = (LedgerEvent(0, "p", Fate.IN_FLIGHT), LedgerEvent(0, "p", Fate.BUFFERED))
-    _write(folder, Cut(4, Position(0, 10), events, (make_scored(make_group(0)),), (make_group(1),)))
+    ledger = Ledger(lambda _event: None)
+    ledger.buffered(ledger.issue("p"))
+    _write(folder, Cut(4, Position(0, 10), ledger.books(), (make_scored(make_group(0)),), (make_group(1),)))
 
 
 def write_an_adapter(folder: Path) -> None:

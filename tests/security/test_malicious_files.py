@@ -341,8 +341,9 @@ def checkpoint_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "run" / "checkpoints" / "step-000004"
     (folder / "learner").mkdir(parents=True)
     (folder / "learner" / "scripted.json").write_text('{"policy_version": 4}')
-    events = (LedgerEvent(0, "p", Fate.IN_FLIGHT), LedgerEvent(0, "p", Fate.BUFFERED))
-    _write(folder, Cut(4, Position(0, 10), events, (make_scored(make_group(0)),), ()))
+    ledger = Ledger(lambda _event: None)
+    ledger.buffered(ledger.issue("p"))
+    _write(folder, Cut(4, Position(0, 10), ledger.books(), (make_scored(make_group(0)),), ()))
     verify(folder)
     return folder
 
@@ -366,6 +367,10 @@ def passed_over(folder: Path) -> str:
         pa.table({"x": [1]}),
         pa.table({"lease_id": ["0"], "problem_id": ["p"], "fate": ["trained"], "reason": [""], "policy_version": [1]}),
         pa.table({"lease_id": [0], "problem_id": ["p"], "fate": ["eaten"], "reason": [""], "policy_version": [1]}),
+        pa.table({"lease_id": [7], "problem_id": ["p"], "fate": ["trained"], "reason": [""], "policy_version": [1]}),
+        pa.table(
+            {"lease_id": [0], "problem_id": ["p"], "fate": ["trained"], "reason": [""], "policy_version": [2**40]}
+        ),
         pa.table(
             {
                 "lease_id": pa.array([None], pa.int64()),
@@ -376,7 +381,7 @@ def passed_over(folder: Path) -> str:
             }
         ),
     ],
-    ids=["columns", "types", "fate", "null"],
+    ids=["columns", "types", "fate", "lease", "version", "null"],
 )
 def test_a_ledger_of_other_columns_types_or_fates_is_refused_though_hashes_agree(
     checkpoint_folder: Path, table: pa.Table

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.checkpoint import books_from_table, books_to_table
 from cluster.ledger import Fate, Ledger, LedgerEvent
 from contracts.errors import LedgerError
 
@@ -60,3 +61,21 @@ def test_identity_holds_over_any_history(actions: list[str], random: object) -> 
             ledger.failed(in_flight.pop(), "y")
         ledger.check(in_flight=len(in_flight), buffered=len(buffered))
         ledger.audit()
+    again, replayed = Ledger(lambda event: None), Ledger(lambda event: None)
+    again.adopt(books_from_table(books_to_table(ledger.books())))
+    for event in ledger.books().events():
+        replayed.restore(event)
+    for other in (again, replayed):
+        other.audit()
+        assert other.counts() == ledger.counts()
+        assert other.reasons == ledger.reasons
+        assert list(other.books().events()) == list(ledger.books().events())
+        assert other.issue("next") == ledger.next_lease_id
+
+
+def test_books_are_a_copy() -> None:
+    ledger = Ledger(lambda event: None)
+    lease = ledger.issue("a")
+    books = ledger.books()
+    ledger.buffered(lease)
+    assert [event.fate for event in books.events()] == [Fate.IN_FLIGHT]
