@@ -65,7 +65,9 @@ def test_every_process_killed_or_stopped_in_turn(run: FaultRun) -> None:
     assert (books.issued, books.trained) == (220 * 8, 220 * 8)
     assert (books.lost, books.trained_twice, books.sampled_twice, books.steps_in_order) == (0, 0, 0, True)
     assert run.survivors() == []
-    assert not re.search(r"\[state-dump\]|A worker died or was killed", run.output), "memr says what happened, Ray's own words stay in its log files"
+    assert not re.search(r"\[state-dump\]|A worker died or was killed", run.output), (
+        "memr says what happened, Ray's own words stay in its log files"
+    )
     stacks = next((run.path / "incidents").glob("*-hang-stacks.txt")).read_text()
     assert stacks.count("== process") > 5
     assert "asyncio" in stacks or "no stack" in stacks, "of Python processes, where the system lets one look"
