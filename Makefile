@@ -20,7 +20,7 @@ setup: $(STAMP)
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || \
 		{ echo "the lock file is for Python 3.11, which was not found: install it, or name it with make PYTHON=/path/to/python3.11"; exit 1; }
-	@echo "setting up $(VENV): about 2 minutes and 2.5 GB, once"
+	@echo "setting up $(VENV): about 2 minutes and 3.6 GB, once"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check "$$(grep '^torch==' requirements.lock)"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps -r requirements.lock

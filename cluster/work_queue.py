@@ -4,14 +4,17 @@
                ^           |  failed: another attempt
                +-----------+
 
-Evaluation leases wait in a queue of their own. A worker alternates between the two kinds while both wait,
-so that an evaluation neither stops training nor starves.
+Evaluation leases wait in a queue of their own. Training goes first: an evaluation takes the time that the workers
+have to spare, and while both wait one call in EVAL_PERIOD, so that it neither holds the learner up nor starves.
 """
 
 from collections import deque
 from dataclasses import replace
 
 from contracts.problem import Lease, Purpose
+
+EVAL_PERIOD = 4
+"""While training and evaluation leases wait, every EVAL_PERIOD-th call is an evaluation's."""
 
 
 class WorkQueue:
@@ -20,7 +23,7 @@ class WorkQueue:
     def __init__(self) -> None:
         self._waiting: dict[Purpose, deque[Lease]] = {Purpose.TRAIN: deque(), Purpose.EVAL: deque()}
         self._dispatched: dict[int, Lease] = {}
-        self._last = Purpose.EVAL
+        self._training_calls = 0  # since the last call of an evaluation
 
     def add(self, lease: Lease) -> None:
         self._waiting[lease.purpose].append(lease)
@@ -39,7 +42,7 @@ class WorkQueue:
         first = waiting[0]
         if first.attempt > 0 and not idle:
             return []
-        self._last = purpose
+        self._training_calls = 0 if purpose is Purpose.EVAL else self._training_calls + 1
         leases: list[Lease] = []
         limit = 1 if one or first.attempt > 0 else max(1, rows // first.num_rollouts)
         while waiting and len(leases) < limit and _same_shape(waiting[0], first):
@@ -89,8 +92,10 @@ class WorkQueue:
         return [lease for lease in self._dispatched.values() if lease.purpose is Purpose.TRAIN]
 
     def _next_purpose(self) -> Purpose:
-        other = Purpose.TRAIN if self._last is Purpose.EVAL else Purpose.EVAL
-        return other if self._waiting[other] else self._last
+        if not self._waiting[Purpose.EVAL]:
+            return Purpose.TRAIN
+        starved = self._training_calls >= EVAL_PERIOD - 1
+        return Purpose.EVAL if starved or not self._waiting[Purpose.TRAIN] else Purpose.TRAIN
 
 
 def _same_shape(lease: Lease, first: Lease) -> bool:

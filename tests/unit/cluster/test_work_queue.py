@@ -1,4 +1,4 @@
-"""Leases go out in order, come back for another attempt, and evaluation alternates with training."""
+"""Leases go out in order, come back for another attempt, and evaluation takes what training leaves."""
 
 from cluster.evaluation import EvalPlan, eval_leases, evaluate_groups, pass_at_k
 from cluster.work_queue import WorkQueue
@@ -31,11 +31,20 @@ def test_a_call_carries_as_many_leases_as_one_wave_holds() -> None:
     assert queue.training_leases == 3
 
 
-def test_training_and_evaluation_alternate_while_both_wait() -> None:
-    trains = [lease(i, rollouts=4) for i in range(3)]
-    evals = [lease(-1 - i, Purpose.EVAL, rollouts=4, version=1) for i in range(2)]
+def test_training_goes_first_and_every_fourth_call_is_an_evaluations_while_both_wait() -> None:
+    trains = [lease(i, rollouts=4) for i in range(7)]
+    evals = [lease(-1 - i, Purpose.EVAL, rollouts=4, version=1) for i in range(3)]
     queue = queue_of(*trains, *evals)
-    assert [ids(queue.dispatch(3, rows=4))[0] for _ in range(5)] == [0, -1, 1, -2, 2]
+    assert [ids(queue.dispatch(3, rows=4))[0] for _ in range(10)] == [0, 1, 2, -1, 3, 4, 5, -2, 6, -3]
+
+
+def test_an_evaluation_takes_every_call_while_no_training_waits() -> None:
+    evals = [lease(-1 - i, Purpose.EVAL, rollouts=4, version=1) for i in range(3)]
+    queue = queue_of(*evals)
+    assert ids(queue.dispatch(3, rows=4)) == [-1]
+    assert ids(queue.dispatch(3, rows=4)) == [-2]
+    queue.add(lease(0, rollouts=4))
+    assert ids(queue.dispatch(3, rows=4)) == [0]
 
 
 def test_evaluation_keeps_its_exact_version_and_does_not_count_as_under_way() -> None:
