@@ -1,8 +1,11 @@
 """What a run leaves on disk while it goes on, and who may watch.
 
 JSONL is the truth: metrics.jsonl (one line per update), eval.jsonl, events.jsonl, ledger/events.jsonl,
-rollouts/*.parquet. Watchers (TensorBoard, the console) get the same dictionaries afterwards; one that
-raises is dropped with an event and the run goes on.
+rollouts/*.parquet. Watchers (TensorBoard, the console) get the same dictionaries afterwards; one that raises is dropped
+with an event and the run goes on.
+
+A power cut takes no evaluation and no transcript that was told. Lines of the other files may go since the newest
+checkpoint: metrics and fates come back when its updates are replayed. status.json is a sign of life, and is not synced.
 """
 
 import dataclasses
@@ -15,6 +18,7 @@ from typing import Any, Protocol, TextIO
 from cluster.incidents import write_incident
 from cluster.ledger import LedgerEvent
 from contracts.arrow import write_groups
+from contracts.durable import make_directory, replace_file, sync, sync_directory, whole_lines
 from contracts.reports import EvalReport
 from contracts.rollout import ScoredGroup
 
@@ -42,7 +46,7 @@ class Recorder:
         self.transcripts = True
         """Off: rollouts/ is not written, for want of disk; watchers still see the groups."""
         for folder in ("ledger", "rollouts"):
-            (run_path / folder).mkdir(parents=True, exist_ok=True)
+            make_directory(run_path / folder)
 
     def metrics(self, line: dict[str, Any]) -> None:
         self._append("metrics.jsonl", line)
@@ -51,6 +55,7 @@ class Recorder:
     def evaluation(self, report: EvalReport) -> None:
         line = dataclasses.asdict(report)
         self._append("eval.jsonl", line)
+        sync(self._files["eval.jsonl"])
         self._tell(lambda watcher: watcher.watch("eval", line))
 
     def last_step(self) -> int:
@@ -68,8 +73,7 @@ class Recorder:
     def lines(self, name: str) -> list[dict[str, Any]]:
         """What is on disk already of metrics.jsonl, eval.jsonl or events.jsonl."""
         path = self._run_path / name
-        text = path.read_text() if path.exists() else ""
-        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        return [json.loads(line) for line in whole_lines(path.read_bytes())] if path.exists() else []
 
     def event(self, what: str, **details: Any) -> None:
         line = {"time_s": self._wall_clock(), "event": what} | details
@@ -91,7 +95,9 @@ class Recorder:
         temporary = path.with_suffix(".partial")
         with temporary.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(dataclasses.asdict(event)) + "\n" for event in events)
+            sync(file)
         temporary.replace(path)
+        sync_directory(path.parent)
 
     def groups(self, step: int, groups: Sequence[ScoredGroup], fate: str = "trained") -> None:
         """The batch of one update, or dropped groups, as one Parquet file."""
@@ -108,8 +114,14 @@ class Recorder:
         temporary.replace(self._run_path / "status.json")
         self._tell(lambda watcher: watcher.watch("status", line))
 
+    def sync(self) -> None:
+        """Every line so far is safe from a power cut."""
+        for file in self._files.values():
+            sync(file)
+
     def close(self) -> None:
         self._tell(lambda watcher: watcher.close())
+        self.sync()
         for file in self._files.values():
             file.close()
         self._files.clear()
@@ -132,10 +144,12 @@ class Recorder:
 
 
 def _append_to(path: Path) -> TextIO:
-    """A crash may have left half a line: it goes."""
+    """A crash may have left what is no whole line: it goes."""
     if path.exists():
         data = path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
+        whole = b"".join(line + b"\n" for line in whole_lines(data))
         if len(whole) != len(data):
-            path.write_bytes(whole)
-    return path.open("a", encoding="utf-8")
+            replace_file(path, whole)
+    file = path.open("a", encoding="utf-8")
+    sync_directory(path.parent)
+    return file

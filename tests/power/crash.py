@@ -1,0 +1,244 @@
+"""Lives recorded, cut off anywhere, and taken up: what must hold on every disk that a power cut leaves.
+
+ record (a life in a process of its own, recorder.c preloaded) -> State (a moment, a cut) -> problems (empty: as promised)
+"""
+
+import asyncio
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.adapters import read_adapter
+from cluster.checkpoint import log_floor, read_checkpoint
+from cluster.history import Kind
+from cluster.replay import replay_run
+from cluster.resume import read_run_past
+from cluster.run_dir import RunRecord, read_run, refuse_live_run
+from cluster.run_log import BEGINNING, Position, read_log
+from contracts.arrow import read_groups
+from contracts.bounded_json import parse_object
+from contracts.errors import MemrError
+from tests.power.disk import DATA_ALONE, EVERYTHING, NAMES_ALONE, NOTHING, Cut, Disk, Operation, random_cut, read_record
+from tests.power.life import ROOT, UPDATES, Life, config_at
+
+RECORDER = Path(__file__).with_name("recorder.c")
+SOURCE_OF_ANSWERS = 4
+"""Groups per update (tests/power/life.py)."""
+
+
+def why_not() -> str:
+    """Why this machine cannot record; empty where it can."""
+    if sys.platform != "linux":
+        return "the recorder is for Linux's C library"
+    return "" if shutil.which("cc") else "no C compiler (cc): the recorder is compiled when the test runs"
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """name: for people. updates: of the whole run. base: what was on the disk before, all of it safe."""
+
+    name: str
+    operations: Sequence[Operation]
+    updates: int
+    base: Path | None = None
+
+    @property
+    def sites(self) -> list[str]:
+        return sorted({operation.site for operation in self.operations if operation.kind == "F"})
+
+
+def record(folder: Path, name: str, lives: Sequence[Sequence[str]], *, updates: int, base: Path | None = None) -> Recording:
+    """One life after the other in one record; all but the last die on the way. lives: arguments of tests/power/life.py.
+
+    Asserts that the record is complete: played back whole it gives the very folder that the lives left."""
+    root, out = folder / name / "disk", folder / name / "record"
+    library = folder / "recorder.so"
+    if not library.exists():
+        subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(RECORDER)], check=True, timeout=120)
+    if base is None:
+        root.mkdir(parents=True)
+    else:
+        shutil.copytree(base, root)
+    environment = os.environ | {"LD_PRELOAD": str(library), "RECORD_ROOT": str(root), "RECORD_FILE": str(out)}
+    for number, arguments in enumerate(lives, start=1):
+        command = [sys.executable, "-m", "tests.power.life", str(root), "--updates", str(updates), *arguments]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
+        assert done.returncode == (0 if number == len(lives) else 9), done.stderr[-3000:]
+    found = Recording(name, read_record(out, root), updates, base)
+    played = folder / name / "played"
+    Disk(found.operations, len(found.operations), base=base).write(played, EVERYTHING)
+    (root / "marks").unlink()
+    assert _contents(played) == _contents(root)
+    return found
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else b"" for p in folder.rglob("*")}
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The disk after `count` operations of a recording, as `cut` leaves it; syncs of the site `ignored` did not happen."""
+
+    recording: Recording
+    count: int
+    cut: Cut
+    ignored: str = ""
+
+    @property
+    def told(self) -> list[dict[str, Any]]:
+        return [operation.mark for operation in self.recording.operations[: self.count] if operation.kind == "M"]
+
+    def write(self, folder: Path) -> None:
+        disk = Disk(self.recording.operations, self.count, self.ignored, self.recording.base)
+        disk.write(folder, self.cut)
+
+
+def random_state(recordings: Sequence[Recording], seed: int) -> State:
+    draw = random.Random(seed)
+    recording = draw.choice(recordings)
+    return State(recording, draw.randint(1, len(recording.operations)), random_cut(seed))
+
+
+def problems(state: State, folder: Path, *, resume: bool = True) -> list[str]:
+    """What is not as promised: on the disk, then after the run was taken up and went on to its end."""
+    state.write(folder)
+    path = config_at(folder).run_path
+    found = _guarded(lambda: list(lost(path, state.told)))
+    if found or not resume:
+        return found
+    return _guarded(lambda: asyncio.run(_taken_up(state, folder)))
+
+
+def _guarded(look: Callable[[], list[str]]) -> list[str]:
+    try:
+        return look()
+    except (MemrError, OSError, ValueError, KeyError, AssertionError) as error:
+        return [f"{type(error).__name__}: {error}"]
+
+
+def lost(path: Path, told: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """What the run told the world before the power went, and the disk does not show."""
+    if not any("created" in mark for mark in told):
+        return
+    run = read_run(path)
+    refuse_live_run(path)
+    past, _ = read_checkpoint(path)
+    yield from past.notes
+    steps = [mark for mark in told if "checkpoint" in mark]
+    if steps and past.step < steps[-1]["checkpoint"]:
+        yield f"checkpoint {steps[-1]['checkpoint']} was told, {past.step} is there"
+    if steps and len(run.events) < steps[-1]["events"]:
+        yield f"{len(run.events)} events of the {steps[-1]['events']} before the newest checkpoint"
+    if (end := _end_of_log(path)) < (floor := log_floor(path)):
+        yield f"the log ends at {end}, a checkpoint points to {floor}"
+    yield from _lost_versions(path, [mark for mark in told if "published" in mark])
+    evaluated = {mark["evaluated"] for mark in told if "evaluated" in mark}
+    if missing := evaluated - {line["step"] for line in run.evals}:
+        yield f"evaluations {missing} were told and are gone"
+    yield from _lost_end(run, end, told)
+
+
+def _lost_versions(path: Path, published: Sequence[dict[str, Any]]) -> Iterator[str]:
+    for folder in (path / "adapters").glob("v*"):
+        read_adapter(folder)
+    if published:
+        newest = published[-1]
+        if not (path / "adapters" / newest["folder"]).exists():
+            yield f"version {newest['published']} was served and is gone"
+        past = read_run_past(path, config_at(path.parent.parent))
+        if past.step + len(past.batches) < newest["published"]:
+            yield f"version {newest['published']} was served, the log knows of {past.step + len(past.batches)}"
+
+
+def _lost_end(run: RunRecord, end: Position, told: Sequence[dict[str, Any]]) -> Iterator[str]:
+    last = next((mark for mark in reversed(told) if mark.keys() & {"begun", "ended", "finished"}), {})
+    if "begun" in last and run.summary is not None:
+        yield "the summary of an earlier life is back"
+    if "ended" in last and end < Position(last["ended"], last["at"]):
+        yield f"the log ended at {last}, is there to {end}"
+    if "finished" in last:
+        if not run.finished:
+            yield "the run was finished and is not"
+        fates = Counter(line["fate"] for line in _lines(run.path / "ledger" / "events.jsonl"))
+        if fates["trained"] != SOURCE_OF_ANSWERS * last["finished"]:
+            yield f"ledger/events.jsonl of a finished run: {fates}"
+        yield from _incomplete(run, last["finished"])
+
+
+def _incomplete(run: RunRecord, updates: int) -> Iterator[str]:
+    """Lines and transcripts that a finished run has."""
+    if [line["step"] for line in run.metrics] != list(range(1, updates + 1)):
+        yield f"metrics of steps {[line['step'] for line in run.metrics]}"
+    for step in range(1, updates + 1):
+        groups = [g for f in (run.path / "rollouts").glob(f"step-{step:06d}-trained-*") for g in read_groups(f)]
+        if len(groups) != SOURCE_OF_ANSWERS:
+            yield f"{len(groups)} transcripts of step {step}"
+
+
+async def _taken_up(state: State, folder: Path) -> list[str]:
+    life = Life(config_at(folder, state.recording.updates), nonce="after the cut")
+    await life.live()
+    run = read_run(life.path)
+    found = list(_incomplete(run, state.recording.updates))
+    found += list(lost(life.path, life.told))
+    before = {mark["published"]: mark["hash"] for mark in state.told if "published" in mark}
+    again = {mark["published"]: mark["hash"] for mark in life.told if "published" in mark}
+    found += [f"version {v} has two contents" for v in before.keys() & again.keys() if before[v] != again[v]]
+    versions = Counter(f.name.split("-")[0] for f in (life.path / "adapters").glob("v*"))
+    found += [f"{count} folders of {version}" for version, count in versions.items() if count > 1]
+    trained = [parse_object(frame.payload, "log") for frame in read_log(life.path / "log") if frame.kind == Kind.TRAINED]
+    if [update["step"] for update in trained] != list(range(1, state.recording.updates + 1)):
+        found.append(f"the log trains steps {[update['step'] for update in trained]}")
+    leases = Counter(lease for update in trained for lease in update["leases"])
+    found += [f"lease {lease} trained {count} times" for lease, count in leases.items() if count > 1]
+    ledger = run.metrics[-1]["ledger"]
+    if (ledger["trained"], ledger["failed"]) != (len(leases), 0):
+        found.append(f"the ledger says {ledger}, the log {len(leases)} trained leases")
+    evaluated = Counter(line["step"] for line in run.evals)
+    if any(count > 1 for count in evaluated.values()) or not {0, 3, 6, state.recording.updates} <= evaluated.keys():
+        found.append(f"evaluations {evaluated}")
+    if (difference := replay_run(life.path).largest_difference) != 0.0:
+        found.append(f"memory replays with a difference of {difference}")
+    return found
+
+
+def _end_of_log(path: Path) -> Position:
+    end = BEGINNING
+    for frame in read_log(path / "log"):
+        end = frame.end
+    return end
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [parse_object(line, str(path)) for line in path.read_bytes().splitlines()]
+
+
+def breaking_state(recordings: Sequence[Recording], site: str, folder: Path) -> tuple[State, list[str]] | None:
+    """The first state found that breaks a promise when the syncs of `site` never happen; None if there is none."""
+    for resume in (False, True):
+        for number, state in enumerate(_suspects(recordings, site)):
+            here = folder / f"{resume}-{number}"
+            found = problems(state, here, resume=resume)
+            shutil.rmtree(here)
+            if found:
+                return state, found
+    return None
+
+
+def _suspects(recordings: Sequence[Recording], site: str) -> Iterator[State]:
+    """After each time that the site should have synced, at the next things that the run told or renamed."""
+    for recording in recordings:
+        for at, operation in enumerate(recording.operations):
+            if operation.site == site:
+                later = [i for i in range(at + 1, len(recording.operations)) if recording.operations[i].kind in "MRF"]
+                for count in (*(i + 1 for i in later[:12]), len(recording.operations)):
+                    for cut in (NAMES_ALONE, NOTHING, DATA_ALONE):
+                        yield State(recording, count, cut, site)
