@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from cluster.parts import AdapterRef
 from contracts.adapter import Adapter, AdapterManifest, LoraShape
 from contracts.bounded_json import Count, Finite, Stored, read_bounded, read_fields
-from contracts.durable import make_directory, place_folder, remove_folder, sync_directory, write_file
+from contracts.durable import place_folder, remove_folder, sync_directory, write_file
 from contracts.errors import DataError
 from contracts.peft_folder import WEIGHTS_FILE, peft_files
 
@@ -33,7 +33,7 @@ class AdapterRegistry:
     """Versions by number. `share` makes an adapter reachable for workers (ray.put, or nothing in tests)."""
 
     def __init__(self, directory: Path, share: Callable[[Adapter], AdapterRef], keep: int) -> None:
-        make_directory(directory)
+        directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
         self._share = share
         self._keep = keep

@@ -28,7 +28,7 @@ from cluster.run_log import BEGINNING, Position
 from contracts.arrow import groups_to_parquet, read_groups
 from contracts.bounded_json import Count, Stored, read_fields
 from contracts.bounded_tables import read_parquet
-from contracts.durable import make_directory, place_folder, remove_folder, sync_file, write_file
+from contracts.durable import place_folder, remove_folder, sync_file, write_file
 from contracts.errors import DataError
 from contracts.rollout import RolloutGroup, ScoredGroup
 
@@ -76,8 +76,7 @@ async def save_checkpoint(
         return folder
     temporary = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
-    make_directory(folder.parent)
-    temporary.mkdir()
+    temporary.mkdir(parents=True)
     saves = [parts.learner.save(temporary / "learner")]
     if parts.memory is not None:
         saves.append(_save_memory(parts, temporary))

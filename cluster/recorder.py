@@ -18,9 +18,12 @@ from typing import Any, Protocol, TextIO
 from cluster.incidents import write_incident
 from cluster.ledger import LedgerEvent
 from contracts.arrow import write_groups
-from contracts.durable import make_directory, replace_file, sync, sync_directory, whole_lines
+from contracts.durable import swap_file, sync, sync_directory, whole_lines
 from contracts.reports import EvalReport
 from contracts.rollout import ScoredGroup
+
+EVALUATIONS = "eval.jsonl"
+LINES = ("metrics.jsonl", "events.jsonl", "ledger/events.jsonl")
 
 
 class Watcher(Protocol):
@@ -46,7 +49,7 @@ class Recorder:
         self.transcripts = True
         """Off: rollouts/ is not written, for want of disk; watchers still see the groups."""
         for folder in ("ledger", "rollouts"):
-            make_directory(run_path / folder)
+            (run_path / folder).mkdir(parents=True, exist_ok=True)
 
     def metrics(self, line: dict[str, Any]) -> None:
         self._append("metrics.jsonl", line)
@@ -54,8 +57,8 @@ class Recorder:
 
     def evaluation(self, report: EvalReport) -> None:
         line = dataclasses.asdict(report)
-        self._append("eval.jsonl", line)
-        sync(self._files["eval.jsonl"])
+        self._append(EVALUATIONS, line)
+        sync(self._file(EVALUATIONS))
         self._tell(lambda watcher: watcher.watch("eval", line))
 
     def last_step(self) -> int:
@@ -95,9 +98,7 @@ class Recorder:
         temporary = path.with_suffix(".partial")
         with temporary.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(dataclasses.asdict(event)) + "\n" for event in events)
-            sync(file)
         temporary.replace(path)
-        sync_directory(path.parent)
 
     def groups(self, step: int, groups: Sequence[ScoredGroup], fate: str = "trained") -> None:
         """The batch of one update, or dropped groups, as one Parquet file."""
@@ -115,9 +116,10 @@ class Recorder:
         self._tell(lambda watcher: watcher.watch("status", line))
 
     def sync(self) -> None:
-        """Every line so far is safe from a power cut."""
-        for file in self._files.values():
-            sync(file)
+        """Every line so far is safe from a power cut, those of an earlier process too; evaluations were at once."""
+        for name in LINES:
+            if name in self._files or (self._run_path / name).exists():
+                sync(self._file(name))
 
     def close(self) -> None:
         self._tell(lambda watcher: watcher.close())
@@ -127,10 +129,14 @@ class Recorder:
         self._files.clear()
 
     def _append(self, name: str, line: dict[str, Any]) -> None:
+        file = self._file(name)
+        file.write(json.dumps(line) + "\n")
+        file.flush()
+
+    def _file(self, name: str) -> TextIO:
         if name not in self._files:
             self._files[name] = _append_to(self._run_path / name)
-        self._files[name].write(json.dumps(line) + "\n")
-        self._files[name].flush()
+        return self._files[name]
 
     def _tell(self, action: Callable[[Watcher], None]) -> None:
         for watcher in list(self._watchers):
@@ -149,7 +155,7 @@ def _append_to(path: Path) -> TextIO:
         data = path.read_bytes()
         whole = b"".join(line + b"\n" for line in whole_lines(data))
         if len(whole) != len(data):
-            replace_file(path, whole)
+            swap_file(path, whole)
     file = path.open("a", encoding="utf-8")
     sync_directory(path.parent)
     return file

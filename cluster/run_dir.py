@@ -22,6 +22,8 @@ from contracts.durable import make_directory, replace_file, swap_file, sync_dire
 from contracts.errors import ConfigError, DataError
 
 MAX_LINES_BYTES = 2**30
+FOLDERS = ("log", "adapters", "checkpoints", "ledger", "rollouts")
+"""Made with the run: their names are on disk before the manifest's, once for all."""
 _PACKAGES = (
     "torch",
     "transformers",
@@ -47,6 +49,8 @@ def create_run(config: RunConfig, details: dict[str, Any]) -> Path:
         )
     try:
         make_directory(path)
+        for folder in FOLDERS:
+            (path / folder).mkdir(exist_ok=True)
         replace_file(path / "config.toml", dump_config(config).encode())
         replace_file(path / "manifest.json", json.dumps(_manifest() | details, indent=1).encode())
     except OSError as error:

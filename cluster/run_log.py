@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from contracts.durable import make_directory, sync, sync_directory
+from contracts.durable import sync, sync_directory
 from contracts.errors import DataError
 
 _HEADER = struct.Struct("<IIB")
@@ -54,7 +54,7 @@ class RunLog:
         self._directory = directory
         self._segment_bytes = segment_bytes
         self.torn_bytes = 0
-        make_directory(directory)
+        directory.mkdir(parents=True, exist_ok=True)
         segments = _segments(directory)
         self._open(segments[-1] if segments else 0)
         self.ended_at = self.position if self.position < floor else None
@@ -77,16 +77,17 @@ class RunLog:
         self._offset += len(frame)
 
     def sync(self) -> None:
-        """Every frame so far is safe from a power cut; a closed log is."""
+        """Every frame so far is safe from a power cut."""
         if not self._file.closed:
             sync(self._file)
 
     def close(self) -> None:
-        self.sync()
+        """Not synced: what ends a run in order has made a checkpoint, which was."""
         self._file.close()
 
     def _next_segment(self, segment: int) -> None:
         """What stands before a later segment is whole, and on disk."""
+        self.sync()
         self.close()
         self._open(segment)
 

@@ -11,26 +11,38 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cluster.adapters import read_adapter
-from cluster.checkpoint import log_floor, read_checkpoint
+from cluster.checkpoint import log_floor, read_checkpoint, verify
 from cluster.history import Kind
 from cluster.replay import replay_run
 from cluster.resume import read_run_past
 from cluster.run_dir import RunRecord, read_run, refuse_live_run
 from cluster.run_log import BEGINNING, Position, read_log
 from contracts.arrow import read_groups
-from contracts.bounded_json import parse_object
+from contracts.bounded_json import parse_object, read_object
 from contracts.errors import MemrError
-from tests.power.disk import DATA_ALONE, EVERYTHING, NAMES_ALONE, NOTHING, Cut, Disk, Operation, random_cut, read_record
-from tests.power.life import ROOT, UPDATES, Life, config_at
+from contracts.peft_folder import PEFT_CONFIG_FILE
+from tests.power.disk import (
+    DATA_ALONE,
+    EVERYTHING,
+    NAMES_ALONE,
+    NOTHING,
+    Cut,
+    Disk,
+    Operation,
+    held_back,
+    random_cut,
+    read_record,
+)
+from tests.power.life import ROOT, Life, config_at
 
 RECORDER = Path(__file__).with_name("recorder.c")
-SOURCE_OF_ANSWERS = 4
-"""Groups per update (tests/power/life.py)."""
+GROUPS = 4
+"""Per update (tests/power/life.py)."""
 
 
 def why_not() -> str:
@@ -94,7 +106,8 @@ class State:
 
     @property
     def told(self) -> list[dict[str, Any]]:
-        return [operation.mark for operation in self.recording.operations[: self.count] if operation.kind == "M"]
+        marks = [operation.mark for operation in self.recording.operations[: self.count] if operation.kind == "M"]
+        return [*([{"created": True}] if self.recording.base else []), *marks]
 
     def write(self, folder: Path) -> None:
         disk = Disk(self.recording.operations, self.count, self.ignored, self.recording.base)
@@ -111,7 +124,7 @@ def problems(state: State, folder: Path, *, resume: bool = True) -> list[str]:
     """What is not as promised: on the disk, then after the run was taken up and went on to its end."""
     state.write(folder)
     path = config_at(folder).run_path
-    found = _guarded(lambda: list(lost(path, state.told)))
+    found = _guarded(lambda: [*lost(path, state.told), *_lost_of_base(path, state.recording.base)])
     if found or not resume:
         return found
     return _guarded(lambda: asyncio.run(_taken_up(state, folder)))
@@ -130,25 +143,38 @@ def lost(path: Path, told: Sequence[dict[str, Any]]) -> Iterator[str]:
         return
     run = read_run(path)
     refuse_live_run(path)
+    if run.config.run.name != path.name:
+        yield "config.toml is not that of the run"
     past, _ = read_checkpoint(path)
-    yield from past.notes
-    steps = [mark for mark in told if "checkpoint" in mark]
-    if steps and past.step < steps[-1]["checkpoint"]:
-        yield f"checkpoint {steps[-1]['checkpoint']} was told, {past.step} is there"
-    if steps and len(run.events) < steps[-1]["events"]:
-        yield f"{len(run.events)} events of the {steps[-1]['events']} before the newest checkpoint"
+    for folder in (path / "checkpoints").glob("step-*"):
+        verify(folder)
+    steps = [mark["checkpoint"] for mark in told if "checkpoint" in mark]
+    if steps and past.step < steps[-1]:
+        yield f"checkpoint {steps[-1]} was told, {past.step} is there"
+    events = max((mark["events"] for mark in told if "events" in mark), default=0)
+    if len(run.events) < events:
+        yield f"{len(run.events)} events of the {events} before the newest checkpoint or the end"
     if (end := _end_of_log(path)) < (floor := log_floor(path)):
         yield f"the log ends at {end}, a checkpoint points to {floor}"
     yield from _lost_versions(path, [mark for mark in told if "published" in mark])
     evaluated = {mark["evaluated"] for mark in told if "evaluated" in mark}
     if missing := evaluated - {line["step"] for line in run.evals}:
         yield f"evaluations {missing} were told and are gone"
-    yield from _lost_end(run, end, told)
+    yield from _lost_end(run, told)
+
+
+def _lost_of_base(path: Path, base: Path | None) -> Iterator[str]:
+    """Lines that were there before the recorded lives began."""
+    if base is not None:
+        before, now = read_run(base / "runs" / "r"), read_run(path)
+        if (len(now.metrics), len(now.events)) < (len(before.metrics), len(before.events)):
+            yield f"{len(now.metrics)} metrics of {len(before.metrics)}, {len(now.events)} events of {len(before.events)}"
 
 
 def _lost_versions(path: Path, published: Sequence[dict[str, Any]]) -> Iterator[str]:
     for folder in (path / "adapters").glob("v*"):
         read_adapter(folder)
+        read_object(folder / PEFT_CONFIG_FILE)
     if published:
         newest = published[-1]
         if not (path / "adapters" / newest["folder"]).exists():
@@ -158,17 +184,15 @@ def _lost_versions(path: Path, published: Sequence[dict[str, Any]]) -> Iterator[
             yield f"version {newest['published']} was served, the log knows of {past.step + len(past.batches)}"
 
 
-def _lost_end(run: RunRecord, end: Position, told: Sequence[dict[str, Any]]) -> Iterator[str]:
+def _lost_end(run: RunRecord, told: Sequence[dict[str, Any]]) -> Iterator[str]:
     last = next((mark for mark in reversed(told) if mark.keys() & {"begun", "ended", "finished"}), {})
     if "begun" in last and run.summary is not None:
         yield "the summary of an earlier life is back"
-    if "ended" in last and end < Position(last["ended"], last["at"]):
-        yield f"the log ended at {last}, is there to {end}"
     if "finished" in last:
         if not run.finished:
             yield "the run was finished and is not"
         fates = Counter(line["fate"] for line in _lines(run.path / "ledger" / "events.jsonl"))
-        if fates["trained"] != SOURCE_OF_ANSWERS * last["finished"]:
+        if fates["trained"] != GROUPS * last["finished"]:
             yield f"ledger/events.jsonl of a finished run: {fates}"
         yield from _incomplete(run, last["finished"])
 
@@ -179,7 +203,7 @@ def _incomplete(run: RunRecord, updates: int) -> Iterator[str]:
         yield f"metrics of steps {[line['step'] for line in run.metrics]}"
     for step in range(1, updates + 1):
         groups = [g for f in (run.path / "rollouts").glob(f"step-{step:06d}-trained-*") for g in read_groups(f)]
-        if len(groups) != SOURCE_OF_ANSWERS:
+        if len(groups) != GROUPS:
             yield f"{len(groups)} transcripts of step {step}"
 
 
@@ -229,16 +253,39 @@ def breaking_state(recordings: Sequence[Recording], site: str, folder: Path) -> 
             found = problems(state, here, resume=resume)
             shutil.rmtree(here)
             if found:
+                assert not problems(replace(state, ignored=""), here, resume=resume), "this state breaks by itself"
+                shutil.rmtree(here)
                 return state, found
     return None
 
 
 def _suspects(recordings: Sequence[Recording], site: str) -> Iterator[State]:
-    """After each time that the site should have synced, at the next things that the run told or renamed."""
+    """After each time that the site should have synced: at the next few operations, and whenever the run told something."""
     for recording in recordings:
-        for at, operation in enumerate(recording.operations):
-            if operation.site == site:
-                later = [i for i in range(at + 1, len(recording.operations)) if recording.operations[i].kind in "MRF"]
-                for count in (*(i + 1 for i in later[:12]), len(recording.operations)):
-                    for cut in (NAMES_ALONE, NOTHING, DATA_ALONE):
-                        yield State(recording, count, cut, site)
+        operations = recording.operations
+        missed = [i for i, operation in enumerate(operations) if operation.site == site]
+        soon = {i + n for i in missed for n in range(1, 8)}
+        told = {i for i in range(missed[0], len(operations)) if operations[i].kind == "M"} if missed else set()
+        for count in sorted(i + 1 for i in soon | told if i < len(operations)):
+            folder = operations[max(i for i in missed if i < count)].path
+            for cut in (NOTHING, NAMES_ALONE, held_back(folder), DATA_ALONE):
+                yield State(recording, count, cut, site)
+
+
+def recordings(folder: Path) -> list[Recording]:
+    """A whole run; one that dies between an adapter's rename and its sync; one that dies before its last checkpoint; one
+    that was finished, is asked for more updates, and finds half lines and zeros at the end of its files."""
+    whole = record(folder, "whole", [[]], updates=8)
+    adapter = [["--stop-at", "adapters.write_adapter < adapters.publish: place_folder adapters:6"], ["--nonce", "b"]]
+    last = [["--stop-at", "run_log.sync < history.sync < controller._sync: sync #.log:4"], ["--nonce", "b"]]
+    torn = folder / "torn"
+    shutil.copytree(folder / "whole" / "disk", torn)
+    for name in ("metrics.jsonl", "events.jsonl", "ledger/events.jsonl", "log/000001.log"):
+        with (torn / "runs" / "r" / name).open("ab") as file:
+            file.write(b'{"step": 9, "half' + bytes(30))
+    return [
+        whole,
+        record(folder, "adapter", adapter, updates=8),
+        record(folder, "last", last, updates=8),
+        record(folder, "more", [["--nonce", "b"]], updates=11, base=torn),
+    ]

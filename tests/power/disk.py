@@ -223,6 +223,11 @@ NAMES_ALONE = Cut(lambda _, count: count, lambda file: bytes(file.safe))
 DATA_ALONE = Cut(lambda _, count: 0, _all_data)
 
 
+def held_back(folder: str) -> Cut:
+    """Everything happened but the changes of names in one folder."""
+    return Cut(lambda path, count: 0 if path == folder else count, _all_data)
+
+
 def random_cut(seed: int) -> Cut:
     """One of the four above, one time in two; else each file and each name by itself."""
     draw = random.Random(seed)

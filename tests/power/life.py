@@ -199,7 +199,7 @@ class Life:
             await self.controller.checkpoint()
         recorder.close()
         history.close()
-        self.say({"ended": log.position.segment, "at": log.position.offset})
+        self.say({"ended": True, "events": recorder.events})
         write_summary(self.path, {"exit_code": 0, "updates": self.controller.step, "wall_s": 1.0})
         self.say({"finished": self.controller.step})
 
@@ -227,15 +227,15 @@ class _Telling(Recorder):
     def __init__(self, path: Path, say: Say) -> None:
         super().__init__(path)
         self._say = say
-        self._events = self._safe = len(self.lines("events.jsonl"))
+        self.events = self._safe = len(self.lines("events.jsonl"))
 
     def sync(self) -> None:
         super().sync()
-        self._safe = self._events
+        self._safe = self.events
 
     def event(self, what: str, **details: Any) -> None:
         super().event(what, **details)
-        self._events += 1
+        self.events += 1
         if what == "checkpoint":
             self._say({"checkpoint": details["step"], "events": self._safe})
 
@@ -281,6 +281,10 @@ def _site(path: str) -> str:
     frames = [f for f in reversed(traceback.extract_stack()[:-2]) if str(ROOT) in f.filename and ".venv" not in f.filename]
     durable = [f.name for f in frames if f.filename.endswith("durable.py")]
     others = [f"{Path(f.filename).stem}.{f.name}" for f in frames if "durable.py" not in f.filename][:3]
+    if others[0] == "recorder.sync":  # one line of code for several files
+        return " < ".join(others)
+    if others[0] == "recorder._append_to":  # one for several callers
+        others = others[:1]
     return f"{' < '.join(others)}: {durable[-1]} {re.sub('[0-9a-f]{12}|[0-9]+', '#', Path(path).name)}"
 
 
