@@ -1,6 +1,6 @@
 """Lives recorded, cut off anywhere, and taken up: what must hold on every disk that a power cut leaves.
 
- record (a life in a process of its own, recorder.c preloaded) -> State (a moment, a cut) -> problems (empty: as promised)
+record (a life in a process of its own, recorder.c preloaded) -> State (a moment, a cut) -> problems (empty: as promised)
 """
 
 import asyncio
@@ -66,7 +66,9 @@ class Recording:
         return sorted({operation.site for operation in self.operations if operation.kind == "F"})
 
 
-def record(folder: Path, name: str, lives: Sequence[Sequence[str]], *, updates: int, base: Path | None = None) -> Recording:
+def record(
+    folder: Path, name: str, lives: Sequence[Sequence[str]], *, updates: int, base: Path | None = None
+) -> Recording:
     """One life after the other in one record; all but the last die on the way. lives: arguments of tests/power/life.py.
 
     Asserts that the record is complete: played back whole it gives the very folder that the lives left."""
@@ -124,13 +126,14 @@ def problems(state: State, folder: Path, *, resume: bool = True) -> list[str]:
     """What is not as promised: on the disk, then after the run was taken up and went on to its end."""
     state.write(folder)
     path = config_at(folder).run_path
-    found = _guarded(lambda: [*lost(path, state.told), *_lost_of_base(path, state.recording.base)])
+    found = guarded(lambda: [*lost(path, state.told), *_lost_of_base(path, state.recording.base)])
     if found or not resume:
         return found
-    return _guarded(lambda: asyncio.run(_taken_up(state, folder)))
+    return guarded(lambda: asyncio.run(_taken_up(state, folder)))
 
 
-def _guarded(look: Callable[[], list[str]]) -> list[str]:
+def guarded(look: Callable[[], list[str]]) -> list[str]:
+    """An error is a problem."""
     try:
         return look()
     except (MemrError, OSError, ValueError, KeyError, AssertionError) as error:
@@ -210,28 +213,34 @@ def _incomplete(run: RunRecord, updates: int) -> Iterator[str]:
 async def _taken_up(state: State, folder: Path) -> list[str]:
     life = Life(config_at(folder, state.recording.updates), nonce="after the cut")
     await life.live()
-    run = read_run(life.path)
-    found = list(_incomplete(run, state.recording.updates))
-    found += list(lost(life.path, life.told))
     before = {mark["published"]: mark["hash"] for mark in state.told if "published" in mark}
     again = {mark["published"]: mark["hash"] for mark in life.told if "published" in mark}
-    found += [f"version {v} has two contents" for v in before.keys() & again.keys() if before[v] != again[v]]
-    versions = Counter(f.name.split("-")[0] for f in (life.path / "adapters").glob("v*"))
-    found += [f"{count} folders of {version}" for version, count in versions.items() if count > 1]
-    trained = [parse_object(frame.payload, "log") for frame in read_log(life.path / "log") if frame.kind == Kind.TRAINED]
-    if [update["step"] for update in trained] != list(range(1, state.recording.updates + 1)):
-        found.append(f"the log trains steps {[update['step'] for update in trained]}")
+    return [
+        *lost(life.path, life.told),
+        *(f"version {v} has two contents" for v in before.keys() & again.keys() if before[v] != again[v]),
+        *account(life.path, state.recording.updates),
+    ]
+
+
+def account(path: Path, updates: int) -> Iterator[str]:
+    """What is wrong with a run that was taken up and says that it is finished."""
+    run = read_run(path)
+    yield from _incomplete(run, updates)
+    versions = Counter(folder.name.split("-")[0] for folder in (path / "adapters").glob("v*"))
+    yield from (f"{count} folders of {version}" for version, count in versions.items() if count > 1)
+    trained = [parse_object(frame.payload, "log") for frame in read_log(path / "log") if frame.kind == Kind.TRAINED]
+    if [update["step"] for update in trained] != list(range(1, updates + 1)):
+        yield f"the log trains steps {[update['step'] for update in trained]}"
     leases = Counter(lease for update in trained for lease in update["leases"])
-    found += [f"lease {lease} trained {count} times" for lease, count in leases.items() if count > 1]
+    yield from (f"lease {lease} trained {count} times" for lease, count in leases.items() if count > 1)
     ledger = run.metrics[-1]["ledger"]
     if (ledger["trained"], ledger["failed"]) != (len(leases), 0):
-        found.append(f"the ledger says {ledger}, the log {len(leases)} trained leases")
+        yield f"the ledger says {ledger}, the log {len(leases)} trained leases"
     evaluated = Counter(line["step"] for line in run.evals)
-    if any(count > 1 for count in evaluated.values()) or not {0, 3, 6, state.recording.updates} <= evaluated.keys():
-        found.append(f"evaluations {evaluated}")
-    if (difference := replay_run(life.path).largest_difference) != 0.0:
-        found.append(f"memory replays with a difference of {difference}")
-    return found
+    if any(count > 1 for count in evaluated.values()) or not {0, 3, 6, updates} <= evaluated.keys():
+        yield f"evaluations {evaluated}"
+    if (difference := replay_run(path).largest_difference) != 0.0:
+        yield f"memory replays with a difference of {difference}"
 
 
 def _end_of_log(path: Path) -> Position:
@@ -289,3 +298,14 @@ def recordings(folder: Path) -> list[Recording]:
         record(folder, "last", last, updates=8),
         record(folder, "more", [["--nonce", "b"]], updates=11, base=torn),
     ]
+
+
+def resumed_by_command(state: State, folder: Path) -> list[str]:
+    """The same account of a run that `memr resume` itself took up, with Ray and the scripted engine."""
+    state.write(folder)
+    path = config_at(folder).run_path
+    command = [sys.executable, "-m", "cluster", "resume", str(path), "--set", "cluster.tensorboard=false"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    if done.returncode != 0:
+        return [f"memr resume: exit code {done.returncode}: {done.stdout[-2000:]} {done.stderr[-1000:]}"]
+    return guarded(lambda: list(account(path, state.recording.updates)))

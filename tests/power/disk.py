@@ -110,9 +110,7 @@ def _apply(entries: dict[str, "File | Folder"], names: dict[str, "File | Folder 
 class Disk:
     """After the first `count` operations; syncs whose site `ignored` names never happened. base: found there, all safe."""
 
-    def __init__(
-        self, record: Sequence[Operation], count: int, ignored: str = "", base: Path | None = None
-    ) -> None:
+    def __init__(self, record: Sequence[Operation], count: int, ignored: str = "", base: Path | None = None) -> None:
         self.root = _folder_of(base) if base is not None else Folder()
         for operation in record[:count]:
             if operation.kind != "M" and not (ignored and operation.site == ignored):

@@ -278,7 +278,9 @@ def _named_syncs(life: _Recorded, stop_at: str) -> None:
 
 def _site(path: str) -> str:
     """Who asked (three functions outside contracts/durable.py, innermost first), and what kind of thing is synced."""
-    frames = [f for f in reversed(traceback.extract_stack()[:-2]) if str(ROOT) in f.filename and ".venv" not in f.filename]
+    frames = [
+        f for f in reversed(traceback.extract_stack()[:-2]) if str(ROOT) in f.filename and ".venv" not in f.filename
+    ]
     durable = [f.name for f in frames if f.filename.endswith("durable.py")]
     others = [f"{Path(f.filename).stem}.{f.name}" for f in frames if "durable.py" not in f.filename][:3]
     if others[0] == "recorder.sync":  # one line of code for several files
