@@ -3,15 +3,15 @@
 learner --Adapter--> publish: disk copy (`adapters/v000123-<hash>/`, manifest last) and a shared reference
                      -> workers fetch the reference of the version they need
 
-A version is never published twice and never replaced. The folder is also a PEFT adapter that plain
+A version is never published twice and never replaced: a folder of the same version with other weights, or of a version that
+the log does not know (a life of the run that a power cut took back), gets the name `lost-v000123-<hash>` first. The folder is also a PEFT adapter that plain
 `PeftModel.from_pretrained` loads.
 """
 
 import dataclasses
 import json
-import os
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from cluster.parts import AdapterRef
 from contracts.adapter import Adapter, AdapterManifest, LoraShape
 from contracts.bounded_json import Count, Finite, Stored, read_bounded, read_fields
+from contracts.durable import place_folder, remove_folder, sync_directory, write_file
 from contracts.errors import DataError
 from contracts.peft_folder import WEIGHTS_FILE, peft_files
 
@@ -32,6 +33,7 @@ class AdapterRegistry:
     """Versions by number. `share` makes an adapter reachable for workers (ray.put, or nothing in tests)."""
 
     def __init__(self, directory: Path, share: Callable[[Adapter], AdapterRef], keep: int) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
         self._share = share
         self._keep = keep
@@ -49,19 +51,37 @@ class AdapterRegistry:
         return self._folders[policy_version]
 
     def publish(self, adapter: Adapter) -> None:
-        """Disk first, then the reference: a version that workers can see is always on disk."""
+        """Disk first, synced, then the reference: a version that workers can see is always on disk."""
         version = adapter.manifest.policy_version
         if self._refs and version != self.newest + 1:
             raise ValueError(f"version {version} cannot follow version {self.newest}: versions count up by one")
+        self._set_aside([f for f in self._published(version) if f.name != adapter.manifest.name])
         self._folders[version] = write_adapter(adapter, self._directory)
         self._refs[version] = self._share(adapter)
+
+    def set_aside_after(self, policy_version: int) -> list[str]:
+        """Before the first `publish` of a life: folders of versions later than the newest that the log knows are another
+        life's. Returns their names."""
+        folders = [folder for folder in self._directory.glob("v*-*") if _version(folder) > policy_version]
+        self._set_aside(folders)
+        return sorted(folder.name for folder in folders)
+
+    def _set_aside(self, folders: Sequence[Path]) -> None:
+        for folder in folders:
+            lost = folder.with_name(f"lost-{folder.name}")
+            if lost.exists():
+                remove_folder(lost)
+            folder.rename(lost)
+
+    def _published(self, policy_version: int) -> list[Path]:
+        return sorted(self._directory.glob(f"v{policy_version:06d}-*"))
 
     def reload(self, policy_version: int) -> bool:
         """Make an older version of this run reachable again, from its folder; False if the folder is gone.
         Raises DataError for a folder that is not what it says."""
         if policy_version in self._refs:
             return True
-        for folder in self._directory.glob(f"v{policy_version:06d}-*"):
+        for folder in self._published(policy_version):
             if (folder / MANIFEST_FILE).exists():
                 adapter = read_adapter(folder)
                 self._refs[policy_version], self._folders[policy_version] = self._share(adapter), folder
@@ -73,22 +93,29 @@ class AdapterRegistry:
         recent = set(sorted(self._refs)[-self._keep :])
         for version in set(self._refs) - recent - set(pinned):
             del self._refs[version]
-            shutil.rmtree(self._folders.pop(version))
+            remove_folder(self._folders.pop(version))
 
 
 def write_adapter(adapter: Adapter, directory: Path) -> Path:
-    """Write `directory/v000123-<hash>/` whole: fsynced files under a temporary name, then one rename."""
+    """Write `directory/v000123-<hash>/` whole: synced files under a temporary name, then one rename. What stands there
+    whole already, from before a crash, stays."""
     manifest = adapter.manifest
     folder = directory / manifest.name
+    if folder.exists():
+        try:
+            read_adapter(folder)
+        except DataError:
+            remove_folder(folder)
+        else:
+            sync_directory(directory)
+            return folder
     temporary = directory / f".{manifest.name}.partial"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     manifest_bytes = json.dumps(_manifest_dict(manifest), indent=1).encode()
     for name, data in (peft_files(adapter) | {MANIFEST_FILE: manifest_bytes}).items():
-        _write(temporary / name, data)
-    if folder.exists():
-        shutil.rmtree(folder)
-    temporary.rename(folder)
+        write_file(temporary / name, data)
+    place_folder(temporary, folder)
     return folder
 
 
@@ -133,11 +160,9 @@ def newest_adapter_folder(directory: Path) -> Path:
     return folders[-1]
 
 
-def _write(path: Path, data: bytes | memoryview) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def _version(folder: Path) -> int:
+    digits = folder.name[1:].partition("-")[0]
+    return int(digits) if digits.isascii() and digits.isdecimal() else -1
 
 
 def _manifest_dict(manifest: AdapterManifest) -> dict[str, object]:

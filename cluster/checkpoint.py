@@ -3,16 +3,17 @@
     checkpoints/step-000120/  learner/  memory/snapshot-*/  ledger.parquet  buffered.parquet  sampled.parquet
                               checkpoint.json (last: step, place in the log, SHA-256 of every other file)
 
-Under a temporary name first, then one rename. A folder that does not match its checkpoint.json is none, and resume
-walks back to the newest that does. Old ones go only after a newer one was read back, and two always stay.
+Under a temporary name first, every file and folder synced, the log too, then one rename. A folder that does not match its
+checkpoint.json is none, and resume walks back to the newest that does. Old ones go only after a newer one was read back,
+and two always stay. A step that has a whole checkpoint keeps it: the log holds what came since.
 """
 
 import asyncio
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +25,10 @@ from cluster.history import Past
 from cluster.ledger import FATES, Books
 from cluster.parts import Parts
 from cluster.run_log import BEGINNING, Position
-from contracts.arrow import read_groups, write_groups
+from contracts.arrow import groups_to_parquet, read_groups
 from contracts.bounded_json import Count, Stored, read_fields
 from contracts.bounded_tables import read_parquet
+from contracts.durable import place_folder, remove_folder, sync_file, write_file
 from contracts.errors import DataError
 from contracts.rollout import RolloutGroup, ScoredGroup
 
@@ -62,10 +64,16 @@ class Cut:
     sampled: tuple[RolloutGroup, ...]
 
 
-async def save_checkpoint(run_path: Path, cut: Cut, parts: Parts, keep: int) -> Path:
+async def save_checkpoint(
+    run_path: Path, cut: Cut, parts: Parts, keep: int, *, sync: Callable[[], None] = lambda: None
+) -> Path:
     """Returns the folder. Learner and memory write side by side. What memory was told after the cut may be in its
-    snapshot too: its version tells, and resume does not tell it again."""
+    snapshot too: its version tells, and resume does not tell it again. sync: puts log and metrics on disk; it is called
+    after memory has saved, because the log must hold all that the snapshot holds, and before the checkpoint has its name."""
     folder = run_path / "checkpoints" / f"step-{cut.step:06d}"
+    if await asyncio.to_thread(_is_good, folder):
+        sync()
+        return folder
     temporary = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -74,8 +82,8 @@ async def save_checkpoint(run_path: Path, cut: Cut, parts: Parts, keep: int) -> 
         saves.append(_save_memory(parts, temporary))
     await asyncio.gather(*saves)
     await asyncio.to_thread(_write, temporary, cut)
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
+    sync()
+    await asyncio.to_thread(_name, temporary, folder)
     await asyncio.to_thread(prune_checkpoints, run_path, keep)
     return folder
 
@@ -87,18 +95,24 @@ async def _save_memory(parts: Parts, directory: Path) -> None:
 
 def _write(folder: Path, cut: Cut) -> None:
     pq.write_table(books_to_table(cut.books), folder / "ledger.parquet", compression="zstd")
-    write_groups(cut.buffered, folder / "buffered.parquet")
-    write_groups([ScoredGroup.without_bonus(group) for group in cut.sampled], folder / "sampled.parquet")
+    sync_file(folder / "ledger.parquet")
+    sampled = [ScoredGroup.without_bonus(group) for group in cut.sampled]
+    write_file(folder / "buffered.parquet", groups_to_parquet(cut.buffered))
+    write_file(folder / "sampled.parquet", groups_to_parquet(sampled))
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     manifest = {
         "step": cut.step,
         "log": [cut.position.segment, cut.position.offset],
         "sha256": {str(path.relative_to(folder)): _sha256(path) for path in files},
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
-    for path in (*files, folder / MANIFEST):
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
+    write_file(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+
+
+def _name(temporary: Path, folder: Path) -> None:
+    """A damaged checkpoint of the same step makes room."""
+    if folder.exists():
+        remove_folder(folder)
+    place_folder(temporary, folder)
 
 
 def books_to_table(books: Books) -> pa.Table:
@@ -160,6 +174,15 @@ def read_checkpoint(run_path: Path) -> tuple[Past, Position]:
     return Past(notes=notes), BEGINNING
 
 
+def log_floor(run_path: Path) -> Position:
+    """The furthest place in the log that a checkpoint points to; one whose checkpoint.json cannot be read points nowhere."""
+    floor = BEGINNING
+    for folder in _folders(run_path):
+        with suppress(DataError):
+            floor = max(floor, Position(*read_fields(folder / MANIFEST, Manifest).log))
+    return floor
+
+
 def verify(folder: Path) -> Manifest:
     """checkpoint.json of a folder that is what it says, no file more or less. Raises DataError otherwise."""
     manifest = read_fields(folder / MANIFEST, Manifest)
@@ -211,7 +234,7 @@ def prune_checkpoints(run_path: Path, keep: int) -> None:
     """Delete all but the newest `keep` that match their manifests; what does not match is left for people to see."""
     good = [folder for folder in _folders(run_path) if _is_good(folder)]
     for folder in good[: -max(LEAST_KEPT, keep)]:
-        shutil.rmtree(folder)
+        remove_folder(folder)
 
 
 def _is_good(folder: Path) -> bool:

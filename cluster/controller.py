@@ -168,6 +168,8 @@ class Controller:
         if past.begun:
             self._take_up_books(self._ledger.books())
         self._step = past.step
+        if lost := self._registry.set_aside_after(past.step + len(past.batches)):
+            self._recorder.event("adapters_set_aside", names=lost)
         adapter = await restore_parts(past, self._parts, self._recorder)
         await self._publish(adapter)
         for batch in past.batches:
@@ -265,8 +267,8 @@ class Controller:
             workers=self.fleet.serving,
             dropped_or_failed=dict(self._ledger.reasons),
         )
+        self._recorder.groups(self._step, batch)  # first: an update whose line is there is not recorded again
         self._recorder.metrics(metrics_line(context, report, timing, self._lane.report, self._ledger.counts()))
-        self._recorder.groups(self._step, batch)
         if report.lag_max == 0 and report.mismatch_mean > self._config.learner.mismatch_warn:
             self._recorder.event("mismatch", step=self._step, mean=report.mismatch_mean, p99=report.mismatch_p99)
 
@@ -374,8 +376,15 @@ class Controller:
             tuple(self._buffer.groups),
             tuple(self._lane.groups),
         )
-        folder = await save_checkpoint(self._config.run_path, cut, self._parts, self._config.cluster.checkpoints_kept)
+        folder = await save_checkpoint(
+            self._config.run_path, cut, self._parts, self._config.cluster.checkpoints_kept, sync=self._sync
+        )
         self._recorder.event("checkpoint", step=self._step, folder=str(folder))
+
+    def _sync(self) -> None:
+        """Before a checkpoint has its name: the log that it points into, and lines that no replay would write again."""
+        self._history.sync()
+        self._recorder.sync()
 
     def status(self) -> dict[str, object]:
         return {

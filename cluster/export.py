@@ -6,6 +6,7 @@ from pathlib import Path
 from cluster.adapters import newest_adapter_folder, read_adapter
 from cluster.run_dir import read_run
 from contracts.adapter import Adapter
+from contracts.durable import sync_folder
 from contracts.errors import ConfigError
 from contracts.peft_folder import peft_files, write_peft_folder
 
@@ -21,11 +22,13 @@ def export_run(run_path: Path, out: Path, *, merge: bool) -> str:
     name, model_path = adapter.manifest.name, run.model_path
     if merge:
         _write_merged(model_path, adapter, out)
+        sync_folder(out)
         return f"wrote {out}: the model with {name} merged in; AutoModelForCausalLM.from_pretrained('{out}') loads it"
     out.mkdir(parents=True, exist_ok=True)
     for file, data in peft_files(adapter).items():
         (out / file).write_bytes(data)
     _write_tokenizer(model_path, out)
+    sync_folder(out)
     return f"wrote {out}: PEFT adapter {name}; PeftModel.from_pretrained(base, '{out}') loads it on {model_path}"
 
 

@@ -4,7 +4,8 @@
 
 `sampled` carries the rollouts themselves, so that a crash costs optimiser steps since the checkpoint and never rollouts.
 `scored` is one call to memory, in its order: replaying the calls gives the same memory. `trained` names a batch in its
-order: replaying the batches from a checkpoint gives the same versions again (their hashes are compared).
+order: replaying the batches from a checkpoint gives the same versions again (their hashes are compared). It is on disk
+before the version is published: no version that anybody has seen can be lost and made a second time of other rollouts.
 """
 
 import json
@@ -95,6 +96,10 @@ class History:
 
     def trained(self, step: int, lease_ids: Sequence[int], weights_hash: str) -> None:
         self._json(Kind.TRAINED, {"step": step, "leases": list(lease_ids), "weights_hash": weights_hash})
+        self._log.sync()
+
+    def sync(self) -> None:
+        """Everything told so far is safe from a power cut: before anything on disk points into the log."""
         self._log.sync()
 
     def close(self) -> None:

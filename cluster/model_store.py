@@ -12,6 +12,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from contracts.durable import place_folder, sync_folder
 from contracts.errors import DataError
 
 PACKAGED_MODEL = "smollm2-135m-instruct"
@@ -65,7 +66,8 @@ def _unpacked(target: Path) -> Path:
         _convert(gguf, temporary)
         temporary.chmod(0o755)
         if not target.exists():
-            temporary.rename(target)
+            sync_folder(temporary)
+            place_folder(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target

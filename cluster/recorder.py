@@ -1,8 +1,11 @@
 """What a run leaves on disk while it goes on, and who may watch.
 
 JSONL is the truth: metrics.jsonl (one line per update), eval.jsonl, events.jsonl, ledger/events.jsonl,
-rollouts/*.parquet. Watchers (TensorBoard, the console) get the same dictionaries afterwards; one that
-raises is dropped with an event and the run goes on.
+rollouts/*.parquet. Watchers (TensorBoard, the console) get the same dictionaries afterwards; one that raises is dropped
+with an event and the run goes on.
+
+A power cut takes no evaluation and no transcript that was told. Lines of the other files may go since the newest
+checkpoint: metrics and fates come back when its updates are replayed. status.json is a sign of life, and is not synced.
 """
 
 import dataclasses
@@ -15,8 +18,12 @@ from typing import Any, Protocol, TextIO
 from cluster.incidents import write_incident
 from cluster.ledger import LedgerEvent
 from contracts.arrow import write_groups
+from contracts.durable import swap_file, sync, sync_directory, whole_lines
 from contracts.reports import EvalReport
 from contracts.rollout import ScoredGroup
+
+EVALUATIONS = "eval.jsonl"
+LINES = ("metrics.jsonl", "events.jsonl", "ledger/events.jsonl")
 
 
 class Watcher(Protocol):
@@ -50,7 +57,8 @@ class Recorder:
 
     def evaluation(self, report: EvalReport) -> None:
         line = dataclasses.asdict(report)
-        self._append("eval.jsonl", line)
+        self._append(EVALUATIONS, line)
+        sync(self._file(EVALUATIONS))
         self._tell(lambda watcher: watcher.watch("eval", line))
 
     def last_step(self) -> int:
@@ -68,8 +76,7 @@ class Recorder:
     def lines(self, name: str) -> list[dict[str, Any]]:
         """What is on disk already of metrics.jsonl, eval.jsonl or events.jsonl."""
         path = self._run_path / name
-        text = path.read_text() if path.exists() else ""
-        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        return [json.loads(line) for line in whole_lines(path.read_bytes())] if path.exists() else []
 
     def event(self, what: str, **details: Any) -> None:
         line = {"time_s": self._wall_clock(), "event": what} | details
@@ -108,17 +115,28 @@ class Recorder:
         temporary.replace(self._run_path / "status.json")
         self._tell(lambda watcher: watcher.watch("status", line))
 
+    def sync(self) -> None:
+        """Every line so far is safe from a power cut, those of an earlier process too; evaluations were at once."""
+        for name in LINES:
+            if name in self._files or (self._run_path / name).exists():
+                sync(self._file(name))
+
     def close(self) -> None:
         self._tell(lambda watcher: watcher.close())
+        self.sync()
         for file in self._files.values():
             file.close()
         self._files.clear()
 
     def _append(self, name: str, line: dict[str, Any]) -> None:
+        file = self._file(name)
+        file.write(json.dumps(line) + "\n")
+        file.flush()
+
+    def _file(self, name: str) -> TextIO:
         if name not in self._files:
             self._files[name] = _append_to(self._run_path / name)
-        self._files[name].write(json.dumps(line) + "\n")
-        self._files[name].flush()
+        return self._files[name]
 
     def _tell(self, action: Callable[[Watcher], None]) -> None:
         for watcher in list(self._watchers):
@@ -132,10 +150,12 @@ class Recorder:
 
 
 def _append_to(path: Path) -> TextIO:
-    """A crash may have left half a line: it goes."""
+    """A crash may have left what is no whole line: it goes."""
     if path.exists():
         data = path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
+        whole = b"".join(line + b"\n" for line in whole_lines(data))
         if len(whole) != len(data):
-            path.write_bytes(whole)
-    return path.open("a", encoding="utf-8")
+            swap_file(path, whole)
+    file = path.open("a", encoding="utf-8")
+    sync_directory(path.parent)
+    return file

@@ -17,10 +17,13 @@ import psutil
 
 from cluster.config import RunConfig, dump_config, load_config
 from cluster.run_processes import birth
-from contracts.bounded_json import parse_object, read_bounded, read_object
+from contracts.bounded_json import MAX_JSON_BYTES, parse_object, read_bounded, read_object
+from contracts.durable import make_directory, replace_file, swap_file, sync_directory, whole_lines
 from contracts.errors import ConfigError, DataError
 
 MAX_LINES_BYTES = 2**30
+FOLDERS = ("log", "adapters", "checkpoints", "ledger", "rollouts")
+"""Made with the run: their names are on disk before the manifest's, once for all."""
 _PACKAGES = (
     "torch",
     "transformers",
@@ -45,9 +48,11 @@ def create_run(config: RunConfig, details: dict[str, Any]) -> Path:
             "another name with --set run.name=NAME, or delete the folder"
         )
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        (path / "config.toml").write_text(dump_config(config))
-        (path / "manifest.json").write_text(json.dumps(_manifest() | details, indent=1))
+        make_directory(path)
+        for folder in FOLDERS:
+            (path / folder).mkdir(exist_ok=True)
+        replace_file(path / "config.toml", dump_config(config).encode())
+        replace_file(path / "manifest.json", json.dumps(_manifest() | details, indent=1).encode())
     except OSError as error:
         raise ConfigError(
             f"cannot write the run directory {path}: {error}. Set run.directory to a writable place"
@@ -58,7 +63,8 @@ def create_run(config: RunConfig, details: dict[str, Any]) -> Path:
 def claim_run(path: Path, supervisor: int | None) -> None:
     """Say which processes work on the run: this one, and the one that would start it again."""
     owners = [os.getpid(), *([supervisor] if supervisor else [])]
-    _replace(path / "process.json", json.dumps({"host": platform.node(), "owners": {p: birth(p) for p in owners}}))
+    claim = {"host": platform.node(), "owners": {p: birth(p) for p in owners}}
+    swap_file(path / "process.json", json.dumps(claim).encode())
 
 
 def refuse_live_run(path: Path) -> None:
@@ -79,12 +85,6 @@ def _living_owners(path: Path) -> list[int]:
         return []
     pids = {int(text): born_s for text, born_s in owners.items() if text.isdecimal() and len(text) < 10}
     return [pid for pid, born_s in pids.items() if pid > 0 and birth(pid) == born_s]
-
-
-def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 def _manifest() -> dict[str, Any]:
@@ -157,13 +157,30 @@ def read_run(path: Path) -> RunRecord:
         metrics=_json_lines(path / "metrics.jsonl"),
         evals=_json_lines(path / "eval.jsonl"),
         events=_json_lines(path / "events.jsonl"),
-        status=_json(path / "status.json"),
+        status=_sign_of_life(path / "status.json"),
         summary=_json(path / "summary.json"),
     )
 
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:
-    _replace(path / "summary.json", json.dumps(summary, indent=1))
+    replace_file(path / "summary.json", json.dumps(summary, indent=1).encode())
+
+
+def forget_summary(path: Path) -> None:
+    """Of an earlier, shorter life: it does not come back after a power cut and call the run finished."""
+    (path / "summary.json").unlink(missing_ok=True)
+    sync_directory(path)
+
+
+def _sign_of_life(path: Path) -> dict[str, Any] | None:
+    """Written once a second and not synced: what a power cut left half of is none. Raises DataError for no regular file."""
+    if not path.exists():
+        return None
+    payload = read_bounded(path, MAX_JSON_BYTES)
+    try:
+        return parse_object(payload, str(path))
+    except DataError:
+        return None
 
 
 def _json(path: Path) -> dict[str, Any] | None:
@@ -171,8 +188,8 @@ def _json(path: Path) -> dict[str, Any] | None:
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:
-    """A live run may be writing its last line: an unfinished one is left out."""
+    """A live run may be writing its last line, and a power cut leaves zeros: what is no whole line is left out."""
     if not path.exists():
         return []
-    lines = read_bounded(path, MAX_LINES_BYTES).split(b"\n")[:-1]
+    lines = whole_lines(read_bounded(path, MAX_LINES_BYTES))
     return [parse_object(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]

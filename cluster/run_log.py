@@ -6,15 +6,17 @@ Append-only. A frame is written whole or cut off at the next opening: a torn tai
 Payloads are JSON, or Arrow IPC streams for rollouts. Nothing of this is ever executed.
 
 Durable against the death of our processes with every frame, against the death of the machine with every `sync`.
+Whoever stores a position (a checkpoint) syncs first. A log that ends before a stored position, which a disk that lost what
+it had confirmed leaves behind, goes on in a new segment: no frame ever stands below a position and is read as after it.
 """
 
-import os
 import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from contracts.durable import sync, sync_directory
 from contracts.errors import DataError
 
 _HEADER = struct.Struct("<IIB")
@@ -22,7 +24,7 @@ MAX_FRAME_BYTES = 2**30
 SEGMENT_BYTES = 64 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Position:
     """Where the next frame begins."""
 
@@ -43,20 +45,21 @@ class Frame:
 
 
 class RunLog:
-    """The writing end. Opening cuts a torn tail; `torn_bytes` says how much that was."""
+    """The writing end. Opening cuts a torn tail; `torn_bytes` says how much that was.
 
-    def __init__(self, directory: Path, segment_bytes: int = SEGMENT_BYTES) -> None:
+    floor: the furthest position that anybody stored. `ended_at` is where a log that is shorter than this ended, else None.
+    """
+
+    def __init__(self, directory: Path, segment_bytes: int = SEGMENT_BYTES, floor: Position = BEGINNING) -> None:
         self._directory = directory
         self._segment_bytes = segment_bytes
+        self.torn_bytes = 0
         directory.mkdir(parents=True, exist_ok=True)
         segments = _segments(directory)
-        self._segment = segments[-1] if segments else 0
-        path = _path(directory, self._segment)
-        whole = _whole_bytes(path) if path.exists() else 0
-        self.torn_bytes = path.stat().st_size - whole if path.exists() else 0
-        self._file = path.open("ab")
-        self._file.truncate(whole)
-        self._offset = whole
+        self._open(segments[-1] if segments else 0)
+        self.ended_at = self.position if self.position < floor else None
+        if self.ended_at is not None:
+            self._next_segment(max(self._segment, floor.segment) + 1)
 
     @property
     def position(self) -> Position:
@@ -67,38 +70,39 @@ class RunLog:
         if len(payload) > MAX_FRAME_BYTES:
             raise ValueError(f"a log frame of {len(payload)} bytes; the largest is {MAX_FRAME_BYTES}")
         if self._offset >= self._segment_bytes:
-            self._next_segment()
+            self._next_segment(self._segment + 1)
         frame = _HEADER.pack(len(payload), zlib.crc32(payload, kind), kind) + payload
         self._file.write(frame)
         self._file.flush()
         self._offset += len(frame)
 
     def sync(self) -> None:
-        os.fsync(self._file.fileno())
+        """Every frame so far is safe from a power cut."""
+        if not self._file.closed:
+            sync(self._file)
 
     def close(self) -> None:
-        if not self._file.closed:
-            self.sync()
-            self._file.close()
-
-    def cut(self, position: Position) -> None:
-        """Forget everything from `position` on."""
+        """Not synced: what ends a run in order has made a checkpoint, which was."""
         self._file.close()
-        for segment in _segments(self._directory):
-            if segment > position.segment:
-                _path(self._directory, segment).unlink()
-        self._segment, self._offset = position.segment, position.offset
-        self._file = _path(self._directory, self._segment).open("ab")
-        self._file.truncate(self._offset)
 
-    def _next_segment(self) -> None:
+    def _next_segment(self, segment: int) -> None:
+        """What stands before a later segment is whole, and on disk."""
+        self.sync()
         self.close()
-        self._segment, self._offset = self._segment + 1, 0
-        self._file = _path(self._directory, self._segment).open("ab")
+        self._open(segment)
+
+    def _open(self, segment: int) -> None:
+        path = _path(self._directory, segment)
+        self._segment, self._offset = segment, _whole_bytes(path) if path.exists() else 0
+        self._file = path.open("ab")
+        self.torn_bytes += self._file.tell() - self._offset
+        self._file.truncate(self._offset)
+        sync_directory(self._directory)
 
 
 def read_log(directory: Path, start: Position = BEGINNING) -> Iterator[Frame]:
-    """Every whole frame from `start` on. Raises DataError for damage before the end, which no crash leaves behind."""
+    """Every whole frame from `start` on; where the segment of `start` ends before it, from the next segment on. Raises
+    DataError for damage before the end, which no crash leaves behind, and for a `start` inside a frame."""
     segments = [segment for segment in _segments(directory) if segment >= start.segment]
     for segment in segments:
         path = _path(directory, segment)
@@ -107,7 +111,14 @@ def read_log(directory: Path, start: Position = BEGINNING) -> Iterator[Frame]:
             for frame in _frames(path, segment, offset):
                 yield frame
                 offset = frame.end.offset
-            damaged = offset != path.stat().st_size
+            damaged = offset < path.stat().st_size
+            if damaged and Position(segment, offset) == start and not _is_boundary(path, offset):
+                raise DataError(
+                    f"{path}: byte {offset}, where a checkpoint says that the log goes on, is inside a frame. A power cut "
+                    "shortened the log and memr up to commit 57c9e8c wrote on below that place, so what came after the "
+                    "checkpoint is lost for every version of memr: restore the log from a copy, or start the run again "
+                    "under another name"
+                )
         except OSError as error:
             raise DataError(f"{path} cannot be read at byte {offset}: {error}") from error
         if damaged and segment != segments[-1]:
@@ -127,6 +138,11 @@ def _frames(path: Path, segment: int, offset: int) -> Iterator[Frame]:
                 return
             offset += _HEADER.size + length
             yield Frame(kind, payload, Position(segment, offset))
+
+
+def _is_boundary(path: Path, offset: int) -> bool:
+    """Whether a whole frame ends at `offset`, or the segment begins there."""
+    return offset == 0 or any(frame.end.offset == offset for frame in _frames(path, 0, 0))
 
 
 def _whole_bytes(path: Path) -> int:

@@ -26,6 +26,7 @@ from actors.load import load_worker_tokenizer
 from cluster.adapters import AdapterRegistry
 from cluster.alarm_watcher import AlarmWatcher
 from cluster.change_signal import cancelled
+from cluster.checkpoint import log_floor
 from cluster.config import RunConfig
 from cluster.console import LiveConsole, PlainConsole
 from cluster.controller import Controller
@@ -40,7 +41,7 @@ from cluster.ray_session import Session, ray_session, share
 from cluster.recorder import Recorder, Watcher
 from cluster.resource_keeper import ResourceKeeper
 from cluster.resume import check_same_run, read_run_past
-from cluster.run_dir import claim_run, create_run, refuse_live_run, write_summary
+from cluster.run_dir import claim_run, create_run, forget_summary, refuse_live_run, write_summary
 from cluster.run_log import RunLog
 from cluster.run_processes import RunProcesses
 from cluster.supervised import asked_to_end
@@ -99,7 +100,7 @@ def train(
     if past.begun:
         say(f"taking up {run_path} after update {past.step + len(past.batches)}")
     claim_run(run_path, supervisor)
-    (run_path / "summary.json").unlink(missing_ok=True)  # of an earlier, shorter life
+    forget_summary(run_path)
     say("starting the processes: rollout workers, memory, learner")
     with ray_session(config, address, ship_code=ship_code) as session:
         placement = place(config, session.nodes)
@@ -162,13 +163,20 @@ async def _run(
     run_path = config.run_path
     stop = StopSignals()
     recorder = Recorder(run_path, _watchers(config, run_path, console))
-    log = RunLog(run_path / "log")
+    log = RunLog(run_path / "log", floor=log_floor(run_path))
     history = History(log)
     core = CoreParts(config, inputs, site, RunProcesses(run_path))
     core.processes.add_own_ray()
     try:
         if log.torn_bytes:
             recorder.event("torn_log_cut", bytes=log.torn_bytes)
+        if log.ended_at is not None:
+            recorder.incident(
+                "log_cut_short",
+                f"the log ends at byte {log.ended_at.offset} of segment {log.ended_at.segment}, before the place that a "
+                "checkpoint points to: the disk lost what it had confirmed. The run goes on from the checkpoint, in a new "
+                "segment; `memr replay` cannot go past the gap",
+            )
         parts = await start_parts(core, config, inputs, recorder)
         registry = AdapterRegistry(run_path / "adapters", share, config.cluster.adapters_on_disk)
         controller = Controller(config, task, parts, registry, recorder, history, past)

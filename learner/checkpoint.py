@@ -1,11 +1,11 @@
 """The learner's state on disk: one safetensors file and a JSON manifest with its hash, written last.
 
-Whoever calls `save` renames the directory into place; here the manifest's presence means complete.
+Whoever calls `save` renames the directory into place; here the manifest's presence means complete. Synced here, because
+the caller may be on another machine; the directory's own name is the caller's.
 """
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from contracts.bounded_json import Count, Finite, Stored, read_bounded, read_fields
+from contracts.durable import sync_directory, write_file
 from contracts.errors import DataError
 
 TENSORS, MANIFEST = "learner.safetensors", "learner.json"
@@ -43,8 +44,9 @@ def write(directory: Path, manifest: LearnerManifest, tensors: Mapping[str, Tens
     directory.mkdir(parents=True, exist_ok=True)
     payload = tensors_to_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     fields = asdict(manifest) | {"tensors_hash": hashlib.sha256(payload).hexdigest()}
-    _write_synced(directory / TENSORS, payload)
-    _write_synced(directory / MANIFEST, json.dumps(fields, indent=1).encode())
+    write_file(directory / TENSORS, payload)
+    write_file(directory / MANIFEST, json.dumps(fields, indent=1).encode())
+    sync_directory(directory)
 
 
 class _StoredManifest(Stored):
@@ -84,10 +86,3 @@ def check_same(stored: LearnerManifest, own: LearnerManifest) -> None:
                 f"learner checkpoint of v{stored.policy_version} has {name} {theirs!r}, this learner has {ours!r}; "
                 "resume with the configuration of the run that wrote it"
             )
-
-
-def _write_synced(path: Path, payload: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(payload)
-        file.flush()
-        os.fsync(file.fileno())

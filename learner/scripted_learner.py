@@ -16,6 +16,7 @@ from safetensors.numpy import save as save_tensors
 
 from contracts.adapter import Adapter, AdapterManifest, LoraShape
 from contracts.bounded_json import Count, Stored, read_fields
+from contracts.durable import sync_directory, write_file
 from contracts.errors import DataError
 from contracts.reports import StepReport
 from contracts.rollout import FinishReason, ScoredGroup
@@ -71,7 +72,8 @@ class ScriptedLearner:
 
     def save(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "scripted.json").write_text(json.dumps({"policy_version": self._version}))
+        write_file(directory / "scripted.json", json.dumps({"policy_version": self._version}).encode())
+        sync_directory(directory)
 
     def roll_back(self, directory: Path) -> None:
         """The scripted weights are the version itself, which never goes back: there is nothing to restore."""

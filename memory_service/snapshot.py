@@ -2,12 +2,11 @@
 
     snapshot-00000042/  vectors.safetensors  episodes.parquet  cache.parquet  manifest.json (last; SHA-256 of the others)
 
-Written under a temporary name, fsynced, renamed. A snapshot that does not match its manifest is refused whole.
+Written under a temporary name, synced, renamed. A snapshot that does not match its manifest is refused whole.
 """
 
 import hashlib
 import json
-import os
 import shutil
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from safetensors.numpy import load_file, save_file
 
 from contracts.bounded_json import Count, Finite, Stored, read_fields
 from contracts.bounded_tables import read_parquet
+from contracts.durable import place_folder, remove_folder, sync_file, write_file
 from contracts.errors import DataError, MemoryServiceError
 from memory_service.episodes import Episode, Query
 from memory_service.vectors import check_unit_vectors
@@ -74,12 +74,12 @@ def write_snapshot(state: MemoryState, dimension: int, directory: Path) -> str:
     pq.write_table(pa.Table.from_pylist(_rows(state), schema=_SCHEMA), temporary / EPISODES, compression="zstd")
     pq.write_table(pa.table({"text": pa.array(state.cache[0], pa.string())}, schema=_CACHE_SCHEMA), temporary / CACHE)
     manifest = _counters(state) | {"sha256": {file: _sha256(temporary / file) for file in (VECTORS, EPISODES, CACHE)}}
-    (temporary / MANIFEST).write_text(json.dumps(manifest))
-    for file in temporary.iterdir():
-        with file.open("rb+") as handle:
-            os.fsync(handle.fileno())
-    shutil.rmtree(directory / name, ignore_errors=True)
-    temporary.rename(directory / name)
+    for file in (VECTORS, EPISODES, CACHE):
+        sync_file(temporary / file)
+    write_file(temporary / MANIFEST, json.dumps(manifest).encode())
+    if (directory / name).exists():
+        remove_folder(directory / name)
+    place_folder(temporary, directory / name)
     return name
 
 

@@ -859,8 +859,18 @@ def make_run(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("file", ["manifest.json", "status.json", "summary.json"])
-@pytest.mark.parametrize("content", [b"", b"[]", b"\xff\xfe", b"[" * DEEP, b"9" * 5000, b"null"])
+NO_RECORDS = [b"", b"[]", b"\xff\xfe", b"[" * DEEP, b"9" * 5000, b"null"]
+
+
+@pytest.mark.parametrize("content", NO_RECORDS)
+def test_a_sign_of_life_that_a_power_cut_tore_is_none(tmp_path: Path, content: bytes) -> None:
+    run = make_run(tmp_path)
+    (run / "status.json").write_bytes(content)
+    assert read_run(run).status is None
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "summary.json"])
+@pytest.mark.parametrize("content", NO_RECORDS)
 def test_a_run_whose_records_are_no_records_is_refused_by_file(tmp_path: Path, file: str, content: bytes) -> None:
     run = make_run(tmp_path)
     (run / file).write_bytes(content)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cluster.adapters import AdapterRegistry
+from cluster.checkpoint import log_floor
 from cluster.config import RunConfig
 from cluster.controller import Controller
 from cluster.history import History
@@ -54,7 +55,7 @@ class Run:
         self.recorder = Recorder(self.path)
         registry = AdapterRegistry(self.path / "adapters", _itself, keep=2)
         parts = Parts(self.workers, self.memory, self.learner)
-        self.history = History(RunLog(self.path / "log"))
+        self.history = History(RunLog(self.path / "log", floor=log_floor(self.path)))
         past = read_run_past(self.path, config)
         self.controller = Controller(config, CountingTask(), parts, registry, self.recorder, self.history, past)
 

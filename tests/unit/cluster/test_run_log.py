@@ -72,15 +72,3 @@ def test_an_absurd_length_is_a_torn_tail_and_no_allocation(tmp_path: Path) -> No
     log = RunLog(tmp_path)
     log.close()
     assert log.torn_bytes == 44
-
-
-def test_cutting_at_a_position_forgets_what_came_after(tmp_path: Path) -> None:
-    log = RunLog(tmp_path, 20)
-    log.append(1, b"kept" * 6)
-    position = log.position
-    log.append(2, b"gone" * 6)
-    log.append(3, b"gone too")
-    log.cut(position)
-    log.append(4, b"new")
-    log.close()
-    assert back(tmp_path) == [(1, b"kept" * 6), (4, b"new")]

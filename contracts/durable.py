@@ -1,0 +1,101 @@
+"""Writing so that a power cut keeps what was written: data first, then the name, then the folder that holds the name.
+
+A file's bytes are safe after `sync`; its name (new, renamed, removed) only after `sync_directory` of the folder that holds
+it, and so on upwards for new folders. Every writer of a run goes through here, and nothing else calls fsync.
+
+ write_file / sync  ->  rename  ->  sync_directory          replace_file, place_folder and remove_folder are that order
+"""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import IO, Any
+
+_NO_DIRECTORY_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})
+"""What file systems say that keep directories safe by other means (some network and user-space ones)."""
+
+
+def sync(file: IO[Any]) -> None:
+    """What was written to an open file is on disk when this returns. Raises OSError where the disk refuses."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_file(path: Path) -> None:
+    """The same for a file that a library wrote and closed."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def sync_directory(path: Path) -> None:
+    """The names in a folder are on disk when this returns: created, renamed, removed."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_DIRECTORY_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """Every file and folder below, that a library wrote, and the folder's own name."""
+    for folder, _, files in os.walk(path, topdown=False):
+        for name in files:
+            sync_file(Path(folder, name))
+        sync_directory(Path(folder))
+    sync_directory(path.parent)
+
+
+def make_directory(path: Path) -> None:
+    """The folder and those above it that are missing, each one's name on disk (its own also where it was there: who made
+    it may have been stopped before)."""
+    missing = [folder for folder in path.parents if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in (path, *missing):
+        sync_directory(folder.parent)
+
+
+def write_file(path: Path, data: bytes | memoryview) -> None:
+    """Contents on disk; the name is once its folder was synced."""
+    with path.open("wb") as file:
+        file.write(data)
+        sync(file)
+
+
+def swap_file(path: Path, data: bytes | memoryview) -> None:
+    """Old or new, never torn; which of the two a power cut leaves is open."""
+    temporary = path.with_name(f".{path.name}.partial")
+    write_file(temporary, data)
+    temporary.replace(path)
+
+
+def replace_file(path: Path, data: bytes | memoryview) -> None:
+    """Old or new at every moment, new on disk when this returns."""
+    swap_file(path, data)
+    sync_directory(path.parent)
+
+
+def place_folder(temporary: Path, folder: Path) -> None:
+    """Give a folder whose files are on disk its name. Raises OSError where `folder` is there and not empty."""
+    sync_directory(temporary)
+    temporary.rename(folder)
+    sync_directory(folder.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Under its name it is whole or gone: half-removed it is hidden, and the next removal beside it takes the rest."""
+    for rest in folder.parent.glob(".*.removed"):
+        shutil.rmtree(rest, ignore_errors=True)
+    hidden = folder.with_name(f".{folder.name}.removed")
+    folder.rename(hidden)
+    sync_directory(folder.parent)
+    shutil.rmtree(hidden)
+
+
+def whole_lines(data: bytes) -> list[bytes]:
+    """The lines of an appended text file, without their ends. A stopped process leaves half a line at the end, a power
+    cut also zeros where the last blocks never arrived: neither is a line."""
+    return [line for line in data.split(b"\n")[:-1] if b"\0" not in line]
