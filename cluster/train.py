@@ -11,7 +11,7 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from cluster.config import RunConfig
 from cluster.console import LiveConsole, PlainConsole
 from cluster.controller import Controller
 from cluster.core_parts import CoreParts, start_parts
+from cluster.drive import drive
 from cluster.history import History, Past
 from cluster.model_store import resolve_model
 from cluster.notify import Notifier
@@ -45,7 +46,7 @@ from cluster.run_log import RunLog
 from cluster.run_processes import RunProcesses
 from cluster.supervised import asked_to_end
 from cluster.tensorboard_watcher import TensorboardWatcher
-from contracts.errors import ConfigError, MemrError, PartLostError, RunStopped
+from contracts.errors import ConfigError
 from contracts.ports import Task, Tokenizer
 from tasks.load import load_task
 from tasks.prompts import check_prompt_lengths
@@ -181,33 +182,16 @@ async def _run(
             config, core.processes, recorder, controller.health.halt, episodes=lambda: controller.episodes
         )
         async with beside(signs_of_life(controller, recorder), keeper.run()):
-            await _drive(controller, recorder, lambda: keeper.refuse_what_will_not_fit(local_ray=site.one_machine))
+            await drive(controller, recorder, lambda: keeper.refuse_what_will_not_fit(local_ray=site.one_machine))
         return Outcome(run_path, 130 if controller.stopped_early else 0, controller.step, 0.0)
     except asyncio.CancelledError:
         if not stop.seen:
             raise
-        return Outcome(run_path, 130, past.step, 0.0)
+        return Outcome(run_path, 130, past.step + len(past.batches), 0.0)
     finally:
         recorder.close()
         history.close()
         core.end_all()
-
-
-async def _drive(controller: Controller, recorder: Recorder, check_resources: Callable[[], None]) -> None:
-    """To the last update or to the first thing that no part can cure, and a checkpoint wherever the parts are well."""
-    try:
-        if await controller.take_up():
-            await controller.checkpoint()  # the first: what it weighs is measured, and there is one to go back to
-            check_resources()
-        await controller.run()
-    except PartLostError:
-        raise  # the supervisor takes the run up again from what is on disk
-    except MemrError as error:
-        recorder.incident("stopped", str(error))
-        if isinstance(error, RunStopped):  # learner and memory are well: keep what they hold
-            await controller.checkpoint()
-        raise
-    await controller.checkpoint()
 
 
 async def signs_of_life(controller: Controller, recorder: Recorder) -> None:
@@ -250,7 +234,8 @@ def _watchers(config: RunConfig, run_path: Path, console: Console) -> Sequence[W
 
 
 class StopSignals:
-    """SIGINT, SIGTERM and SIGUSR1 ask the controller to stop; before there is one they end the start."""
+    """SIGINT, SIGTERM and SIGUSR1 ask the controller to stop; until it has taken the run up they end the start, after which
+    the run is what it was before."""
 
     def __init__(self) -> None:
         self.controller: Controller | None = None
@@ -264,7 +249,7 @@ class StopSignals:
 
     def _ask(self) -> None:
         self.seen = True
-        if self.controller is not None:
+        if self.controller is not None and self.controller.taken_up:
             self.controller.stop()
         elif self._main is not None:
             self._main.cancel()
