@@ -268,7 +268,7 @@ class Controller:
         self._autoscaler.after_update(Waits(self._step, *waits, len(self._buffer), self._config.slots))
         every = self._config.cluster.checkpoint_every_updates
         if (every and self._step % every == 0) or rolled_back:
-            await self.checkpoint()
+            await self._undivided(self.checkpoint())
         if report.skipped:
             self.health.check()
 
@@ -416,9 +416,6 @@ class Controller:
     async def checkpoint(self) -> None:
         """Adapter, optimiser and memory; ledger and rollouts are on disk already. Raises DataError for one that could not
         be read back: the one before stays the newest."""
-        await self._undivided(self._checkpoint())
-
-    async def _checkpoint(self) -> None:
         self._ledger.audit()
         cut = Cut(
             self._step,

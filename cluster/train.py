@@ -12,7 +12,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,9 @@ from cluster.ray_parts import PartInputs, Site
 from cluster.ray_session import Session, ray_session, share
 from cluster.recorder import Recorder, Watcher
 from cluster.resource_keeper import ResourceKeeper
-from cluster.resume import check_same_run, read_run_past
+from cluster.resume import check_same_run, read_run_past, record_changes
 from cluster.run_dir import claim_run, create_run, refuse_live_run, write_summary
+from cluster.run_lock import keep_lock, lock_run
 from cluster.run_log import RunLog
 from cluster.run_processes import RunProcesses
 from cluster.supervised import asked_to_end
@@ -75,11 +76,28 @@ def train(
     ship_code: bool = False,
     override: bool = False,
     supervisor: int | None = None,
+    lock: int | None = None,
 ) -> Outcome:
     """A run directory that is there already is taken up where it stood. address: of a Ray cluster to join; None starts
-    one on this machine. override: go on although settings changed. supervisor: process number of who watches.
+    one on this machine. override: go on although settings changed. supervisor: process number of who watches. lock:
+    descriptor of the run's lock, held by who watches; None takes it.
 
     Raises MemrError with a message for the user; the run directory keeps whatever was written."""
+    with lock_run(config.run_path) if lock is None else nullcontext():
+        if lock is not None:
+            keep_lock(config.run_path, lock)
+        return _train(config, console, address, ship_code=ship_code, override=override, supervisor=supervisor)
+
+
+def _train(
+    config: RunConfig,
+    console: Console,
+    address: str | None,
+    *,
+    ship_code: bool,
+    override: bool,
+    supervisor: int | None,
+) -> Outcome:
     started = time.monotonic()
     say = Narrator(console)
     say("loading the model's files and the tokenizer")
@@ -92,8 +110,8 @@ def train(
     run_path = config.run_path
     resumes = (run_path / "manifest.json").exists()
     if resumes:
-        check_same_run(run_path, config, identity, override=override)
         refuse_live_run(run_path)
+        record_changes(run_path, config, check_same_run(run_path, config, identity, override=override))
     else:
         create_run(config, identity | {"model_path": model_path, "seed": config.run.seed})
     past = read_run_past(run_path, config) if resumes else Past()

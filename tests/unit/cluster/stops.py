@@ -5,6 +5,7 @@ processes do, and ways to stop at a moment of choice.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import random
@@ -177,7 +178,7 @@ class Moment:
 
     async def comes(self, run: Run, watch: "Watch") -> None:
         while not (run.controller.step >= self.step and watch.phase() == self.phase):
-            await asyncio.sleep(0)
+            await watch.change()
         for _ in range(self.ticks):
             await asyncio.sleep(0)
 
@@ -188,6 +189,13 @@ class Watch:
 
     run: Run
     inside: list[str] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def change(self) -> None:
+        """Of the phase, or a millisecond: not every change is marked."""
+        self.changed.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.changed.wait(), 0.001)
 
     def __post_init__(self) -> None:
         parts = self.run.controller._parts
@@ -211,6 +219,7 @@ class Watch:
 
         async def marked(*args: Any, **kwargs: Any) -> Any:
             self.inside.append(phase)
+            self.changed.set()
             try:
                 await asyncio.sleep(0)
                 return await inner(*args, **kwargs)
