@@ -136,12 +136,12 @@ def nothing_left(run_path: Path, config: RunConfig) -> bool:
     done = read_run(run_path) if (run_path / "summary.json").exists() else None
     if done is None or not done.finished or done.summary is None:
         return False
+    made = int(done.summary["updates"])
     changes = [d for d in changed_settings(run_path, config) if d.name != "run.directory"]
+    if config.learner.num_updates > made:
+        return False
     if not changes:
         return True
-    if any(d.grows for d in changes):
-        return False
-    made = done.summary["updates"]
     raise ConfigError(
         f"{run_path} has made all of its {made} updates, so these settings would change nothing:\n"
         + "\n".join(map(str, changes))

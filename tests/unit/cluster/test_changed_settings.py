@@ -31,6 +31,14 @@ def test_a_finished_run_is_finished_until_more_updates_are_asked_for(tmp_path: P
     assert not nothing_left(config.run_path, make_config(tmp_path, updates=320))
 
 
+def test_a_longer_run_that_was_interrupted_while_it_loaded_is_not_finished(tmp_path: Path) -> None:
+    """The wish is in config.toml, the summary still that of the shorter run."""
+    config = finished(tmp_path)
+    more = make_config(tmp_path, updates=320)
+    record_changes(config.run_path, more, check_same_run(config.run_path, more, {}, override=False))
+    assert not nothing_left(config.run_path, more)
+
+
 @pytest.mark.parametrize("updates", [300, 200])
 def test_a_finished_run_refuses_settings_that_it_would_ignore(tmp_path: Path, updates: int) -> None:
     config = finished(tmp_path)
