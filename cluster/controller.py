@@ -216,43 +216,23 @@ class Controller:
         """Consumes batches; produces updates; waits for the buffer; unblocked by the memory lane."""
         num_updates, every = self._config.learner.num_updates, self._config.eval.every_updates
         first = [step for step in (0, *range(every or num_updates, self._step + 1, every or 1)) if step < num_updates]
-        evaluations = [
-            asyncio.ensure_future(self._evaluator.evaluate(step, step, at_edge=step == 0))
-            for step in dict.fromkeys(first)
-            if self._registry.reload(step)
-        ]
         try:
+            for step in dict.fromkeys(first):
+                if self._registry.reload(step):
+                    self._evaluator.begin(step, step, at_edge=step == 0)
             self._admit()
             while self._step < num_updates and not self._stopping:
                 await self._learn()
                 if every and self._step % every == 0 and 0 < self._step < num_updates:
-                    evaluations.append(self._evaluation(at_edge=False))
-            if await self._all_evaluated(evaluations):
-                evaluations = [self._evaluation(at_edge=True)]
-                self._all_done = await self._all_evaluated(evaluations)
+                    self._evaluator.begin(self._registry.newest, self._step, at_edge=False)
+            if await self._evaluator.all_done(self._changed, self._is_stopping):
+                self._evaluator.begin(self._registry.newest, self._step, at_edge=True)
+                self._all_done = await self._evaluator.all_done(self._changed, self._is_stopping)
         finally:
-            await cancelled(evaluations)
+            await self._evaluator.give_up()
 
-    def _evaluation(self, *, at_edge: bool) -> "asyncio.Task[None]":
-        """Of the newest version."""
-        return asyncio.ensure_future(self._evaluator.evaluate(self._registry.newest, self._step, at_edge=at_edge))
-
-    async def _all_evaluated(self, evaluations: "Sequence[asyncio.Task[None]]") -> bool:
-        """False where the run was asked to stop first: what is missing then is measured when it is taken up again."""
-        asked = asyncio.ensure_future(self._asked_to_stop())
-        try:
-            while not self._stopping and (open_ones := [task for task in evaluations if not task.done()]):
-                await asyncio.wait([*open_ones, asked], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            await cancelled([asked])
-        for task in evaluations:
-            if task.done():
-                task.result()
-        return not self._stopping
-
-    async def _asked_to_stop(self) -> None:
-        while not self._stopping:
-            await self._changed.wait()
+    def _is_stopping(self) -> bool:
+        return self._stopping
 
     async def _learn(self) -> None:
         """One update, and what follows from it; a halt that comes of it is raised when it is booked."""
