@@ -5,10 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
 
-.PHONY: help setup quickstart test lint bench clean
+.PHONY: help setup quickstart test test-long lint bench clean
 help:
 	@echo "make quickstart   set up, train SmolLM2-135M with Memory-R+ on this machine, write a report"
 	@echo "make test         set up, run every check (ruff, mypy, import-linter, pytest)"
+	@echo "make test-long    the long property and crash tests (about an hour)"
 	@echo "make lint         the static checks alone"
 	@echo "make bench        the benchmarks behind README's numbers (long)"
 	@echo "make clean        remove .venv and caches; runs/ stays"
@@ -39,6 +40,9 @@ lint: setup
 # Two files at a time: half of the time is waiting for processes that start.
 test: lint
 	$(BIN)/pytest -n 2 --dist loadfile
+
+test-long: setup
+	$(BIN)/pytest -n 2 --dist loadfile -m long --timeout 3600
 
 bench: setup
 	$(BIN)/python -m benchmarks.all

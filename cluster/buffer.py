@@ -2,6 +2,10 @@
 
 `take` decides by docs/architecture.md: the oldest finished groups first, and no batch whose publication
 would push a group still under way beyond the lag bound.
+
+    put -> waiting -> take -> in the update -> trained (booked: gone)
+
+A batch leaves with `trained`, never before: whatever ends the run in between, a checkpoint finds it in `groups`.
 """
 
 from collections.abc import Collection, Sequence
@@ -32,13 +36,15 @@ class BufferState:
 
 
 class RolloutBuffer:
-    """Scored groups by age (lease id), bounded in bytes."""
+    """Scored groups by age (lease id), bounded in bytes. Length, state and `full` are of those that wait; `groups` are
+    those in the update too."""
 
     def __init__(self, groups_per_batch: int, max_policy_lag: int, max_bytes: int) -> None:
         self._groups_per_batch = groups_per_batch
         self._max_policy_lag = max_policy_lag
         self._max_bytes = max_bytes
         self._groups: dict[int, ScoredGroup] = {}
+        self._training: dict[int, ScoredGroup] = {}
         self._nbytes = 0
 
     def __len__(self) -> int:
@@ -46,7 +52,7 @@ class RolloutBuffer:
 
     @property
     def groups(self) -> list[ScoredGroup]:
-        return list(self._groups.values())
+        return [*self._training.values(), *self._groups.values()]
 
     @property
     def state(self) -> BufferState:
@@ -58,7 +64,7 @@ class RolloutBuffer:
         return self._nbytes > self._max_bytes and len(self._groups) >= self._groups_per_batch
 
     def put(self, scored: ScoredGroup) -> None:
-        assert scored.group.lease_id not in self._groups, "a lease is buffered once"
+        assert scored.group.lease_id not in self._groups | self._training, "a lease is buffered once"
         self._groups[scored.group.lease_id] = scored
         self._nbytes += scored.group.nbytes
 
@@ -67,6 +73,7 @@ class RolloutBuffer:
 
         With nothing under way there is nothing to wait for: what the publication makes stale is for `drop_stale`.
         """
+        assert not self._training, "one batch is in the update at a time"
         if len(self._groups) < self._groups_per_batch:
             return None
         # Oldest version first: that is what the bound is about; lease id settles the rest.
@@ -77,7 +84,12 @@ class RolloutBuffer:
         if waits is not None and under_way:
             return None
         self._remove(batch)
+        self._training = {scored.group.lease_id: scored for scored in batch}
         return batch
+
+    def trained(self) -> None:
+        """The batch that was taken is booked: it leaves the buffer."""
+        self._training = {}
 
     def drop_stale(self, policy_version: int) -> list[ScoredGroup]:
         """Groups that no update may use any more."""

@@ -3,9 +3,10 @@
     checkpoints/step-000120/  learner/  memory/snapshot-*/  ledger.parquet  buffered.parquet  sampled.parquet
                               checkpoint.json (last: step, place in the log, SHA-256 of every other file)
 
-Under a temporary name first, every file and folder synced, the log too, then one rename. A folder that does not match its
-checkpoint.json is none, and resume walks back to the newest that does. Old ones go only after a newer one was read back,
-and two always stay. A step that has a whole checkpoint keeps it: the log holds what came since.
+Under a temporary name first, every file and folder synced, the log too; what resume reads is read back; then one rename. A
+folder that does not match its checkpoint.json, or whose parts tell of different moments (`checkpoint_parts.py`), is none,
+and resume walks back to the newest that is one: the log is whole, so an older one only costs time. Old ones go only after a
+newer one was read back, and two always stay. A step that has a whole checkpoint keeps it: the log holds what came since.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cluster.checkpoint_parts import check_agree, lease_ids, read_through
 from cluster.history import Past
 from cluster.ledger import FATES, Books
 from cluster.parts import Parts
@@ -69,7 +71,9 @@ async def save_checkpoint(
 ) -> Path:
     """Returns the folder. Learner and memory write side by side. What memory was told after the cut may be in its
     snapshot too: its version tells, and resume does not tell it again. sync: puts log and metrics on disk; it is called
-    after memory has saved, because the log must hold all that the snapshot holds, and before the checkpoint has its name."""
+    after memory has saved, because the log must hold all that the snapshot holds, and before the checkpoint has its name.
+
+    Raises DataError for a checkpoint that resume would pass over; it stays under its temporary name."""
     folder = run_path / "checkpoints" / f"step-{cut.step:06d}"
     if await asyncio.to_thread(_is_good, folder):
         sync()
@@ -83,6 +87,12 @@ async def save_checkpoint(
     await asyncio.gather(*saves)
     await asyncio.to_thread(_write, temporary, cut)
     sync()
+    try:
+        await asyncio.to_thread(read_back, temporary)
+    except DataError as error:
+        raise DataError(
+            f"the checkpoint of step {cut.step} cannot be read back: {error}. The one before it stays the newest"
+        ) from error
     await asyncio.to_thread(_name, temporary, folder)
     await asyncio.to_thread(prune_checkpoints, run_path, keep)
     return folder
@@ -154,8 +164,28 @@ def newest_checkpoint(run_path: Path) -> Path | None:
 
 
 def newest_verified(run_path: Path) -> Path | None:
-    """The newest whose every file is what its manifest says."""
+    """The newest that resume would take."""
     return next((folder for folder in reversed(_folders(run_path)) if _is_good(folder)), None)
+
+
+def read_back(folder: Path) -> None:
+    """Everything that resume reads, without keeping it: groups a few at a time, of tensors the hash and the header.
+    Raises DataError where resume would pass the folder over."""
+    _checked(folder)
+    for name in ("buffered.parquet", "sampled.parquet"):
+        read_through(folder / name)
+
+
+def _checked(folder: Path) -> tuple[Manifest, Books]:
+    """A folder that is what it says, and whose parts tell of one moment. Raises DataError otherwise."""
+    manifest = verify(folder)
+    try:
+        books = books_from_table(read_parquet(folder / "ledger.parquet", _LEDGER_SCHEMA, nullable=()))
+    except ValueError as error:
+        raise DataError(f"{folder / 'ledger.parquet'}: {error}") from error
+    buffered, sampled = (lease_ids(folder / name) for name in ("buffered.parquet", "sampled.parquet"))
+    check_agree(folder, manifest.step, manifest.sha256, books, buffered, sampled)
+    return manifest, books
 
 
 def read_checkpoint(run_path: Path) -> tuple[Past, Position]:
@@ -164,13 +194,12 @@ def read_checkpoint(run_path: Path) -> tuple[Past, Position]:
     notes: list[str] = []
     for folder in reversed(_folders(run_path)):
         try:
-            manifest = verify(folder)
-            past = _read(folder, manifest.step)
+            past, position = _read(folder)
         except DataError as error:
             notes.append(f"passed over {folder.name}: {error}")
             continue
         past.notes = notes
-        return past, Position(*manifest.log)
+        return past, position
     return Past(notes=notes), BEGINNING
 
 
@@ -210,20 +239,18 @@ def _files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _read(folder: Path, step: int) -> Past:
+def _read(folder: Path) -> tuple[Past, Position]:
+    manifest, books = _checked(folder)
     snapshots = sorted((folder / "memory").glob("snapshot-*"))
-    try:
-        books = books_from_table(read_parquet(folder / "ledger.parquet", _LEDGER_SCHEMA, nullable=()))
-    except ValueError as error:
-        raise DataError(f"{folder / 'ledger.parquet'}: {error}") from error
-    return Past(
-        step=step,
+    past = Past(
+        step=manifest.step,
         books=books,
         buffered=_by_lease(read_groups(folder / "buffered.parquet")),
         sampled={lease: scored.group for lease, scored in _by_lease(read_groups(folder / "sampled.parquet")).items()},
         checkpoint=folder,
         memory_snapshot=snapshots[-1] if snapshots else None,
     )
+    return past, Position(*manifest.log)
 
 
 def _by_lease(groups: Iterable[ScoredGroup]) -> dict[int, ScoredGroup]:
@@ -231,7 +258,7 @@ def _by_lease(groups: Iterable[ScoredGroup]) -> dict[int, ScoredGroup]:
 
 
 def prune_checkpoints(run_path: Path, keep: int) -> None:
-    """Delete all but the newest `keep` that match their manifests; what does not match is left for people to see."""
+    """Delete all but the newest `keep` that resume would take; what it would pass over is left for people to see."""
     good = [folder for folder in _folders(run_path) if _is_good(folder)]
     for folder in good[: -max(LEAST_KEPT, keep)]:
         remove_folder(folder)
@@ -239,7 +266,7 @@ def prune_checkpoints(run_path: Path, keep: int) -> None:
 
 def _is_good(folder: Path) -> bool:
     try:
-        verify(folder)
+        _checked(folder)
     except DataError:
         return False
     return True

@@ -7,7 +7,7 @@ Exit codes: 0 done, 2 the configuration is wrong, 3 the run failed, 130 interrup
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
@@ -15,6 +15,9 @@ from rich.text import Text
 from cluster.environment import prepare_environment
 from cluster.terminal import terminal
 from contracts.errors import ConfigError, MemrError
+
+if TYPE_CHECKING:
+    from cluster.config import RunConfig
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -64,38 +67,55 @@ def train(
     Ctrl-C finishes the update under way, writes a checkpoint, and exits with 130.
     """
     from cluster.config import load_config
+    from cluster.run_dir import refuse_live_run
+    from cluster.run_lock import lock_run
+
+    settings = load_config(config, overrides or [])
+    chosen = [text for value in overrides or [] for text in ("--set", value)]
+    flags = [*(["--address", address] if address else []), *(["--ship-code"] * ship_code), *(["--override"] * override)]
+    with lock_run(settings.run_path) as lock:  # before anything is written, and until everything is
+        refuse_live_run(settings.run_path)
+        code = _supervise(settings, ["attempt", str(config), *chosen, *flags, "--lock", str(lock)], lock)
+    if code:
+        raise typer.Exit(code)
+
+
+def _supervise(settings: "RunConfig", command: list[str], lock: int) -> int:
+    """To the end of the run, with its result on the screen; the exit code. A run that has finished shows its result."""
     from cluster.notify import Notifier
     from cluster.run_dir import read_run
     from cluster.summary import show_plan, show_summary
-    from cluster.supervisor import Supervisor
+    from cluster.supervisor import INTERRUPTED, Supervisor
 
     console = terminal()
-    settings = load_config(config, overrides or [])
-    if (settings.run_path / "summary.json").exists() and read_run(settings.run_path).finished:
-        done = read_run(settings.run_path)
-        console.print(Text.assemble((str(settings.run_path), "bold"), " has run already; its result:"))
-        show_summary(console, done)
-        console.print(f"For another run choose another name: --set run.name=NAME, or delete {settings.run_path}.")
-        return
+    if (settings.run_path / "summary.json").exists():
+        from cluster.resume import nothing_left
+
+        if nothing_left(settings.run_path, settings):
+            console.print(Text.assemble((str(settings.run_path), "bold"), " has run already; its result:"))
+            show_summary(console, read_run(settings.run_path))
+            console.print(
+                "For more updates: --set learner.num_updates=N. For another run choose another name: --set run.name=NAME, "
+                f"or delete {settings.run_path}."
+            )
+            return 0
     show_plan(console, settings)
-    chosen = [text for value in overrides or [] for text in ("--set", value)]
-    flags = [*(["--address", address] if address else []), *(["--ship-code"] * ship_code), *(["--override"] * override)]
     notifier = Notifier(settings.notify)
     code = Supervisor(
-        [sys.executable, "-m", "cluster", "attempt", str(config), *chosen, *flags],
+        [sys.executable, "-m", "cluster", *command],
         settings.run_path,
         settings.supervision,
         say=lambda text: console.print(Text.assemble(("memr: ", "bold yellow"), text), soft_wrap=True),
         tell=notifier.send,
+        lock=lock,
     ).run()
     notifier.close(within_s=settings.notify.timeout_s)
-    if (settings.run_path / "summary.json").exists():
+    if code in (0, INTERRUPTED) and (settings.run_path / "summary.json").exists():
         from cluster.report import write_report
 
         write_report(settings.run_path)
         show_summary(console, read_run(settings.run_path))
-    if code:
-        raise typer.Exit(code)
+    return code
 
 
 @app.command(hidden=True)
@@ -105,6 +125,7 @@ def attempt(
     address: Annotated[str | None, typer.Option()] = None,
     ship_code: Annotated[bool, typer.Option("--ship-code")] = False,
     override: Annotated[bool, typer.Option("--override")] = False,
+    lock: Annotated[int | None, typer.Option("--lock")] = None,
 ) -> None:
     """What `memr train` starts and watches: the run's own process, which the supervisor may start again."""
     import os
@@ -117,7 +138,7 @@ def attempt(
 
     def life() -> int:
         outcome = train_run(
-            settings, terminal(), address, ship_code=ship_code, override=override, supervisor=os.getppid()
+            settings, terminal(), address, ship_code=ship_code, override=override, supervisor=os.getppid(), lock=lock
         )
         return outcome.exit_code
 

@@ -14,7 +14,8 @@ failed. Slots = (max_policy_lag + 1) x groups per batch, so one number bounds qu
 With max_policy_lag 0 everything happens in lease order: memory is called once per batch, sorted, so that the
 same seed gives the same run. With more lag, memory takes what is there, and workers, memory and learner overlap.
 
-Every loop waits on one signal, `_changed`, given after each change of state.
+Every loop waits on one signal, `_changed`, given after each change of state. What the learner or memory has begun is
+finished and booked before a run ends in order (`undivided.py`), so that every end can be taken up again.
 """
 
 import asyncio
@@ -43,11 +44,12 @@ from cluster.metrics import StepContext, StepTiming, metrics_line
 from cluster.parts import Parts
 from cluster.quarantine import QUARANTINED, SKIPPED
 from cluster.recorder import Recorder
-from cluster.resume import restore_parts
+from cluster.resume import replay_batch, restore_parts
 from cluster.run_control import RunControl
+from cluster.undivided import Undivided
 from cluster.work_queue import WorkQueue
 from contracts.adapter import Adapter
-from contracts.errors import RunStopped
+from contracts.errors import DataError, RunStopped
 from contracts.ports import Task
 from contracts.problem import Lease
 from contracts.reports import StepReport
@@ -108,10 +110,14 @@ class Controller:
         self.fleet = Fleet(config, parts.workers, dispatcher.serve, recorder, self._changed, clock)
         self._autoscaler = Autoscaler(config.cluster, self.fleet, recorder)
         self._control = RunControl(config.run_path, recorder, self.fleet.scale, self.stop)
+        self._undivided = Undivided()
         self._step = 0
         self._updating = False
         self._stopping = False
-        self._taken_up = False
+        self._all_done = False
+        self._taking_up = False
+        self.taken_up = False
+        """Where an earlier process stood has been reached: from here on `stop` ends the run, with a checkpoint."""
 
     @property
     def step(self) -> int:
@@ -124,27 +130,34 @@ class Controller:
 
     @property
     def stopped_early(self) -> bool:
-        """Whether `stop` came before the last update."""
-        return self._stopping and self._step < self._config.learner.num_updates
+        """Whether `stop` came before the last evaluation was done."""
+        return self._stopping and not self._all_done
 
     async def run(self) -> None:
-        """Returns after the last evaluation, or soon after `stop`. Raises RunStopped, or what broke an invariant."""
+        """Returns after the last evaluation, or soon after `stop`. Raises RunStopped, or what broke an invariant. Where it
+        returns or raises RunStopped, nothing is under way with learner or memory any more: a checkpoint may follow."""
         await self.take_up()
         loops = [self.fleet.run(), self._control.run()]
         if self._parts.memory is not None:
             loops.append(self._memory_loop())
         main = asyncio.ensure_future(self._train_and_evaluate())
         pending = {main, *(asyncio.ensure_future(loop) for loop in loops)}
+        in_order = False
         try:
             while not main.done():
                 done, pending = await asyncio.wait(pending, timeout=RECHECK_S, return_when=asyncio.FIRST_COMPLETED)
                 for finished in done:
                     finished.result()  # a loop's error is the run's
+            in_order = True
+        except RunStopped:
+            in_order = True
+            raise
         finally:
             await cancelled(pending)
+            await (self._undivided.finished() if in_order else self._undivided.given_up())
 
     def stop(self) -> None:
-        """Finish the update under way, then return from `run` without the last evaluation."""
+        """Finish the update under way, then return from `run`; evaluations under way are made when the run is resumed."""
         self._stopping = True
         self._changed.notify()
 
@@ -158,9 +171,9 @@ class Controller:
         """Where an earlier process stood, or the beginning: books, memory, policy, then what was under way. True for a
         run that begins; once is enough."""
         past = self._past
-        if self._taken_up:
+        if self._taking_up:
             return False
-        self._taken_up = True
+        self._taking_up = True
         if past.books is not None:
             self._ledger.adopt(past.books)
         for event in past.events:
@@ -172,10 +185,13 @@ class Controller:
             self._recorder.event("adapters_set_aside", names=lost)
         adapter = await restore_parts(past, self._parts, self._recorder)
         await self._publish(adapter)
+        if adapter.manifest.policy_version != self._step:
+            raise DataError(
+                f"the learner is at version {adapter.manifest.policy_version}, the run after update {self._step}: take "
+                f"{past.checkpoint} away, and `memr resume` goes on from the checkpoint before it"
+            )
         for batch in past.batches:
-            report, adapter = await self._parts.learner.update(batch.groups)
-            if adapter.manifest.weights_hash != batch.weights_hash:
-                self._recorder.event("replayed_differently", step=batch.step, version=adapter.manifest.policy_version)
+            report, adapter = await replay_batch(self._parts.learner, batch, self._recorder)
             await self._publish(adapter)
             self._step = batch.step
             if batch.step > self._recorder.last_step():
@@ -187,6 +203,7 @@ class Controller:
         for lease_id in self._ledger.with_fate(Fate.IN_FLIGHT):
             if lease_id not in past.sampled:
                 self._queue.add(training_lease(self._config, lease_id, self._task.train_problem(lease_id)))
+        self.taken_up = True
         return not past.begun
 
     def _take_up_books(self, books: Books) -> None:
@@ -201,37 +218,53 @@ class Controller:
         """Consumes batches; produces updates; waits for the buffer; unblocked by the memory lane."""
         num_updates, every = self._config.learner.num_updates, self._config.eval.every_updates
         first = [step for step in (0, *range(every or num_updates, self._step + 1, every or 1)) if step < num_updates]
-        evaluations = [
-            asyncio.ensure_future(self._evaluator.evaluate(step, step, at_edge=step == 0))
-            for step in dict.fromkeys(first)
-            if self._registry.reload(step)
-        ]
-        self._admit()
-        while self._step < num_updates and not self._stopping:
-            await self._learn()
-            if every and self._step % every == 0 and 0 < self._step < num_updates:
-                version = self._registry.newest
-                evaluations.append(asyncio.ensure_future(self._evaluator.evaluate(version, self._step, at_edge=False)))
-        if self._stopping:
-            await cancelled(evaluations)
-            return
-        await asyncio.gather(*evaluations)
-        if num_updates:
-            await self._evaluator.evaluate(self._registry.newest, self._step, at_edge=True)
+        try:
+            for step in dict.fromkeys(first):
+                if self._registry.reload(step):
+                    self._evaluator.begin(step, step, at_edge=step == 0)
+            self._admit()
+            while self._step < num_updates and not self._stopping:
+                await self._learn()
+                if every and self._step % every == 0 and 0 < self._step < num_updates:
+                    self._evaluator.begin(self._registry.newest, self._step, at_edge=False)
+            if await self._evaluator.all_done(self._changed, self._is_stopping):
+                self._evaluator.begin(self._registry.newest, self._step, at_edge=True)
+                self._all_done = await self._evaluator.all_done(self._changed, self._is_stopping)
+        finally:
+            await self._evaluator.give_up()
+
+    def _is_stopping(self) -> bool:
+        return self._stopping
 
     async def _learn(self) -> None:
+        """One update, and what follows from it; a halt that comes of it is raised when it is booked."""
         started = self._clock()
         batch, wait = await self._next_batch()
         if not batch:
             return
         if self._step == 0:
             self.health.look_at_first(batch, self._outcomes.dropped_rollouts)
+        report, timing, rolled_back = await self._undivided(self._update(batch, started, wait))
+        self._admit()
+        waits = (timing.step_s, timing.wait_rollouts_s, timing.wait_memory_s)
+        self._autoscaler.after_update(Waits(self._step, *waits, len(self._buffer), self._config.slots))
+        every = self._config.cluster.checkpoint_every_updates
+        if (every and self._step % every == 0) or rolled_back:
+            await self._undivided(self.checkpoint())
+        if report.skipped:
+            self.health.check()
+
+    async def _update(
+        self, batch: Sequence[ScoredGroup], started: float, wait: Wait
+    ) -> tuple[StepReport, StepTiming, bool]:
+        """From the batch to the books, undivided: the run stands at the learner's version again when this returns.
+        True where the learner went back to a checkpoint's weights."""
         self._updating, taken = True, self._clock()
         report, adapter = await self._parts.learner.update(batch)
-        adapter, rolled_back = await self.health.after_update(report, adapter, self._parts.learner)
+        adapter, rolled_back_to = await self.health.after_update(report, adapter, self._parts.learner)
         updated = self._clock()
         leases = [scored.group.lease_id for scored in batch]
-        self._history.trained(self._step + 1, leases, adapter.manifest.weights_hash)
+        self._history.trained(self._step + 1, leases, adapter.manifest.weights_hash, rolled_back_to)
         await self._publish(adapter)
         self._step += 1
         self._updating = False
@@ -244,18 +277,14 @@ class Controller:
             wait_memory_s=wait.memory_s,
         )
         self._record(batch, report, timing)
-        waits = (timing.step_s, timing.wait_rollouts_s, timing.wait_memory_s)
-        self._autoscaler.after_update(Waits(self._step, *waits, len(self._buffer), self._config.slots))
-        every = self._config.cluster.checkpoint_every_updates
-        if (every and self._step % every == 0) or rolled_back:  # what follows must not be replayed from before
-            await self.checkpoint()
+        return report, timing, bool(rolled_back_to)
 
     def _book(self, batch: Sequence[ScoredGroup], report: StepReport) -> None:
-        """The batch is trained; its slots are free."""
+        """The batch is trained and leaves the buffer; its slots are free."""
         for scored in batch:
             self._ledger.trained(scored.group.lease_id, report.policy_version)
+        self._buffer.trained()
         self._ledger.check(in_flight=self._queue.training_leases + len(self._lane), buffered=len(self._buffer))
-        self._admit()
 
     def _record(self, batch: Sequence[ScoredGroup], report: StepReport, timing: StepTiming) -> None:
         context = StepContext(
@@ -352,7 +381,7 @@ class Controller:
         in_order = self._config.learner.max_policy_lag == 0
         while True:
             if self._lane.has_new and not (in_order and self._queue.training_leases):
-                await self._lane.score_new(in_lease_order=in_order)
+                await self._undivided(self._lane.score_new(in_lease_order=in_order))
             else:
                 await self._changed.wait()
 
@@ -367,7 +396,8 @@ class Controller:
     # -- checkpoint and heartbeat ----------------------------------------------------------------------------
 
     async def checkpoint(self) -> None:
-        """Adapter, optimiser and memory; ledger and rollouts are on disk already."""
+        """Adapter, optimiser and memory; ledger and rollouts are on disk already. Raises DataError for one that could not
+        be read back: the one before stays the newest."""
         self._ledger.audit()
         cut = Cut(
             self._step,
@@ -416,6 +446,6 @@ class Controller:
             return "stopping"
         if self._updating:
             return "updating"
-        if self._step == self._config.learner.num_updates:
+        if self._step >= self._config.learner.num_updates:
             return "evaluating" if self._evaluator.open_leases else "done"
         return "waiting for memory" if self._memory_alone_is_missing() else "waiting for rollouts"

@@ -7,6 +7,7 @@ waits for the workers; unblocked by `finished` and `given_up`.
 import asyncio
 from collections.abc import Callable, Collection
 
+from cluster.change_signal import RECHECK_S, Signal, cancelled
 from cluster.config import RunConfig
 from cluster.evaluation import EvalPlan, eval_leases, evaluate_groups
 from contracts.ports import Task
@@ -34,6 +35,7 @@ class Evaluator:
         self._done = frozenset(done)
         self._next_id = -1
         self._results: dict[int, asyncio.Future[RolloutGroup | None]] = {}
+        self._begun: list[asyncio.Task[None]] = []
 
     @property
     def open_leases(self) -> int:
@@ -49,6 +51,28 @@ class Evaluator:
         future = self._results.pop(lease_id)
         if not future.done():  # done means cancelled: the run is stopping
             future.set_result(group)
+
+    def begin(self, policy_version: int, step: int, *, at_edge: bool) -> None:
+        """`evaluate` beside whatever goes on; `all_done` or `give_up` sees to its end."""
+        self._begun.append(asyncio.ensure_future(self.evaluate(policy_version, step, at_edge=at_edge)))
+
+    async def all_done(self, changed: Signal, stopping: Callable[[], bool]) -> bool:
+        """Waits for what was begun, and raises what it raised. False where the run is stopping: what is missing then is
+        measured when the run is resumed."""
+        woken = asyncio.ensure_future(_when(stopping, changed))
+        try:
+            while not stopping() and (open_ones := [task for task in self._begun if not task.done()]):
+                await asyncio.wait([*open_ones, woken], timeout=RECHECK_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await cancelled([woken])
+        for task in self._begun:
+            if task.done():
+                task.result()
+        return not stopping()
+
+    async def give_up(self) -> None:
+        """Cancels what was begun and is not done."""
+        await cancelled(self._begun)
 
     async def evaluate(self, policy_version: int, step: int, *, at_edge: bool) -> None:
         """Greedy accuracy; before and after training (`at_edge`) also with the generous limit; pass@k."""
@@ -79,3 +103,8 @@ class Evaluator:
         for lease in leases:
             self._submit(lease)
         self._record(evaluate_groups(plan, await asyncio.gather(*results.values())))
+
+
+async def _when(stopping: Callable[[], bool], changed: Signal) -> None:
+    while not stopping():
+        await changed.wait()

@@ -2,7 +2,9 @@
 
 first batch --preflight--> alarm -+-> obey: warn, halt, roll back after the next update
 metrics --AlarmWatcher--> alarm --+
-report.skipped, three in a row ---------> roll back to the newest whole checkpoint; twice in vain: RunStopped
+report.skipped, three in a row ---------> roll back to the newest whole checkpoint; twice in vain: halt
+
+A halt is raised by `check`, between two updates: the update that it comes of is booked first.
 """
 
 import asyncio
@@ -62,10 +64,11 @@ class Health:
             self.obey(alarm)
         self.check()
 
-    async def after_update(self, report: StepReport, adapter: Adapter, learner: LearnerHandle) -> tuple[Adapter, bool]:
-        """The adapter to publish, and whether it is an earlier checkpoint's under the present version."""
+    async def after_update(self, report: StepReport, adapter: Adapter, learner: LearnerHandle) -> tuple[Adapter, str]:
+        """The adapter to publish, and the name of the checkpoint whose weights it has under the present version, else
+        an empty name."""
         reason = self._why_roll_back(report)
-        return (await self._roll_back(reason, learner), True) if reason else (adapter, False)
+        return await self._roll_back(reason, adapter, learner) if reason else (adapter, "")
 
     def _why_roll_back(self, report: StepReport) -> str:
         self._skipped_in_a_row = self._skipped_in_a_row + 1 if report.skipped else 0
@@ -76,13 +79,14 @@ class Health:
         reason, self._roll_back_for = self._roll_back_for, ""
         return reason
 
-    async def _roll_back(self, reason: str, learner: LearnerHandle) -> Adapter:
+    async def _roll_back(self, reason: str, adapter: Adapter, learner: LearnerHandle) -> tuple[Adapter, str]:
         checkpoint = await asyncio.to_thread(newest_verified, self._config.run_path)
         if checkpoint is None or self._skipped_in_a_row > ROLL_BACKS * IN_A_ROW:
-            raise RunStopped(
+            self.halt(
                 f"{reason}, and going back to a checkpoint does not help. Lower learner.learning_rate, or train in "
-                "learner.dtype = 'float32'"
+                "learner.dtype = 'float32' (`memr resume` takes either with --override)"
             )
+            return adapter, ""
         adapter = await learner.roll_back(checkpoint / "learner")
         self._recorder.incident("rolled_back", f"back to the weights of {checkpoint.name}: {reason}")
-        return adapter
+        return adapter, checkpoint.name

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from cluster.ledger import Books, Fate, LedgerEvent
 from cluster.run_log import Frame, Position, RunLog, read_log
@@ -36,11 +37,13 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class TrainedBatch:
-    """One update: the groups in their order, and what came of it."""
+    """One update: the groups in their order, and what came of it. rolled_back_to: the checkpoint whose weights took the
+    place of the update's."""
 
     step: int
     groups: tuple[ScoredGroup, ...]
     weights_hash: str
+    rolled_back_to: Path | None = None
 
 
 @dataclass(slots=True)
@@ -94,8 +97,10 @@ class History:
         """The group went on without bonus."""
         self._json(Kind.LATE, {"lease": lease_id})
 
-    def trained(self, step: int, lease_ids: Sequence[int], weights_hash: str) -> None:
-        self._json(Kind.TRAINED, {"step": step, "leases": list(lease_ids), "weights_hash": weights_hash})
+    def trained(self, step: int, lease_ids: Sequence[int], weights_hash: str, rolled_back_to: str = "") -> None:
+        """rolled_back_to: name of the checkpoint whose weights took the place of the update's."""
+        fields: dict[str, Any] = {"step": step, "leases": list(lease_ids), "weights_hash": weights_hash}
+        self._json(Kind.TRAINED, fields | ({"rolled_back_to": rolled_back_to} if rolled_back_to else {}))
         self._log.sync()
 
     def sync(self) -> None:
@@ -127,6 +132,7 @@ class _Trained(Stored):
     step: Count
     leases: tuple[Count, ...]
     weights_hash: str
+    rolled_back_to: Annotated[str, Field(pattern=r"^(step-\d+)?$")] = ""
 
 
 class _Scores(Stored):
@@ -143,7 +149,7 @@ def read_past(directory: Path, past: Past, start: Position, *, memory_on: bool) 
     groups = dict(past.sampled) | {lease: scored.group for lease, scored in past.buffered.items()}
     for frame in read_log(directory, start):
         try:
-            _apply(past, groups, frame, memory_on=memory_on)
+            _apply(past, groups, frame, directory.parent / "checkpoints", memory_on=memory_on)
         except (KeyError, ValueError, DataError) as error:
             raise DataError(
                 f"{directory}, segment {frame.end.segment}, before byte {frame.end.offset}: {_why(error)}; restore the log "
@@ -156,7 +162,7 @@ def _why(error: KeyError | ValueError | DataError) -> str:
     return f"it names lease {error}, which is not there" if isinstance(error, KeyError) else str(error)
 
 
-def _apply(past: Past, groups: dict[int, RolloutGroup], frame: Frame, *, memory_on: bool) -> None:
+def _apply(past: Past, groups: dict[int, RolloutGroup], frame: Frame, checkpoints: Path, *, memory_on: bool) -> None:
     payload, where = frame.payload, "the frame"
     match Kind(frame.kind):
         case Kind.SAMPLED:
@@ -177,7 +183,7 @@ def _apply(past: Past, groups: dict[int, RolloutGroup], frame: Frame, *, memory_
             entries = parse_fields(payload, list[_Scores], where)
             _call(past, tuple(_scored(groups[entry.lease], entry) for entry in entries if entry.lease in groups))
         case Kind.TRAINED:
-            _train(past, parse_fields(payload, _Trained, where))
+            _train(past, parse_fields(payload, _Trained, where), checkpoints)
 
 
 def _sampled(past: Past, groups: dict[int, RolloutGroup], empty: ScoredGroup, *, memory_on: bool) -> None:
@@ -195,9 +201,10 @@ def _call(past: Past, call: tuple[ScoredGroup, ...]) -> None:
             _buffer(past, scored)
 
 
-def _train(past: Past, trained: _Trained) -> None:
+def _train(past: Past, trained: _Trained, checkpoints: Path) -> None:
     batch = tuple(past.buffered.pop(lease) for lease in trained.leases)
-    past.batches.append(TrainedBatch(trained.step, batch, trained.weights_hash))
+    rolled_back_to = checkpoints / trained.rolled_back_to if trained.rolled_back_to else None
+    past.batches.append(TrainedBatch(trained.step, batch, trained.weights_hash, rolled_back_to))
     for scored in batch:
         group = scored.group
         past.events.append(LedgerEvent(group.lease_id, group.problem_id, Fate.TRAINED, "", trained.step))

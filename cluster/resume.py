@@ -5,35 +5,43 @@
 A crash costs the optimiser steps since the checkpoint, which are replayed from the log; no rollout is sampled again.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cluster.checkpoint import read_checkpoint
 from cluster.config import RunConfig, load_config
-from cluster.history import Past, read_past
-from cluster.parts import Parts
+from cluster.history import Past, TrainedBatch, read_past
+from cluster.incidents import append_event
+from cluster.parts import LearnerHandle, Parts
 from cluster.recorder import Recorder
 from cluster.replay import largest_gap
+from cluster.run_dir import read_run, write_config
 from contracts.adapter import Adapter
 from contracts.bounded_json import Count, Stored, read_fields, read_object
 from contracts.errors import ConfigError
+from contracts.reports import StepReport
 from contracts.rollout import ScoredGroup
+from learner.schedule import learning_rate
 
+NUM_UPDATES = "learner.num_updates"
 MAY_CHANGE = frozenset(
     {
         "actors.num_workers",
         "actors.torch_threads",
         "actors.lease_deadline_s",
         "actors.health_deadline_s",
+        "learner.mismatch_stop",
+        "learner.mismatch_warn",
         "learner.torch_threads",
         "memory.torch_threads",
         "memory.deadline_s",
         "eval.every_updates",
     }
 )
-"""Beside everything in [cluster] but groups_per_batch: what leaves the run the same run."""
+"""Beside everything in [cluster] but groups_per_batch: what leaves the run the same run. learner.num_updates may grow."""
 SECTIONS_THAT_MAY_CHANGE = frozenset({"supervision", "alarms", "resources", "notify"})
 
 
@@ -45,6 +53,13 @@ class Difference:
     before: Any
     now: Any
 
+    why: str = ""
+
+    @property
+    def grows(self) -> bool:
+        """More updates than were asked for before."""
+        return self.name == NUM_UPDATES and self.now > self.before
+
     @property
     def allowed(self) -> bool:
         in_cluster = self.name.startswith("cluster.") and self.name != "cluster.groups_per_batch"
@@ -53,28 +68,86 @@ class Difference:
             or self.name.split(".")[0] in SECTIONS_THAT_MAY_CHANGE
             or self.name == "run.directory"
             or self.name in MAY_CHANGE
+            or (self.grows and not self.why)
         )
+
+    def __str__(self) -> str:
+        return f"  {self.name}: was {self.before!r}, is {self.now!r}{self.why and f' ({self.why})'}"
 
 
 class _SnapshotVersion(Stored):
     memory_version: Count
 
 
-def check_same_run(run_path: Path, config: RunConfig, identity: Mapping[str, str], *, override: bool) -> None:
-    """Raises ConfigError with every difference that would make it another run. identity: hashes of data and template."""
-    before = load_config(run_path / "config.toml")
-    differences = [
-        d for d in _differences("", before.model_dump(mode="json"), config.model_dump(mode="json")) if not d.allowed
-    ]
+def check_same_run(
+    run_path: Path, config: RunConfig, identity: Mapping[str, str], *, override: bool
+) -> list[Difference]:
+    """The settings that are others than before and are taken, but where the run lies. Raises ConfigError with every
+    difference that would make it another run. identity: hashes of data and template."""
+    taken = changed_settings(run_path, config)
+    differences = [d for d in taken if not d.allowed]
     manifest = read_object(run_path / "manifest.json")
     differences += [Difference(k, manifest.get(k), v) for k, v in identity.items() if manifest.get(k) not in (None, v)]
     hard = [d for d in differences if d.name in identity or not override]
     if hard:
-        lines = "\n".join(f"  {d.name}: was {d.before!r}, is {d.now!r}" for d in hard)
+        lines = "\n".join(map(str, hard))
         raise ConfigError(
             f"{run_path} cannot go on with other settings:\n{lines}\nGive it the old ones, start another run with --set "
             "run.name=NAME, or, for settings (not for data, tokenizer and template), insist with --override"
         )
+    return [d for d in taken if d.name != "run.directory"]
+
+
+def changed_settings(run_path: Path, config: RunConfig) -> list[Difference]:
+    """Against config.toml of the run."""
+    before = load_config(run_path / "config.toml")
+    found = _differences("", before.model_dump(mode="json"), config.model_dump(mode="json"))
+    why = _rate_that_jumps(before, config)
+    return [replace(d, why=why) if d.grows else d for d in found]
+
+
+def _rate_that_jumps(before: RunConfig, now: RunConfig) -> str:
+    """Empty where the learning rate does not depend on num_updates."""
+    old, new = before.learner, now.learner
+    if old.schedule == "constant" and old.warmup_share == 0:
+        return ""
+    last = old.num_updates - 1
+    rates = [learning_rate(last, s.num_updates, s.learning_rate, s.schedule, s.warmup_share) for s in (old, new)]
+    return (
+        f"learner.schedule = '{old.schedule}' and learner.warmup_share = {old.warmup_share:g} spend the learning rate by "
+        f"num_updates: of update {old.num_updates} it was {rates[0]:.3g} and would be {rates[1]:.3g}"
+    )
+
+
+def record_changes(run_path: Path, config: RunConfig, changes: Sequence[Difference]) -> None:
+    """From here on the run has these settings: config.toml, and an event that tells each one's before and now. The
+    section [run] stays: it says where the run was begun."""
+    if not changes:
+        return
+    before = load_config(run_path / "config.toml")
+    write_config(run_path, config.model_copy(update={"run": before.run}))
+    told = {d.name: {"before": d.before, "now": d.now} for d in changes}
+    append_event(run_path, {"time_s": time.time(), "event": "settings_changed", "changes": told})
+
+
+def nothing_left(run_path: Path, config: RunConfig) -> bool:
+    """Whether the run has finished and has made the updates that are asked for now. Raises ConfigError where other
+    settings are asked for too, which could change nothing any more."""
+    done = read_run(run_path) if (run_path / "summary.json").exists() else None
+    if done is None or not done.finished or done.summary is None:
+        return False
+    made = int(done.summary["updates"])
+    changes = [d for d in changed_settings(run_path, config) if d.name != "run.directory"]
+    if config.learner.num_updates > made:
+        return False
+    if not changes:
+        return True
+    raise ConfigError(
+        f"{run_path} has made all of its {made} updates, so these settings would change nothing:\n"
+        + "\n".join(map(str, changes))
+        + f"\nFor more updates ask for more than {made} with --set learner.num_updates=N; for another run choose another "
+        "name with --set run.name=NAME"
+    )
 
 
 def read_run_past(run_path: Path, config: RunConfig) -> Past:
@@ -103,6 +176,16 @@ async def restore_parts(past: Past, parts: Parts, recorder: Recorder) -> Adapter
             groups_taken_up=len(past.buffered) + len(past.sampled),
         )
     return await parts.learner.first_adapter()
+
+
+async def replay_batch(learner: LearnerHandle, batch: TrainedBatch, recorder: Recorder) -> tuple[StepReport, Adapter]:
+    """An update made again, and the roll-back that followed it; an event says if it gave other weights than before."""
+    report, adapter = await learner.update(batch.groups)
+    if batch.rolled_back_to is not None and batch.rolled_back_to.exists():
+        adapter = await learner.roll_back(batch.rolled_back_to / "learner")
+    if adapter.manifest.weights_hash != batch.weights_hash:
+        recorder.event("replayed_differently", step=batch.step, version=adapter.manifest.policy_version)
+    return report, adapter
 
 
 async def _tell_memory_again(past: Past, parts: Parts) -> list[float]:

@@ -19,7 +19,7 @@ from cluster.failure_policy import Budget, Decision, Failure, Part, decide
 from cluster.history import Past
 from cluster.parts import LearnerHandle, MemoryHandle
 from cluster.recorder import Recorder
-from cluster.resume import calls_after
+from cluster.resume import calls_after, replay_batch
 from contracts.adapter import Adapter
 from contracts.errors import PartLostError
 from contracts.reports import MemoryReport, StepReport
@@ -129,9 +129,7 @@ class RevivedLearner:
             await learner.restore(past.checkpoint / "learner")
         for batch in past.batches:
             if batch.step <= self._version:
-                _, adapter = await learner.update(batch.groups)
-                if adapter.manifest.weights_hash != batch.weights_hash:
-                    self._recorder.event("replayed_differently", step=batch.step, version=batch.step)
+                await replay_batch(learner, batch, self._recorder)
 
 
 class RevivedMemory:

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from cluster.config import RunConfig, dump_config, load_config
+from cluster.run_lock import held
 from cluster.run_processes import birth
 from contracts.bounded_json import MAX_JSON_BYTES, parse_object, read_bounded, read_object
 from contracts.durable import make_directory, replace_file, swap_file, sync_directory, whole_lines
@@ -51,7 +52,7 @@ def create_run(config: RunConfig, details: dict[str, Any]) -> Path:
         make_directory(path)
         for folder in FOLDERS:
             (path / folder).mkdir(exist_ok=True)
-        replace_file(path / "config.toml", dump_config(config).encode())
+        write_config(path, config)
         replace_file(path / "manifest.json", json.dumps(_manifest() | details, indent=1).encode())
     except OSError as error:
         raise ConfigError(
@@ -60,15 +61,24 @@ def create_run(config: RunConfig, details: dict[str, Any]) -> Path:
     return path
 
 
+def write_config(path: Path, config: RunConfig) -> None:
+    """config.toml, replaced whole."""
+    replace_file(path / "config.toml", dump_config(config).encode())
+
+
 def claim_run(path: Path, supervisor: int | None) -> None:
-    """Say which processes work on the run: this one, and the one that would start it again."""
+    """Say which processes work on the run: this one, and the one that would start it again. What an earlier life was
+    asked for and did not hear is forgotten: a stop that it died over would end this one."""
+    for request in (path / "control").glob("*.json"):
+        request.unlink(missing_ok=True)
     owners = [os.getpid(), *([supervisor] if supervisor else [])]
     claim = {"host": platform.node(), "owners": {p: birth(p) for p in owners}}
     swap_file(path / "process.json", json.dumps(claim).encode())
 
 
 def refuse_live_run(path: Path) -> None:
-    """Raises ConfigError if another process that works on the run, or watches over it, is alive on this machine."""
+    """Raises ConfigError if another process that works on the run, or watches over it, is alive on this machine: one
+    that holds no lock (`run_lock.py`), of an earlier version or on a file system without locks."""
     others = [pid for pid in _living_owners(path) if pid not in (os.getpid(), os.getppid())]
     if others:
         raise ConfigError(f"{path} is running: process {others[0]}. `memr status {path}` shows it")
@@ -76,6 +86,12 @@ def refuse_live_run(path: Path) -> None:
 
 def owner_alive(path: Path) -> bool:
     return bool(_living_owners(path))
+
+
+def surely_over(path: Path) -> bool:
+    """Whether the run was last at work on this machine and is not any more."""
+    owners = _json(path / "process.json") or {}
+    return owners.get("host") == platform.node() and not owner_alive(path) and not held(path)
 
 
 def _living_owners(path: Path) -> list[int]:

@@ -75,7 +75,7 @@ def asked_to_end() -> bool:
 
 
 def _leave(run_path: Path, kind: str, headline: str, trace: str = "") -> None:
-    if run_path.exists():
+    if (run_path / "manifest.json").exists():
         write_incident(run_path, kind, {"time_s": time.time(), "incident": kind, "headline": headline, "trace": trace})
         append_event(run_path, {"time_s": time.time(), "event": kind, "headline": headline})
 

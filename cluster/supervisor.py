@@ -51,7 +51,8 @@ class Ending:
 
 
 class Supervisor:
-    """command: of the run's process. say: to the person at the terminal. tell: hooks, told of start, restart and stop."""
+    """command: of the run's process. say: to the person at the terminal. tell: hooks, told of start, restart and stop.
+    lock: descriptor of the run's lock (`run_lock.py`), which every process that is started inherits."""
 
     def __init__(
         self,
@@ -61,8 +62,10 @@ class Supervisor:
         say: Callable[[str], None],
         tell: Callable[[dict[str, Any]], None] = lambda _event: None,
         clock: Callable[[], float] = time.monotonic,
+        lock: int | None = None,
     ) -> None:
         self._command, self._run_path, self._settings = command, run_path, settings
+        self._hand_on = () if lock is None else (lock,)
         self._say, self._tell, self._clock = say, tell, clock
         self._failures: list[Failure] = []
         self._child: subprocess.Popen[bytes] | None = None
@@ -106,7 +109,7 @@ class Supervisor:
     def _one_life(self) -> Ending:
         """Start the run's process, watch it until it is gone, and leave nothing of it behind."""
         kills = oom_kills()
-        self._child = subprocess.Popen(self._command, start_new_session=True)
+        self._child = subprocess.Popen(self._command, start_new_session=True, pass_fds=self._hand_on)
         handed_on = False
         tree, watch = ProcessTree(self._child.pid), ProgressWatch(self._settings, self._clock())
         incidents = len(headlines(self._run_path))

@@ -11,8 +11,8 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from cluster.config import RunConfig
 from cluster.console import LiveConsole, PlainConsole
 from cluster.controller import Controller
 from cluster.core_parts import CoreParts, start_parts
+from cluster.drive import drive
 from cluster.history import History, Past
 from cluster.model_store import resolve_model
 from cluster.notify import Notifier
@@ -40,13 +41,14 @@ from cluster.ray_parts import PartInputs, Site
 from cluster.ray_session import Session, ray_session, share
 from cluster.recorder import Recorder, Watcher
 from cluster.resource_keeper import ResourceKeeper
-from cluster.resume import check_same_run, read_run_past
+from cluster.resume import check_same_run, read_run_past, record_changes
 from cluster.run_dir import claim_run, create_run, forget_summary, refuse_live_run, write_summary
+from cluster.run_lock import keep_lock, lock_run
 from cluster.run_log import RunLog
 from cluster.run_processes import RunProcesses
 from cluster.supervised import asked_to_end
 from cluster.tensorboard_watcher import TensorboardWatcher
-from contracts.errors import ConfigError, MemrError, PartLostError, RunStopped
+from contracts.errors import ConfigError
 from contracts.ports import Task, Tokenizer
 from tasks.load import load_task
 from tasks.prompts import check_prompt_lengths
@@ -75,11 +77,28 @@ def train(
     ship_code: bool = False,
     override: bool = False,
     supervisor: int | None = None,
+    lock: int | None = None,
 ) -> Outcome:
     """A run directory that is there already is taken up where it stood. address: of a Ray cluster to join; None starts
-    one on this machine. override: go on although settings changed. supervisor: process number of who watches.
+    one on this machine. override: go on although settings changed. supervisor: process number of who watches. lock:
+    descriptor of the run's lock, held by who watches; None takes it.
 
     Raises MemrError with a message for the user; the run directory keeps whatever was written."""
+    with lock_run(config.run_path) if lock is None else nullcontext():
+        if lock is not None:
+            keep_lock(config.run_path, lock)
+        return _train(config, console, address, ship_code=ship_code, override=override, supervisor=supervisor)
+
+
+def _train(
+    config: RunConfig,
+    console: Console,
+    address: str | None,
+    *,
+    ship_code: bool,
+    override: bool,
+    supervisor: int | None,
+) -> Outcome:
     started = time.monotonic()
     say = Narrator(console)
     say("loading the model's files and the tokenizer")
@@ -92,8 +111,8 @@ def train(
     run_path = config.run_path
     resumes = (run_path / "manifest.json").exists()
     if resumes:
-        check_same_run(run_path, config, identity, override=override)
         refuse_live_run(run_path)
+        record_changes(run_path, config, check_same_run(run_path, config, identity, override=override))
     else:
         create_run(config, identity | {"model_path": model_path, "seed": config.run.seed})
     past = read_run_past(run_path, config) if resumes else Past()
@@ -189,33 +208,16 @@ async def _run(
             config, core.processes, recorder, controller.health.halt, episodes=lambda: controller.episodes
         )
         async with beside(signs_of_life(controller, recorder), keeper.run()):
-            await _drive(controller, recorder, lambda: keeper.refuse_what_will_not_fit(local_ray=site.one_machine))
+            await drive(controller, recorder, lambda: keeper.refuse_what_will_not_fit(local_ray=site.one_machine))
         return Outcome(run_path, 130 if controller.stopped_early else 0, controller.step, 0.0)
     except asyncio.CancelledError:
         if not stop.seen:
             raise
-        return Outcome(run_path, 130, past.step, 0.0)
+        return Outcome(run_path, 130, past.step + len(past.batches), 0.0)
     finally:
         recorder.close()
         history.close()
         core.end_all()
-
-
-async def _drive(controller: Controller, recorder: Recorder, check_resources: Callable[[], None]) -> None:
-    """To the last update or to the first thing that no part can cure, and a checkpoint wherever the parts are well."""
-    try:
-        if await controller.take_up():
-            await controller.checkpoint()  # the first: what it weighs is measured, and there is one to go back to
-            check_resources()
-        await controller.run()
-    except PartLostError:
-        raise  # the supervisor takes the run up again from what is on disk
-    except MemrError as error:
-        recorder.incident("stopped", str(error))
-        if isinstance(error, RunStopped):  # learner and memory are well: keep what they hold
-            await controller.checkpoint()
-        raise
-    await controller.checkpoint()
 
 
 async def signs_of_life(controller: Controller, recorder: Recorder) -> None:
@@ -258,7 +260,8 @@ def _watchers(config: RunConfig, run_path: Path, console: Console) -> Sequence[W
 
 
 class StopSignals:
-    """SIGINT, SIGTERM and SIGUSR1 ask the controller to stop; before there is one they end the start."""
+    """SIGINT, SIGTERM and SIGUSR1 ask the controller to stop; until it has taken the run up they end the start, after which
+    the run is what it was before."""
 
     def __init__(self) -> None:
         self.controller: Controller | None = None
@@ -272,7 +275,7 @@ class StopSignals:
 
     def _ask(self) -> None:
         self.seen = True
-        if self.controller is not None:
+        if self.controller is not None and self.controller.taken_up:
             self.controller.stop()
         elif self._main is not None:
             self._main.cancel()

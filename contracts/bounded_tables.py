@@ -6,7 +6,7 @@ per column.
 """
 
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -42,6 +42,21 @@ def read_parquet(
             batches = list(_batches(path, file, max_bytes, max_rows))
             table = pa.Table.from_batches(batches, file.schema_arrow)
         return _checked(str(path), table, nullable)
+    except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError) as error:
+        raise DataError(f"{path}: cannot be read as Parquet: {error}") from error
+
+
+def iterate_parquet(
+    path: Path, schema: pa.Schema, nullable: Collection[str], columns: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    """What `read_parquet` reads, under the same bounds, a few rows at a time. columns: only these; the schema is checked
+    whole."""
+    try:
+        with pq.ParquetFile(path) as file:
+            _check_claims(path, file.metadata, MAX_TABLE_BYTES, MAX_TABLE_ROWS)
+            check_schema(str(path), file.schema_arrow, schema)
+            for batch in _batches(path, file, MAX_TABLE_BYTES, MAX_TABLE_ROWS, columns):
+                yield _checked(str(path), pa.Table.from_batches([batch]), nullable)
     except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError) as error:
         raise DataError(f"{path}: cannot be read as Parquet: {error}") from error
 
@@ -85,12 +100,14 @@ def _unpacked_bytes(metadata: pq.FileMetaData) -> int:
     return sum(max(0, int(metadata.row_group(i).total_byte_size)) for i in range(metadata.num_row_groups))
 
 
-def _batches(path: Path, file: pq.ParquetFile, max_bytes: int, max_rows: int) -> Iterator[pa.RecordBatch]:
+def _batches(
+    path: Path, file: pq.ParquetFile, max_bytes: int, max_rows: int, columns: Sequence[str] | None = None
+) -> Iterator[pa.RecordBatch]:
     """A value that stands once in a dictionary may be repeated in every row, so a step is small enough to pass with that."""
     largest = max(1, _unpacked_bytes(file.metadata))
     rows_per_batch = min(_BATCH_ROWS, max(1, max_bytes // largest))
     num_bytes, num_rows = 0, 0
-    for batch in file.iter_batches(batch_size=rows_per_batch, use_threads=False):
+    for batch in file.iter_batches(batch_size=rows_per_batch, columns=columns, use_threads=False):
         num_bytes, num_rows = num_bytes + batch.nbytes, num_rows + batch.num_rows
         if num_bytes > max_bytes or num_rows > max_rows:
             raise DataError(

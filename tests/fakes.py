@@ -244,10 +244,10 @@ class FakeLearner:
 
     async def save(self, directory: Path) -> None:
         directory.mkdir(parents=True)
-        (directory / "version").write_text(str(self.version))
+        (directory / "learner.json").write_text(json.dumps({"policy_version": self.version}))
 
     async def restore(self, directory: Path) -> None:
-        self.version = int((directory / "version").read_text())
+        self.version = json.loads((directory / "learner.json").read_text())["policy_version"]
 
     async def roll_back(self, directory: Path) -> Adapter:
         self.events.append(("roll_back", directory.parent.name))

@@ -40,6 +40,19 @@ def test_oldest_version_goes_first_and_a_short_buffer_waits() -> None:
     assert len(buffer) == 1
 
 
+def test_a_batch_stays_in_the_buffer_until_it_is_booked() -> None:
+    """What stops the run during the update finds it there; to admission and slots it is gone, as its bytes are."""
+    buffer = RolloutBuffer(groups_per_batch=2, max_policy_lag=0, max_bytes=1)
+    for lease in range(2):
+        buffer.put(make_scored(make_group(lease)))
+    assert buffer.take(0, []) is not None
+    assert (len(buffer), buffer.state.nbytes, buffer.full) == (0, 0, False)
+    assert buffer.drop_stale(5) == []
+    assert [scored.group.lease_id for scored in buffer.groups] == [0, 1]
+    buffer.trained()
+    assert buffer.groups == []
+
+
 def test_full_buffer_never_starves_the_learner() -> None:
     buffer = RolloutBuffer(groups_per_batch=2, max_policy_lag=0, max_bytes=1)
     buffer.put(make_scored(make_group(0)))
@@ -72,6 +85,7 @@ def test_no_history_trains_beyond_the_bound_drops_anything_or_gets_stuck(
             return False
         assert all(version - scored.group.policy_version <= max_lag for scored in batch)
         version += 1
+        buffer.trained()
         return True
 
     for action, choice in actions:
@@ -99,5 +113,6 @@ def test_what_grew_too_old_all_the_same_is_dropped_and_does_not_block_the_rest()
     batch = buffer.take(251, [])
     assert batch is not None
     assert [scored.group.lease_id for scored in batch] == [0, 1, 2, 3]
+    buffer.trained()
     assert [scored.group.lease_id for scored in buffer.drop_stale(252)] == [4, 5, 6, 7]
     assert buffer.take(252, []) is not None

@@ -1,0 +1,83 @@
+"""Settings given when a run is taken up: applied and written down, or refused; never ignored."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.config import RunConfig, load_config
+from cluster.resume import check_same_run, nothing_left, record_changes
+from cluster.run_dir import create_run, write_summary
+from contracts.errors import ConfigError
+from tests.unit.cluster.test_controller import make_config
+
+
+def begun(path: Path, **sections: dict[str, Any]) -> RunConfig:
+    config = make_config(path, updates=300, **sections)
+    create_run(config, {})
+    return config
+
+
+def finished(path: Path, **sections: dict[str, Any]) -> RunConfig:
+    config = begun(path, **sections)
+    write_summary(config.run_path, {"exit_code": 0, "updates": 300, "wall_s": 1.0})
+    return config
+
+
+def test_a_finished_run_is_finished_until_more_updates_are_asked_for(tmp_path: Path) -> None:
+    config = finished(tmp_path)
+    assert nothing_left(config.run_path, config)
+    assert not nothing_left(config.run_path, make_config(tmp_path, updates=320))
+
+
+def test_a_longer_run_that_was_interrupted_while_it_loaded_is_not_finished(tmp_path: Path) -> None:
+    """The wish is in config.toml, the summary still that of the shorter run."""
+    config = finished(tmp_path)
+    more = make_config(tmp_path, updates=320)
+    record_changes(config.run_path, more, check_same_run(config.run_path, more, {}, override=False))
+    assert not nothing_left(config.run_path, more)
+
+
+@pytest.mark.parametrize("updates", [300, 200])
+def test_a_finished_run_refuses_settings_that_it_would_ignore(tmp_path: Path, updates: int) -> None:
+    config = finished(tmp_path)
+    with pytest.raises(ConfigError, match=r"made all of its 300 updates.*(?s:.)*drain_s: was .*, is 1.0"):
+        nothing_left(config.run_path, make_config(tmp_path, updates=updates, cluster={"drain_s": 1.0}))
+
+
+def test_more_updates_and_what_leaves_the_run_the_same_are_taken_and_written_down(tmp_path: Path) -> None:
+    config = begun(tmp_path)
+    more = make_config(tmp_path, updates=320, alarms={"entropy": "warn"})
+    changes = check_same_run(config.run_path, more, {}, override=False)
+    record_changes(config.run_path, more, changes)
+    assert load_config(config.run_path / "config.toml") == more
+    [line] = (config.run_path / "events.jsonl").read_text().splitlines()
+    assert json.loads(line)["changes"] == {
+        "learner.num_updates": {"before": 300, "now": 320},
+        "alarms.entropy": {"before": "pause", "now": "warn"},
+    }
+    assert check_same_run(config.run_path, more, {}, override=False) == [], "once is enough"
+
+
+def test_a_run_that_was_moved_keeps_the_place_where_it_began(tmp_path: Path) -> None:
+    config = begun(tmp_path)
+    moved = make_config(tmp_path / "elsewhere", updates=301)
+    record_changes(config.run_path, moved, check_same_run(config.run_path, moved, {}, override=False))
+    assert load_config(config.run_path / "config.toml").run == config.run
+
+
+def test_fewer_updates_are_refused(tmp_path: Path) -> None:
+    config = begun(tmp_path)
+    with pytest.raises(ConfigError, match="num_updates: was 300, is 200"):
+        check_same_run(config.run_path, make_config(tmp_path, updates=200), {}, override=False)
+
+
+@pytest.mark.parametrize("learner", [{"schedule": "cosine"}, {"schedule": "linear"}, {"warmup_share": 0.1}])
+def test_more_updates_under_a_schedule_that_ends_want_override(tmp_path: Path, learner: dict[str, Any]) -> None:
+    config = begun(tmp_path, learner=learner)
+    more = make_config(tmp_path, learner=learner | {"num_updates": 600})
+    with pytest.raises(ConfigError, match=r"was 300, is 600 \(learner.schedule = .* of update 300 it was .* would be"):
+        check_same_run(config.run_path, more, {}, override=False)
+    [change] = check_same_run(config.run_path, more, {}, override=True)
+    assert change.name == "learner.num_updates"
