@@ -245,7 +245,6 @@ class Controller:
         if self._step == 0:
             self.health.look_at_first(batch, self._outcomes.dropped_rollouts)
         report, timing, rolled_back = await self._undivided(self._update(batch, started, wait))
-        self._admit()
         waits = (timing.step_s, timing.wait_rollouts_s, timing.wait_memory_s)
         self._autoscaler.after_update(Waits(self._step, *waits, len(self._buffer), self._config.slots))
         every = self._config.cluster.checkpoint_every_updates
@@ -277,6 +276,7 @@ class Controller:
             wait_memory_s=wait.memory_s,
         )
         self._record(batch, report, timing)
+        self._admit()  # at once: whichever worker proves the new version first takes what is there
         return report, timing, bool(rolled_back_to)
 
     def _book(self, batch: Sequence[ScoredGroup], report: StepReport) -> None:

@@ -109,13 +109,13 @@ class HashLearner:
     def _save(self, directory: Path) -> None:
         if self._hashed:
             directory.mkdir()
-            write_file(directory / "chain.json", json.dumps({"chain": self._chain}).encode())
+            write_file(directory / "chain", json.dumps({"chain": self._chain}).encode())
         self._learner.save(directory)
 
     async def restore(self, directory: Path) -> None:
         self._learner.restore(directory)
         if self._hashed:
-            self._chain = read_fields(directory / "chain.json", _Chain).chain
+            self._chain = read_fields(directory / "chain", _Chain).chain
 
     async def roll_back(self, directory: Path) -> Adapter:
         raise NotImplementedError

@@ -4,6 +4,7 @@ that has one is taken up from the place before it, which the log leads on from: 
 import hashlib
 import json
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,6 +61,8 @@ async def stopped(path: Path, lag: int, after: int, breaks: Callable[[Path], Non
     def check() -> None:
         if run.controller.step == after and len(run.controller._buffer) >= GROUPS:
             run.controller.health.halt("as an alarm")
+            # The old code replaced a step's checkpoint by that of the stop.
+            shutil.rmtree(run.path / "checkpoints" / f"step-{after:06d}", ignore_errors=True)
         seen()
 
     run.controller.health.check = check  # type: ignore[method-assign]
