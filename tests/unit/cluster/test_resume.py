@@ -5,6 +5,7 @@ import json
 import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ import pytest
 
 from cluster.checkpoint import read_checkpoint, verify
 from cluster.history import Past
-from cluster.resume import check_same_run, read_run_past
+from cluster.resume import calls_after, check_same_run, read_run_past
 from contracts.errors import ConfigError, DataError
-from tests.fakes import FakeLearner, FakeMemory, FakeWorker
+from tests.fakes import FakeLearner, FakeMemory, FakeWorker, make_group, make_scored
 from tests.unit.cluster.test_controller import Run, make_config
 
 UPDATES = 12
@@ -182,3 +183,39 @@ def test_another_run_is_refused_with_every_difference_and_what_may_change_may_ch
     check_same_run(tmp_path, other, same, override=True)
     with pytest.raises(ConfigError, match="task_hash: was 'd', is 'other data'"):
         check_same_run(tmp_path, before, {"template_hash": "t", "task_hash": "other data"}, override=True)
+
+
+def test_a_call_of_one_group_right_after_the_snapshot_is_told_again(tmp_path: Path) -> None:
+    """A snapshot of version 5 holds groups 0 to 4; group 5 was scored against version 5."""
+    snapshot = tmp_path / "snapshot-00000005"
+    snapshot.mkdir()
+    (snapshot / "manifest.json").write_text('{"memory_version": 5}')
+    calls = [
+        tuple(replace(make_scored(make_group(lease)), memory_version=lease) for lease in leases)
+        for leases in [(2, 3), (4,), (5,), (6, 7)]
+    ]
+    told = calls_after(Past(calls=calls, memory_snapshot=snapshot))
+    assert [[scored.group.lease_id for scored in call] for call in told] == [[5], [6, 7]]
+
+
+async def test_log_and_metrics_are_synced_after_memory_has_saved_and_before_the_checkpoint_has_its_name(
+    tmp_path: Path,
+) -> None:
+    """Memory's snapshot may hold groups that came after the cut: the log must hold them too, and so must metrics.jsonl
+    the lines of updates that no replay will write again."""
+    run = Run(make_config(tmp_path, lag=1, updates=2))
+    folder = run.path / "checkpoints" / "step-000002"
+    order: list[tuple[str, bool, bool]] = []
+
+    def note(what: str) -> None:
+        saved = (folder.with_name(".step-000002.partial") / "memory" / "snapshot-1").exists()
+        order.append((what, saved, folder.exists()))
+
+    await run.controller.run()
+    log_sync, lines_sync = run.history.sync, run.recorder.sync
+    run.history.sync = lambda: (note("log"), log_sync())[1]  # type: ignore[method-assign]
+    run.recorder.sync = lambda: (note("lines"), lines_sync())[1]  # type: ignore[method-assign]
+    await run.controller.checkpoint()
+    run.close()
+    assert order[:2] == [("log", True, False), ("lines", True, False)]
+    assert folder.exists()
