@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -199,7 +200,7 @@ def test_a_call_of_one_group_right_after_the_snapshot_is_told_again(tmp_path: Pa
 
 
 async def test_log_and_metrics_are_synced_after_memory_has_saved_and_before_the_checkpoint_has_its_name(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory's snapshot may hold groups that came after the cut: the log must hold them too, and so must metrics.jsonl
     the lines of updates that no replay will write again."""
@@ -207,14 +208,16 @@ async def test_log_and_metrics_are_synced_after_memory_has_saved_and_before_the_
     folder = run.path / "checkpoints" / "step-000002"
     order: list[tuple[str, bool, bool]] = []
 
-    def note(what: str) -> None:
-        saved = (folder.with_name(".step-000002.partial") / "memory" / "snapshot-1").exists()
-        order.append((what, saved, folder.exists()))
+    def noted(what: str) -> Callable[[], None]:
+        def sync() -> None:
+            saved = (folder.with_name(".step-000002.partial") / "memory" / "snapshot-1").exists()
+            order.append((what, saved, folder.exists()))
+
+        return sync
 
     await run.controller.run()
-    log_sync, lines_sync = run.history.sync, run.recorder.sync
-    run.history.sync = lambda: (note("log"), log_sync())[1]  # type: ignore[method-assign]
-    run.recorder.sync = lambda: (note("lines"), lines_sync())[1]  # type: ignore[method-assign]
+    monkeypatch.setattr(run.history, "sync", noted("log"))
+    monkeypatch.setattr(run.recorder, "sync", noted("lines"))
     await run.controller.checkpoint()
     run.close()
     assert order[:2] == [("log", True, False), ("lines", True, False)]
