@@ -84,7 +84,7 @@ def costs(folder: Path) -> list[dict[str, Any]]:
     for name in ("synced", "not synced"):
         (folder / name).mkdir()
         rows.append({"": name} | cost(folder / name))
-        os.fsync = lambda _: None
+        os.fsync = lambda fd: None
     os.fsync = really
     return rows
 

@@ -300,7 +300,7 @@ def main() -> None:
     asked = parser.parse_args()
     life = _Recorded(config_at(asked.root, asked.updates), asked.nonce, hashed=not asked.plain)
     _named_syncs(life, asked.stop_at)
-    snapshot.save_file = _save_file_in_libc  # type: ignore[attr-defined]
+    snapshot.save_file = _save_file_in_libc  # type: ignore[attr-defined, assignment]
     asyncio.run(life.live())
 
 
