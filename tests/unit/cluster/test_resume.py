@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from cluster.checkpoint import read_checkpoint, verify
+from cluster.config import RunConfig
 from cluster.history import Past
 from cluster.resume import calls_after, check_same_run, read_run_past
 from contracts.errors import ConfigError, DataError
@@ -222,3 +223,36 @@ async def test_log_and_metrics_are_synced_after_memory_has_saved_and_before_the_
     run.close()
     assert order[:2] == [("log", True, False), ("lines", True, False)]
     assert folder.exists()
+
+
+async def lived_until(config: RunConfig, step: int) -> Run:
+    """A life that dies in the middle of the update after `step`."""
+    run = Run(config, learner=FakeLearner(config.learner.max_policy_lag, delay_s=0.005))
+    life = asyncio.ensure_future(run.run())
+    while run.controller.step < step:
+        assert not life.done()
+        await asyncio.sleep(0.001)
+    life.cancel()
+    await asyncio.gather(life, return_exceptions=True)
+    return run
+
+
+async def test_a_log_that_a_power_cut_shortened_below_the_checkpoint_loses_no_later_life(tmp_path: Path) -> None:
+    """Life 1 of a shortened log used to write below the checkpoint's place, and life 2 to read none of it."""
+    config = make_config(tmp_path, lag=1, updates=12, cluster={"checkpoint_every_updates": 5})
+    first = await lived_until(config, 7)
+    log = first.path / "log" / "000000.log"
+    _, position = read_checkpoint(first.path)
+    log.write_bytes(log.read_bytes()[: position.offset - 100])
+    second = await lived_until(config, 9)
+    [lost] = [line for line in second.lines("events.jsonl") if line["event"] == "adapters_set_aside"]
+    assert {name[:7] for name in lost["names"]} >= {"v000007"}, "of life 1, and the log knows of 5"
+    third = Run(config)
+    await third.run()
+    resumed = [line for line in third.lines("events.jsonl") if line["event"] == "resumed"]
+    assert [(line["step"], line["updates_replayed"]) for line in resumed[:1]] == [(5, 0)]
+    assert resumed[1]["step"] + resumed[1]["updates_replayed"] >= 9
+    batches = trained(third.path)[-7:]
+    assert [step for step, _ in batches] == list(range(6, 13))
+    assert max(Counter(lease for _, leases in batches for lease in leases).values()) == 1
+    assert third.lines("metrics.jsonl")[-1]["ledger"]["trained"] == 4 * 12
