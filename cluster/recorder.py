@@ -4,8 +4,8 @@ JSONL is the truth: metrics.jsonl (one line per update), eval.jsonl, events.json
 rollouts/*.parquet. Watchers (TensorBoard, the console) get the same dictionaries afterwards; one that raises is dropped
 with an event and the run goes on.
 
-A power cut takes no evaluation and no transcript that was told. Lines of the other files may go since the newest
-checkpoint: metrics and fates come back when its updates are replayed. status.json is a sign of life, and is not synced.
+A power cut takes no evaluation that was told. Lines of the other files, and transcripts, may go since the newest
+checkpoint: all but events come back when the updates are replayed. status.json is a sign of life, and is not synced.
 """
 
 import dataclasses
@@ -120,6 +120,7 @@ class Recorder:
         for name in LINES:
             if name in self._files or (self._run_path / name).exists():
                 sync(self._file(name))
+        sync_directory(self._run_path / "rollouts")
 
     def close(self) -> None:
         self._tell(lambda watcher: watcher.close())

@@ -86,13 +86,21 @@ def place_folder(temporary: Path, folder: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Under its name it is whole or gone: half-removed it is hidden, and the next removal beside it takes the rest."""
-    for rest in folder.parent.glob(".*.removed"):
-        shutil.rmtree(rest, ignore_errors=True)
-    hidden = folder.with_name(f".{folder.name}.removed")
-    folder.rename(hidden)
+    """Under its name it is whole or gone: half-removed it is hidden."""
+    hide_folder(folder)
     sync_directory(folder.parent)
-    shutil.rmtree(hidden)
+    sweep_hidden(folder.parent)
+
+
+def hide_folder(folder: Path) -> None:
+    """The first half of `remove_folder`, for who syncs the parent soon anyhow and sweeps then."""
+    folder.rename(folder.with_name(f".{folder.name}.removed"))
+
+
+def sweep_hidden(parent: Path) -> None:
+    """The second half, once `parent` is synced: everything hidden in it goes, also what an earlier death left."""
+    for hidden in parent.glob(".*.removed"):
+        shutil.rmtree(hidden, ignore_errors=True)
 
 
 def whole_lines(data: bytes) -> list[bytes]:

@@ -69,6 +69,7 @@ def test_a_removed_folder_has_lost_its_name_on_disk_before_its_first_file_goes(
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "file").write_bytes(b"")
     (tmp_path / ".other.removed").mkdir()
+    (tmp_path / ".other.removed" / "rest").write_bytes(b"")
     files_at_sync: list[bool] = []
     really = sync_directory
 
