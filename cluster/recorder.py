@@ -76,7 +76,7 @@ class Recorder:
     def lines(self, name: str) -> list[dict[str, Any]]:
         """What is on disk already of metrics.jsonl, eval.jsonl or events.jsonl."""
         path = self._run_path / name
-        return [json.loads(line) for line in whole_lines(path.read_bytes())] if path.exists() else []
+        return [json.loads(line) for line in _whole_lines(path)]
 
     def event(self, what: str, **details: Any) -> None:
         line = {"time_s": self._wall_clock(), "event": what} | details
@@ -152,11 +152,14 @@ class Recorder:
 
 def _append_to(path: Path) -> TextIO:
     """A crash may have left what is no whole line: it goes."""
-    if path.exists():
-        data = path.read_bytes()
-        whole = b"".join(line + b"\n" for line in whole_lines(data))
-        if len(whole) != len(data):
-            swap_file(path, whole)
+    whole = b"".join(line + b"\n" for line in _whole_lines(path))
+    if path.exists() and len(whole) != path.stat().st_size:
+        swap_file(path, whole)
     file = path.open("a", encoding="utf-8")
     sync_directory(path.parent)
     return file
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    """Replay writes metrics again from the first that is missing; the supervisor adds events after a gap."""
+    return whole_lines(path.read_bytes(), before_gap=path.name != "events.jsonl") if path.exists() else []

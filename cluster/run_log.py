@@ -37,7 +37,7 @@ BEGINNING = Position(0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """kind: a small number that the writer chose. end: where the next frame begins."""
+    """kind: a number from 1 to 255 that the writer chose. end: where the next frame begins."""
 
     kind: int
     payload: bytes
@@ -66,7 +66,9 @@ class RunLog:
         return Position(self._segment, self._offset)
 
     def append(self, kind: int, payload: bytes) -> None:
-        """Raises ValueError for a frame that no reader would take."""
+        """Raises ValueError for a frame that no reader would take: too long, or of kind 0, which zeros look like."""
+        if not kind:
+            raise ValueError("a log frame of kind 0: where a power cut left zeros, a reader would find such frames")
         if len(payload) > MAX_FRAME_BYTES:
             raise ValueError(f"a log frame of {len(payload)} bytes; the largest is {MAX_FRAME_BYTES}")
         if self._offset >= self._segment_bytes:
@@ -131,7 +133,7 @@ def _frames(path: Path, segment: int, offset: int) -> Iterator[Frame]:
         file.seek(offset)
         while offset + _HEADER.size <= size:
             length, checksum, kind = _HEADER.unpack(file.read(_HEADER.size))
-            if length > min(MAX_FRAME_BYTES, size - offset - _HEADER.size):
+            if not kind or length > min(MAX_FRAME_BYTES, size - offset - _HEADER.size):
                 return
             payload = file.read(length)
             if len(payload) != length or zlib.crc32(payload, kind) != checksum:

@@ -103,7 +103,9 @@ def sweep_hidden(parent: Path) -> None:
         shutil.rmtree(hidden, ignore_errors=True)
 
 
-def whole_lines(data: bytes) -> list[bytes]:
+def whole_lines(data: bytes, *, before_gap: bool = False) -> list[bytes]:
     """The lines of an appended text file, without their ends. A stopped process leaves half a line at the end, a power
-    cut also zeros where the last blocks never arrived: neither is a line."""
+    cut also zeros where the last blocks never arrived: neither is a line. before_gap: those before the first zeros."""
+    if before_gap:
+        data = data.partition(b"\0")[0]
     return [line for line in data.split(b"\n")[:-1] if b"\0" not in line]

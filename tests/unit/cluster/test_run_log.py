@@ -25,7 +25,7 @@ def back(directory: Path, start: Position = BEGINNING) -> Frames:
 
 
 @settings(max_examples=30)
-@given(frames=st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=60)), max_size=20), size=st.integers(1, 200))
+@given(frames=st.lists(st.tuples(st.integers(1, 255), st.binary(max_size=60)), max_size=20), size=st.integers(1, 200))
 def test_what_was_appended_comes_back_in_order_over_any_number_of_segments(
     tmp_path_factory: pytest.TempPathFactory, frames: Frames, size: int
 ) -> None:
@@ -135,3 +135,16 @@ def test_a_torn_frame_right_at_a_position_is_a_torn_tail(tmp_path: Path) -> None
     path = tmp_path / "000000.log"
     path.write_bytes(path.read_bytes()[:-1])
     assert back(tmp_path, stored) == []
+
+
+def test_zeros_behind_the_last_sync_are_a_torn_tail_and_no_frames(tmp_path: Path) -> None:
+    """Nine zeros have the right checksum: found by a block that never reached the disk."""
+    written(tmp_path, [(1, b"one")])
+    path = tmp_path / "000000.log"
+    path.write_bytes(path.read_bytes() + bytes(4096) + b"later blocks came")
+    assert back(tmp_path) == [(1, b"one")]
+    log = RunLog(tmp_path)
+    assert log.torn_bytes == 4096 + 17
+    with pytest.raises(ValueError, match="kind 0"):
+        log.append(0, b"")
+    log.close()
