@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from cluster.parts import AdapterRef
 from contracts.adapter import Adapter, AdapterManifest, LoraShape
 from contracts.bounded_json import Count, Finite, Stored, read_bounded, read_fields
-from contracts.durable import place_folder, remove_folder, sync_directory, write_file
+from contracts.durable import hide_folder, place_folder, remove_folder, sweep_hidden, sync_directory, write_file
 from contracts.errors import DataError
 from contracts.peft_folder import WEIGHTS_FILE, peft_files
 
@@ -57,6 +57,7 @@ class AdapterRegistry:
             raise ValueError(f"version {version} cannot follow version {self.newest}: versions count up by one")
         self._set_aside([f for f in self._published(version) if f.name != adapter.manifest.name])
         self._folders[version] = write_adapter(adapter, self._directory)
+        sweep_hidden(self._directory)
         self._refs[version] = self._share(adapter)
 
     def set_aside_after(self, policy_version: int) -> list[str]:
@@ -89,11 +90,12 @@ class AdapterRegistry:
         return False
 
     def prune(self, pinned: Collection[int]) -> None:
-        """Forget references, and delete folders, of all but the newest `keep` versions and the pinned ones."""
+        """Forget references, and hide folders, of all but the newest `keep` versions and the pinned ones; the next
+        `publish`, which syncs the directory anyhow, deletes what is hidden."""
         recent = set(sorted(self._refs)[-self._keep :])
         for version in set(self._refs) - recent - set(pinned):
             del self._refs[version]
-            remove_folder(self._folders.pop(version))
+            hide_folder(self._folders.pop(version))
 
 
 def write_adapter(adapter: Adapter, directory: Path) -> Path:

@@ -196,6 +196,8 @@ class Controller:
             self._step = batch.step
             if batch.step > self._recorder.last_step():
                 self._record(batch.groups, report, StepTiming(0.0, 0.0, 0.0, 0.0, 0.0))
+            else:
+                self._recorder.groups(batch.step, batch.groups)  # a power cut may have left the line alone
         for scored in past.buffered.values():
             self._buffer.put(scored)
         for group in past.sampled.values():
@@ -296,8 +298,8 @@ class Controller:
             workers=self.fleet.serving,
             dropped_or_failed=dict(self._ledger.reasons),
         )
-        self._recorder.groups(self._step, batch)  # first: an update whose line is there is not recorded again
         self._recorder.metrics(metrics_line(context, report, timing, self._lane.report, self._ledger.counts()))
+        self._recorder.groups(self._step, batch)
         if report.lag_max == 0 and report.mismatch_mean > self._config.learner.mismatch_warn:
             self._recorder.event("mismatch", step=self._step, mean=report.mismatch_mean, p99=report.mismatch_p99)
 

@@ -4,8 +4,8 @@ JSONL is the truth: metrics.jsonl (one line per update), eval.jsonl, events.json
 rollouts/*.parquet. Watchers (TensorBoard, the console) get the same dictionaries afterwards; one that raises is dropped
 with an event and the run goes on.
 
-A power cut takes no evaluation and no transcript that was told. Lines of the other files may go since the newest
-checkpoint: metrics and fates come back when its updates are replayed. status.json is a sign of life, and is not synced.
+A power cut takes no evaluation that was told. Lines of the other files, and transcripts, may go since the newest
+checkpoint: all but events come back when the updates are replayed. status.json is a sign of life, and is not synced.
 """
 
 import dataclasses
@@ -76,7 +76,7 @@ class Recorder:
     def lines(self, name: str) -> list[dict[str, Any]]:
         """What is on disk already of metrics.jsonl, eval.jsonl or events.jsonl."""
         path = self._run_path / name
-        return [json.loads(line) for line in whole_lines(path.read_bytes())] if path.exists() else []
+        return [json.loads(line) for line in _whole_lines(path)]
 
     def event(self, what: str, **details: Any) -> None:
         line = {"time_s": self._wall_clock(), "event": what} | details
@@ -120,6 +120,7 @@ class Recorder:
         for name in LINES:
             if name in self._files or (self._run_path / name).exists():
                 sync(self._file(name))
+        sync_directory(self._run_path / "rollouts")
 
     def close(self) -> None:
         self._tell(lambda watcher: watcher.close())
@@ -151,11 +152,14 @@ class Recorder:
 
 def _append_to(path: Path) -> TextIO:
     """A crash may have left what is no whole line: it goes."""
-    if path.exists():
-        data = path.read_bytes()
-        whole = b"".join(line + b"\n" for line in whole_lines(data))
-        if len(whole) != len(data):
-            swap_file(path, whole)
+    whole = b"".join(line + b"\n" for line in _whole_lines(path))
+    if path.exists() and len(whole) != path.stat().st_size:
+        swap_file(path, whole)
     file = path.open("a", encoding="utf-8")
     sync_directory(path.parent)
     return file
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    """Replay writes metrics again from the first that is missing; the supervisor adds events after a gap."""
+    return whole_lines(path.read_bytes(), before_gap=path.name != "events.jsonl") if path.exists() else []

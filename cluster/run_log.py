@@ -20,6 +20,8 @@ from contracts.durable import sync, sync_directory
 from contracts.errors import DataError
 
 _HEADER = struct.Struct("<IIB")
+_ZEROS = bytes(_HEADER.size)
+"""Their checksum is right."""
 MAX_FRAME_BYTES = 2**30
 SEGMENT_BYTES = 64 * 2**20
 
@@ -66,7 +68,9 @@ class RunLog:
         return Position(self._segment, self._offset)
 
     def append(self, kind: int, payload: bytes) -> None:
-        """Raises ValueError for a frame that no reader would take."""
+        """Raises ValueError for a frame that no reader would take: too long, or all zeros."""
+        if not kind and not payload:
+            raise ValueError("an empty log frame of kind 0 is all zeros: a reader takes it for what a power cut left")
         if len(payload) > MAX_FRAME_BYTES:
             raise ValueError(f"a log frame of {len(payload)} bytes; the largest is {MAX_FRAME_BYTES}")
         if self._offset >= self._segment_bytes:
@@ -130,8 +134,9 @@ def _frames(path: Path, segment: int, offset: int) -> Iterator[Frame]:
     with path.open("rb") as file:
         file.seek(offset)
         while offset + _HEADER.size <= size:
-            length, checksum, kind = _HEADER.unpack(file.read(_HEADER.size))
-            if length > min(MAX_FRAME_BYTES, size - offset - _HEADER.size):
+            header = file.read(_HEADER.size)
+            length, checksum, kind = _HEADER.unpack(header)
+            if header == _ZEROS or length > min(MAX_FRAME_BYTES, size - offset - _HEADER.size):
                 return
             payload = file.read(length)
             if len(payload) != length or zlib.crc32(payload, kind) != checksum:

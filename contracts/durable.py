@@ -86,16 +86,26 @@ def place_folder(temporary: Path, folder: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Under its name it is whole or gone: half-removed it is hidden, and the next removal beside it takes the rest."""
-    for rest in folder.parent.glob(".*.removed"):
-        shutil.rmtree(rest, ignore_errors=True)
-    hidden = folder.with_name(f".{folder.name}.removed")
-    folder.rename(hidden)
+    """Under its name it is whole or gone: half-removed it is hidden."""
+    hide_folder(folder)
     sync_directory(folder.parent)
-    shutil.rmtree(hidden)
+    sweep_hidden(folder.parent)
 
 
-def whole_lines(data: bytes) -> list[bytes]:
+def hide_folder(folder: Path) -> None:
+    """The first half of `remove_folder`, for who syncs the parent soon anyhow and sweeps then."""
+    folder.rename(folder.with_name(f".{folder.name}.removed"))
+
+
+def sweep_hidden(parent: Path) -> None:
+    """The second half, once `parent` is synced: everything hidden in it goes, also what an earlier death left."""
+    for hidden in parent.glob(".*.removed"):
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def whole_lines(data: bytes, *, before_gap: bool = False) -> list[bytes]:
     """The lines of an appended text file, without their ends. A stopped process leaves half a line at the end, a power
-    cut also zeros where the last blocks never arrived: neither is a line."""
+    cut also zeros where the last blocks never arrived: neither is a line. before_gap: those before the first zeros."""
+    if before_gap:
+        data = data.partition(b"\0")[0]
     return [line for line in data.split(b"\n")[:-1] if b"\0" not in line]

@@ -188,7 +188,7 @@ def _lost_versions(path: Path, published: Sequence[dict[str, Any]]) -> Iterator[
 
 
 def _lost_end(run: RunRecord, told: Sequence[dict[str, Any]]) -> Iterator[str]:
-    last = next((mark for mark in reversed(told) if mark.keys() & {"begun", "ended", "finished"}), {})
+    last: dict[str, Any] = next((mark for mark in reversed(told) if mark.keys() & {"begun", "ended", "finished"}), {})
     if "begun" in last and run.summary is not None:
         yield "the summary of an earlier life is back"
     if "finished" in last:

@@ -13,7 +13,7 @@ import json
 import random
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -47,7 +47,7 @@ def read_record(file: Path, root: Path) -> list[Operation]:
     for operation in _raw(file.read_bytes(), str(root)):
         if operation.path != MARKS:
             site = sites.pop(operation.path, "") if operation.kind == "F" else ""
-            found.append(Operation(*(getattr(operation, n) for n in ("kind", "path", "to", "number", "data")), site))
+            found.append(replace(operation, site=site))
         elif operation.kind == "W":
             for line in operation.data.splitlines():
                 mark = json.loads(line)

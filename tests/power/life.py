@@ -273,7 +273,7 @@ def _named_syncs(life: _Recorded, stop_at: str) -> None:
         life.say({"site": site, "path": path})
         really(descriptor)
 
-    os.fsync = fsync
+    os.fsync = fsync  # type: ignore[assignment]
 
 
 def _site(path: str) -> str:
@@ -300,7 +300,7 @@ def main() -> None:
     asked = parser.parse_args()
     life = _Recorded(config_at(asked.root, asked.updates), asked.nonce, hashed=not asked.plain)
     _named_syncs(life, asked.stop_at)
-    snapshot.save_file = _save_file_in_libc  # type: ignore[assignment]
+    snapshot.save_file = _save_file_in_libc  # type: ignore[attr-defined, assignment]
     asyncio.run(life.live())
 
 

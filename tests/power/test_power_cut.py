@@ -29,7 +29,7 @@ FEW = (
     "checkpoint._name: place_folder checkpoints",
     "checkpoint._write: write_file checkpoint.json",
     "adapters.write_adapter < adapters.publish: place_folder adapters",
-    "adapters.prune",
+    "checkpoint.prune_checkpoints",
     "snapshot.write_snapshot < service.save: sync_file vectors.safetensors",
     "run_dir.create_run < life._begin < life.live: make_directory disk",
 )

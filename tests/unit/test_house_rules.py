@@ -152,3 +152,10 @@ def test_only_the_terminal_makes_a_console(path: Path) -> None:
     """Elsewhere [brackets] in a path, a setting or a model's answer would be taken for markup, and vanish or raise."""
     made = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     assert path.name == "terminal.py" or "Console" not in {name_of(node.func) for node in made}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_only_durable_syncs(path: Path) -> None:
+    """One order of data, name and folder for every writer: contracts/durable.py has it."""
+    called = {name_of(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
+    assert path.name == "durable.py" or not called & {"os.fsync", "os.fdatasync", "fsync"}

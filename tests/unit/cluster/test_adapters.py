@@ -59,3 +59,38 @@ def test_weights_must_match_the_manifest() -> None:
     good = make_adapter(1)
     with pytest.raises(ValueError, match="damaged"):
         Adapter(good.manifest, bytes(good.weights) + b"x")
+
+
+def test_versions_of_a_life_that_the_log_lost_are_set_aside_and_made_anew(tmp_path: Path) -> None:
+    before = registry(tmp_path)
+    for version in range(4):
+        before.publish(make_adapter(version))
+    after = registry(tmp_path)
+    assert after.set_aside_after(1) == [make_adapter(v).manifest.name for v in (2, 3)]
+    assert newest_adapter_folder(tmp_path).name == make_adapter(1).manifest.name
+    after.publish(make_adapter(1))
+    after.publish(make_adapter(2, b"trained on other rollouts"))
+    assert (
+        read_adapter(newest_adapter_folder(tmp_path)).weights == make_adapter(2, b"trained on other rollouts").weights
+    )
+    assert len(list(tmp_path.glob("lost-v*"))) == 2
+    assert after.reload(0)
+    assert not after.reload(3)
+
+
+def test_a_version_that_comes_out_otherwise_stands_alone_under_its_number(tmp_path: Path) -> None:
+    registry(tmp_path).publish(make_adapter(0))
+    after = registry(tmp_path)
+    after.publish(make_adapter(0, b"on another machine"))
+    [folder] = tmp_path.glob("v000000-*")
+    assert read_adapter(folder).weights == make_adapter(0, b"on another machine").weights
+    assert [lost.name for lost in tmp_path.glob("lost-*")] == [f"lost-{make_adapter(0).manifest.name}"]
+
+
+def test_a_whole_folder_of_the_same_version_stays_a_damaged_one_is_written_again(tmp_path: Path) -> None:
+    folder = write_adapter(make_adapter(0), tmp_path)
+    born = folder.stat().st_ino
+    assert write_adapter(make_adapter(0), tmp_path).stat().st_ino == born
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+    write_adapter(make_adapter(0), tmp_path)
+    assert read_adapter(folder).weights == make_adapter(0).weights

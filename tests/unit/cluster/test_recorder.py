@@ -140,3 +140,16 @@ def test_eval_text_says_what_was_measured() -> None:
 
     assert "accuracy 25.0% of 10 problems (at most 8 tokens" in eval_text(dataclasses.asdict(evaluation(0, 0.25)))
     assert "pass@4 25.0%" in eval_text(dataclasses.asdict(evaluation(0, 0.25, k=4)))
+
+
+def test_metrics_end_at_the_first_zeros_and_of_events_the_later_ones_stay(tmp_path: Path) -> None:
+    """Replay writes metrics again, in their order; an event after the zeros is the supervisor's, of after the cut."""
+    for name in ("metrics.jsonl", "events.jsonl"):
+        (tmp_path / name).write_bytes(b'{"step": 1}\n{"st\0\0\0\0\n{"step": 2}\n{"step"')
+    recorder = Recorder(tmp_path)
+    assert recorder.last_step() == 1
+    recorder.metrics({"step": 2})
+    recorder.sync()
+    recorder.close()
+    assert (tmp_path / "metrics.jsonl").read_text().splitlines() == [f'{{"step": {step}}}' for step in (1, 2)]
+    assert (tmp_path / "events.jsonl").read_text().splitlines() == [f'{{"step": {step}}}' for step in (1, 2)]

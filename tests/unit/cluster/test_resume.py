@@ -4,17 +4,20 @@ import asyncio
 import json
 import random
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cluster.checkpoint import read_checkpoint, verify
+from cluster.config import RunConfig
 from cluster.history import Past
-from cluster.resume import check_same_run, read_run_past
+from cluster.resume import calls_after, check_same_run, read_run_past
 from contracts.errors import ConfigError, DataError
-from tests.fakes import FakeLearner, FakeMemory, FakeWorker
+from tests.fakes import FakeLearner, FakeMemory, FakeWorker, make_group, make_scored
 from tests.unit.cluster.test_controller import Run, make_config
 
 UPDATES = 12
@@ -182,3 +185,74 @@ def test_another_run_is_refused_with_every_difference_and_what_may_change_may_ch
     check_same_run(tmp_path, other, same, override=True)
     with pytest.raises(ConfigError, match="task_hash: was 'd', is 'other data'"):
         check_same_run(tmp_path, before, {"template_hash": "t", "task_hash": "other data"}, override=True)
+
+
+def test_a_call_of_one_group_right_after_the_snapshot_is_told_again(tmp_path: Path) -> None:
+    """A snapshot of version 5 holds groups 0 to 4; group 5 was scored against version 5."""
+    snapshot = tmp_path / "snapshot-00000005"
+    snapshot.mkdir()
+    (snapshot / "manifest.json").write_text('{"memory_version": 5}')
+    calls = [
+        tuple(replace(make_scored(make_group(lease)), memory_version=lease) for lease in leases)
+        for leases in [(2, 3), (4,), (5,), (6, 7)]
+    ]
+    told = calls_after(Past(calls=calls, memory_snapshot=snapshot))
+    assert [[scored.group.lease_id for scored in call] for call in told] == [[5], [6, 7]]
+
+
+async def test_log_and_metrics_are_synced_after_memory_has_saved_and_before_the_checkpoint_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory's snapshot may hold groups that came after the cut: the log must hold them too, and so must metrics.jsonl
+    the lines of updates that no replay will write again."""
+    run = Run(make_config(tmp_path, lag=1, updates=2))
+    folder = run.path / "checkpoints" / "step-000002"
+    order: list[tuple[str, bool, bool]] = []
+
+    def noted(what: str) -> Callable[[], None]:
+        def sync() -> None:
+            saved = (folder.with_name(".step-000002.partial") / "memory" / "snapshot-1").exists()
+            order.append((what, saved, folder.exists()))
+
+        return sync
+
+    await run.controller.run()
+    monkeypatch.setattr(run.history, "sync", noted("log"))
+    monkeypatch.setattr(run.recorder, "sync", noted("lines"))
+    await run.controller.checkpoint()
+    run.close()
+    assert order[:2] == [("log", True, False), ("lines", True, False)]
+    assert folder.exists()
+
+
+async def lived_until(config: RunConfig, step: int) -> Run:
+    """A life that dies in the middle of the update after `step`."""
+    run = Run(config, learner=FakeLearner(config.learner.max_policy_lag, delay_s=0.005))
+    life = asyncio.ensure_future(run.run())
+    while run.controller.step < step:
+        assert not life.done()
+        await asyncio.sleep(0.001)
+    life.cancel()
+    await asyncio.gather(life, return_exceptions=True)
+    return run
+
+
+async def test_a_log_that_a_power_cut_shortened_below_the_checkpoint_loses_no_later_life(tmp_path: Path) -> None:
+    """Life 1 of a shortened log used to write below the checkpoint's place, and life 2 to read none of it."""
+    config = make_config(tmp_path, lag=1, updates=12, cluster={"checkpoint_every_updates": 5})
+    first = await lived_until(config, 7)
+    log = first.path / "log" / "000000.log"
+    _, position = read_checkpoint(first.path)
+    log.write_bytes(log.read_bytes()[: position.offset - 100])
+    second = await lived_until(config, 9)
+    [lost] = [line for line in second.lines("events.jsonl") if line["event"] == "adapters_set_aside"]
+    assert {name[:7] for name in lost["names"]} >= {"v000007"}, "of life 1, and the log knows of 5"
+    third = Run(config)
+    await third.run()
+    resumed = [line for line in third.lines("events.jsonl") if line["event"] == "resumed"]
+    assert [(line["step"], line["updates_replayed"]) for line in resumed[:1]] == [(5, 0)]
+    assert resumed[1]["step"] + resumed[1]["updates_replayed"] >= 9
+    batches = trained(third.path)[-7:]
+    assert [step for step, _ in batches] == list(range(6, 13))
+    assert max(Counter(lease for _, leases in batches for lease in leases).values()) == 1
+    assert third.lines("metrics.jsonl")[-1]["ledger"]["trained"] == 4 * 12

@@ -25,7 +25,7 @@ def back(directory: Path, start: Position = BEGINNING) -> Frames:
 
 
 @settings(max_examples=30)
-@given(frames=st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=60)), max_size=20), size=st.integers(1, 200))
+@given(frames=st.lists(st.tuples(st.integers(1, 255), st.binary(max_size=60)), max_size=20), size=st.integers(1, 200))
 def test_what_was_appended_comes_back_in_order_over_any_number_of_segments(
     tmp_path_factory: pytest.TempPathFactory, frames: Frames, size: int
 ) -> None:
@@ -72,3 +72,79 @@ def test_an_absurd_length_is_a_torn_tail_and_no_allocation(tmp_path: Path) -> No
     log = RunLog(tmp_path)
     log.close()
     assert log.torn_bytes == 44
+
+
+def synced_and_cut(directory: Path, keep: int) -> Position:
+    """A log whose position was stored, and which the disk then shortened to `keep` bytes; returns the position."""
+    log = written(directory, [(1, b"one"), (2, b"two"), (3, b"three")])
+    path = directory / "000000.log"
+    path.write_bytes(path.read_bytes()[:keep])
+    return log.position
+
+
+@pytest.mark.parametrize("keep", [0, 5, 24, 30])
+def test_a_log_shorter_than_a_stored_position_goes_on_in_a_new_segment(tmp_path: Path, keep: int) -> None:
+    """Not below it: what a later life writes there would be read from the middle of a frame, and lost as a torn tail."""
+    stored = synced_and_cut(tmp_path, keep)
+    log = RunLog(tmp_path, floor=stored)
+    assert log.ended_at == Position(0, 24 if keep >= 24 else 0)
+    assert log.position == Position(1, 0)
+    log.append(4, b"long enough to reach beyond the place" * 3)
+    log.close()
+    assert back(tmp_path, stored) == [(4, b"long enough to reach beyond the place" * 3)]
+    again = RunLog(tmp_path, floor=stored)
+    assert again.ended_at is None
+    again.append(5, b"five")
+    again.close()
+    assert [kind for kind, _ in back(tmp_path, stored)] == [4, 5]
+
+
+def test_a_lost_segment_that_a_position_names_is_not_written_again(tmp_path: Path) -> None:
+    log = written(tmp_path, [(1, b"one" * 20), (2, b"two")], segment_bytes=10)
+    (tmp_path / "000001.log").unlink()
+    again = RunLog(tmp_path, 10, floor=log.position)
+    assert again.position == Position(2, 0)
+    again.append(3, b"three")
+    again.close()
+    assert back(tmp_path, log.position) == [(3, b"three")]
+
+
+def test_a_log_that_reaches_the_stored_position_goes_on_where_it_ends(tmp_path: Path) -> None:
+    stored = written(tmp_path, [(1, b"one")]).position
+    log = RunLog(tmp_path, floor=stored)
+    assert (log.ended_at, log.position) == (None, stored)
+    log.close()
+
+
+def test_a_position_inside_a_frame_is_refused_and_not_a_torn_tail(tmp_path: Path) -> None:
+    """What memr up to commit 57c9e8c made of a log that a power cut had shortened."""
+    stored = synced_and_cut(tmp_path, 12)
+    log = RunLog(tmp_path)
+    log.append(4, b"written below the stored position, and past it")
+    log.close()
+    with pytest.raises(DataError, match=r"000000\.log: byte 38.* inside a frame.*57c9e8c"):
+        back(tmp_path, stored)
+
+
+def test_a_torn_frame_right_at_a_position_is_a_torn_tail(tmp_path: Path) -> None:
+    log = RunLog(tmp_path)
+    log.append(1, b"one")
+    stored = log.position
+    log.append(2, b"two")
+    log.close()
+    path = tmp_path / "000000.log"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert back(tmp_path, stored) == []
+
+
+def test_zeros_behind_the_last_sync_are_a_torn_tail_and_no_frames(tmp_path: Path) -> None:
+    """Nine zeros have the right checksum: found by a block that never reached the disk."""
+    written(tmp_path, [(1, b"one")])
+    path = tmp_path / "000000.log"
+    path.write_bytes(path.read_bytes() + bytes(4096) + b"later blocks came")
+    assert back(tmp_path) == [(1, b"one")]
+    log = RunLog(tmp_path)
+    assert log.torn_bytes == 4096 + 17
+    with pytest.raises(ValueError, match="kind 0"):
+        log.append(0, b"")
+    log.close()
