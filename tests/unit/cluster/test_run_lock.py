@@ -164,6 +164,7 @@ def test_a_run_that_is_over_is_asked_for_nothing(tmp_path: Path, monkeypatch: py
 def test_a_life_does_not_hear_what_the_one_before_was_asked(tmp_path: Path) -> None:
     (tmp_path / "control").mkdir()
     (tmp_path / "control" / "1.json").write_text('{"ask": "stop"}')
+    fresh = run_control.leave_request(tmp_path, ask="stop")
     claim_run(tmp_path, supervisor=None)
-    assert list((tmp_path / "control").iterdir()) == []
+    assert list((tmp_path / "control").iterdir()) == [fresh], "asked while it starts: that is for this one"
     assert not surely_over(tmp_path), "this process is at work on it"
