@@ -51,6 +51,8 @@ async def whole(path: Path, lag: int, learner: Callable[[int], Any]) -> bytes:
     run = new_run(stop_config(path, lag), learner(lag), random.Random(0))
     assert await live(run) is None
     check_finished(run)
+    hashes = [adapter.name[len("v000006-") :] for adapter in (run.path / "adapters").glob("v*-*")]
+    assert len(hashes) == len(set(hashes)) > 1, "each update changes the weights, or equal bytes would say nothing"
     return final_weights(run.path)
 
 
