@@ -276,8 +276,12 @@ def raise_in_a_loop(run: Run, _drives: "asyncio.Task[None]") -> None:
     async def loop() -> None:
         raise RunStopped("a loop found a reason to stop")
 
+    def over(life: "asyncio.Task[None]") -> None:
+        life.exception()  # the run may have ended before: then nobody else asks
+        run.controller._changed.notify()
+
     life = asyncio.ensure_future(loop())
-    life.add_done_callback(lambda _: run.controller._changed.notify())
+    life.add_done_callback(over)
     run.controller.fleet._lives.add(life)
 
 
