@@ -193,15 +193,14 @@ async def test_ctrl_c_while_the_last_evaluation_runs_leaves_it_to_the_next_life(
 async def test_a_stop_whose_checkpoint_cannot_be_written_says_so_and_resumes_from_the_one_before(
     tmp_path: Path,
 ) -> None:
+    class Torn(ChainedLearner):
+        async def save(self, directory: Path) -> None:
+            await super().save(directory)
+            if self.version == 3:
+                (directory / "learner.json").write_text('{"policy_version": 4, "weights": "of another moment"}')
+
     config = stop_config(tmp_path, 0)
-    run = new_run(config, chained(0), random.Random(0))
-
-    async def torn(directory: Path) -> None:
-        await ChainedLearner.save(run.learner, directory)
-        if run.controller.step == 3:
-            (directory / "learner.json").write_text('{"policy_version": 4, "weights": "of another moment"}')
-
-    run.learner.save = torn
+    run = new_run(config, Torn(0, delay_s=0.004), random.Random(0))
     error = await live(run, Moment("updating", 2), "loop")
     assert "a loop found a reason to stop" in str(error)
     assert "the checkpoint of step 3 cannot be read back" in str(error)
