@@ -67,13 +67,19 @@ def write_config(path: Path, config: RunConfig) -> None:
 
 
 def claim_run(path: Path, supervisor: int | None) -> None:
-    """Say which processes work on the run: this one, and the one that would start it again. What an earlier life was
-    asked for and did not hear is forgotten: a stop that it died over would end this one."""
-    for request in (path / "control").glob("*.json"):
-        request.unlink(missing_ok=True)
+    """Say which processes work on the run: this one, and the one that would start it again."""
+    forget_requests(path, before_s=birth(supervisor or os.getpid()))
     owners = [os.getpid(), *([supervisor] if supervisor else [])]
     claim = {"host": platform.node(), "owners": {p: birth(p) for p in owners}}
     swap_file(path / "process.json", json.dumps(claim).encode())
+
+
+def forget_requests(path: Path, before_s: float) -> None:
+    """What was asked of the run before this time, in seconds since the epoch, and heard by nobody: a stop of last week
+    must not end the run of today."""
+    for request in (path / "control").glob("*.json"):
+        if request.stem.isdecimal() and int(request.stem) < before_s * 1e9:
+            request.unlink(missing_ok=True)
 
 
 def refuse_live_run(path: Path) -> None:

@@ -26,6 +26,8 @@ from typing import Any
 from contracts.errors import ConfigError
 
 FILE = "run.lock"
+LOOKS, LOOK_S = 3, 0.02
+"""Who only looks (`held`) has the lock for a moment."""
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -64,7 +66,7 @@ def _taken(run_path: Path) -> int:
         while True:
             run_path.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(run_path / FILE, os.O_RDWR | os.O_CREAT, 0o644)
-            if not _locked(descriptor, fcntl.LOCK_EX):
+            if not _soon_locked(descriptor):
                 os.close(descriptor)
                 raise ConfigError(_refusal(run_path))
             if _is_ours(run_path, descriptor):
@@ -78,6 +80,14 @@ def _taken(run_path: Path) -> int:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(holder).encode(), 0)
     return descriptor
+
+
+def _soon_locked(descriptor: int) -> bool:
+    for _ in range(LOOKS):
+        if _locked(descriptor, fcntl.LOCK_EX):
+            return True
+        time.sleep(LOOK_S)
+    return False
 
 
 def _locked(descriptor: int, how: int) -> bool:

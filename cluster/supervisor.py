@@ -173,10 +173,12 @@ class Supervisor:
         path = self._incident("hang", headline)
         if path is not None:
             tree.write_stacks(path.with_name(f"{path.stem}-stacks.txt"))
-        if hang.alive:
-            leave_request(self._run_path, ask="stop")
+        request = leave_request(self._run_path, ask="stop") if hang.alive else None
+        if request is not None:
             self._wait_for_end(self._settings.stop_s)
         tree.end()
+        if request is not None:
+            request.unlink(missing_ok=True)  # it was meant for this life, not for the next
         return headline
 
     def _culprit(self, tree: ProcessTree) -> str:

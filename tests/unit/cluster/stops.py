@@ -159,9 +159,19 @@ def scripted_learner(lag: int) -> ThreadLearner:
 
 def tiny_learner(lag: int) -> ThreadLearner:
     """The real one: a Llama of two layers, LoRA, AdamW, bfloat16 as it is by default."""
-    from tests.unit.learner.builders import tiny_learner as build
+    import torch
 
-    return ThreadLearner(lambda: build(max_policy_lag=lag, num_updates=UPDATES))
+    from learner.learner import Learner
+    from learner.policy import LoraPolicy
+    from tests.unit.learner.builders import MAX_NEW_TOKENS, settings, tiny_llama
+
+    given = settings(max_policy_lag=lag, num_updates=UPDATES, dtype="bfloat16")
+
+    def build() -> Learner:
+        policy = LoraPolicy.around(tiny_llama(dtype=torch.bfloat16), "tiny", given, 0)
+        return Learner(policy, given, "template", (), MAX_NEW_TOKENS)
+
+    return ThreadLearner(build)
 
 
 # -- moments and stops ---------------------------------------------------------------------------------------
@@ -266,8 +276,12 @@ def raise_in_a_loop(run: Run, _drives: "asyncio.Task[None]") -> None:
     async def loop() -> None:
         raise RunStopped("a loop found a reason to stop")
 
+    def over(life: "asyncio.Task[None]") -> None:
+        life.exception()  # the run may have ended before: then nobody else asks
+        run.controller._changed.notify()
+
     life = asyncio.ensure_future(loop())
-    life.add_done_callback(lambda _: run.controller._changed.notify())
+    life.add_done_callback(over)
     run.controller.fleet._lives.add(life)
 
 

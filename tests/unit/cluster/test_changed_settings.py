@@ -14,7 +14,7 @@ from tests.unit.cluster.test_controller import make_config
 
 
 def begun(path: Path, **sections: dict[str, Any]) -> RunConfig:
-    config = make_config(path, updates=300, **sections)
+    config = make_config(path, lag=0, updates=300, **sections)
     create_run(config, {})
     return config
 

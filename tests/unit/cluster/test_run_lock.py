@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from cluster import run_control
 from cluster.run_dir import claim_run, surely_over
 from cluster.run_lock import FILE, held, lock_run
-from contracts.errors import ConfigError
+from contracts.errors import ConfigError, DataError
 
 RACES = 50
 RACER = """
@@ -148,9 +150,21 @@ def test_a_place_that_cannot_be_written_is_named_with_the_setting(tmp_path: Path
         pass
 
 
+def test_a_run_that_is_over_is_asked_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would take the request, and nobody is waited for."""
+    (tmp_path / "control").mkdir()
+    gone = start("pass")
+    gone.communicate()
+    (tmp_path / "process.json").write_text(json.dumps({"host": platform.node(), "owners": {gone.pid: 1.0}}))
+    monkeypatch.setattr(run_control, "leave_request", lambda *_args, **_request: pytest.fail("it was asked"))
+    with pytest.raises(DataError, match="takes no requests: it is not running"):
+        run_control.ask(tmp_path, ask="stop")
+
+
 def test_a_life_does_not_hear_what_the_one_before_was_asked(tmp_path: Path) -> None:
     (tmp_path / "control").mkdir()
     (tmp_path / "control" / "1.json").write_text('{"ask": "stop"}')
+    fresh = run_control.leave_request(tmp_path, ask="stop")
     claim_run(tmp_path, supervisor=None)
-    assert list((tmp_path / "control").iterdir()) == []
+    assert list((tmp_path / "control").iterdir()) == [fresh], "asked while it starts: that is for this one"
     assert not surely_over(tmp_path), "this process is at work on it"

@@ -85,6 +85,16 @@ def test_a_process_that_gives_no_sign_of_life_is_ended_and_started_again(tmp_pat
     assert "== process" in stacks
 
 
+def test_a_hung_process_that_does_not_hear_the_stop_leaves_it_to_nobody(tmp_path: Path) -> None:
+    """The next life would end by a request that was meant for this one."""
+    run = tmp_path / "r"
+    status = f'pathlib.Path(\'{run}/status.json\').write_text(\'{{"pid": %d, "progress": 0, "time_s": %f}}\' % (os.getpid(), time.time()))'
+    code, _ = supervise(run, f"\nwhile first: {status}; time.sleep(0.1)", progress_s=0.5, stop_s=1.0)
+    assert code == 0
+    assert headlines(run)[0].startswith("no progress for")
+    assert list((run / "control").iterdir()) == []
+
+
 def test_nothing_of_a_run_outlives_it(tmp_path: Path) -> None:
     run = tmp_path / "r"
     child = "subprocess.Popen(['sleep', '600'], start_new_session=True)"
