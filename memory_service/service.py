@@ -21,12 +21,12 @@ from contracts.errors import MemoryServiceError
 from contracts.ports import TextEncoder, VectorIndex
 from contracts.reports import MemoryReport
 from contracts.rollout import BonusStage, Neighbour, Rollout, RolloutGroup, ScoredGroup
+from memory_service.bonus import mixed_bonus
 from memory_service.config import MemorySettings
 from memory_service.contents import MemoryContents, describe
 from memory_service.embedding_cache import EmbeddingCache
 from memory_service.episodes import Episode, EpisodeStore, Query
 from memory_service.faiss_index import FaissFlatIndex
-from memory_service.intrinsic import anneal, explore_decay, mix_bonus, scale_bonus
 from memory_service.normaliser import SlidingMinMax
 from memory_service.numpy_index import NumpyIndex
 from memory_service.reading import exploit_rewards, explore_rewards
@@ -188,17 +188,7 @@ class EpisodicMemory:
         settings = self._settings
         if settings.all_correct_groups == "off" and all(rollout.correct for rollout in item.rollouts):
             return np.zeros(len(item.rollouts))
-        version = item.group.policy_version
-        explore_weight = settings.explore_weight * explore_decay(version, settings.explore_decay_steps)
-        if settings.mix == "scaled":
-            weights = (settings.exploit_weight, explore_weight)
-            configured = (settings.exploit_weight, settings.explore_weight)
-            largest = settings.cap_share * self._value_of_correct
-            bonus_N = scale_bonus(exploit_N, explore_N, weights, configured, largest)
-        else:
-            cap = settings.cap_share if settings.mix == "capped" else None
-            bonus_N = mix_bonus(exploit_N, explore_N, settings.exploit_weight, explore_weight, cap)
-        return bonus_N * anneal(version, settings.anneal_steps)
+        return mixed_bonus(settings, exploit_N, explore_N, item.group.policy_version, self._value_of_correct)
 
     def _repeat(self, group: RolloutGroup) -> ScoredGroup:
         return self._scored(group, self._recent[group.group_id], ())

@@ -137,7 +137,7 @@ def adapter_after(
     for version in range(num_updates):
         batch = sampled_batch(version)
         learner.step(memory.score([item.group for item in batch]) if memory and version >= memory_from else batch)
-    return learner.publish().weights, memory.report().episodes if memory else 0
+    return bytes(learner.publish().weights), memory.report().episodes if memory else 0
 
 
 @pytest.mark.parametrize(
