@@ -1,7 +1,7 @@
 """A checkpoint: everything a run is at one step, in one folder, written whole or not at all.
 
     checkpoints/step-000120/  learner/  memory/snapshot-*/  ledger.parquet  buffered.parquet  sampled.parquet
-                              checkpoint.json (last: step, place in the log, SHA-256 of every other file)
+                              [untold.parquet]  checkpoint.json (last: step, place in the log, SHA-256 of every other file)
 
 Under a temporary name first, every file and folder synced, the log too; what resume reads is read back; then one rename. A
 folder that does not match its checkpoint.json, or whose parts tell of different moments (`checkpoint_parts.py`), is none,
@@ -35,6 +35,8 @@ from contracts.errors import DataError
 from contracts.rollout import RolloutGroup, ScoredGroup
 
 MANIFEST = "checkpoint.json"
+UNTOLD = "untold.parquet"
+"""Only where there are such groups: runs of 57c9e8c know no such file."""
 LEAST_KEPT = 2
 _LEDGER_SCHEMA = pa.schema(
     [
@@ -57,13 +59,15 @@ class Manifest(Stored):
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The controller's state at one moment: what is before `position` in the log."""
+    """The controller's state at one moment: what is before `position` in the log. untold: groups that went on without
+    bonus, being late, and that memory has not answered for."""
 
     step: int
     position: Position
     books: Books
     buffered: tuple[ScoredGroup, ...]
     sampled: tuple[RolloutGroup, ...]
+    untold: tuple[RolloutGroup, ...] = ()
 
 
 async def save_checkpoint(
@@ -109,6 +113,9 @@ def _write(folder: Path, cut: Cut) -> None:
     sampled = [ScoredGroup.without_bonus(group) for group in cut.sampled]
     write_file(folder / "buffered.parquet", groups_to_parquet(cut.buffered))
     write_file(folder / "sampled.parquet", groups_to_parquet(sampled))
+    if cut.untold:
+        untold = [ScoredGroup.without_bonus(group, late=True) for group in cut.untold]
+        write_file(folder / UNTOLD, groups_to_parquet(untold))
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     manifest = {
         "step": cut.step,
@@ -172,8 +179,9 @@ def read_back(folder: Path) -> None:
     """Everything that resume reads, without keeping it: groups a few at a time, of tensors the hash and the header.
     Raises DataError where resume would pass the folder over."""
     _checked(folder)
-    for name in ("buffered.parquet", "sampled.parquet"):
-        read_through(folder / name)
+    for name in ("buffered.parquet", "sampled.parquet", UNTOLD):
+        if name != UNTOLD or (folder / name).exists():
+            read_through(folder / name)
 
 
 def _checked(folder: Path) -> tuple[Manifest, Books]:
@@ -242,11 +250,13 @@ def _files(folder: Path) -> dict[str, Path]:
 def _read(folder: Path) -> tuple[Past, Position]:
     manifest, books = _checked(folder)
     snapshots = sorted((folder / "memory").glob("snapshot-*"))
+    untold = read_groups(folder / UNTOLD) if (folder / UNTOLD).exists() else []
     past = Past(
         step=manifest.step,
         books=books,
         buffered=_by_lease(read_groups(folder / "buffered.parquet")),
         sampled={lease: scored.group for lease, scored in _by_lease(read_groups(folder / "sampled.parquet")).items()},
+        untold={lease: scored.group for lease, scored in _by_lease(untold).items()},
         checkpoint=folder,
         memory_snapshot=snapshots[-1] if snapshots else None,
     )

@@ -200,6 +200,8 @@ class Controller:
                 self._recorder.groups(batch.step, batch.groups)  # a power cut may have left the line alone
         for scored in past.buffered.values():
             self._buffer.put(scored)
+        for group in past.untold.values():
+            self._lane.add_untold(group)
         for group in past.sampled.values():
             self._lane.add(group)
         for lease_id in self._ledger.with_fate(Fate.IN_FLIGHT):
@@ -297,6 +299,7 @@ class Controller:
             buffered_bytes=self._buffer.state.nbytes,
             workers=self.fleet.serving,
             dropped_or_failed=dict(self._ledger.reasons),
+            unremembered_groups=self._lane.unremembered_groups,
         )
         self._recorder.metrics(metrics_line(context, report, timing, self._lane.report, self._ledger.counts()))
         self._recorder.groups(self._step, batch)
@@ -407,6 +410,7 @@ class Controller:
             self._ledger.books(),
             tuple(self._buffer.groups),
             tuple(self._lane.groups),
+            tuple(self._lane.untold),
         )
         folder = await save_checkpoint(
             self._config.run_path, cut, self._parts, self._config.cluster.checkpoints_kept, sync=self._sync

@@ -21,12 +21,12 @@ from contracts.errors import MemoryServiceError
 from contracts.ports import TextEncoder, VectorIndex
 from contracts.reports import MemoryReport
 from contracts.rollout import BonusStage, Neighbour, Rollout, RolloutGroup, ScoredGroup
+from memory_service.bonus import mixed_bonus
 from memory_service.config import MemorySettings
 from memory_service.contents import MemoryContents, describe
 from memory_service.embedding_cache import EmbeddingCache
 from memory_service.episodes import Episode, EpisodeStore, Query
 from memory_service.faiss_index import FaissFlatIndex
-from memory_service.intrinsic import explore_decay, mix_bonus
 from memory_service.normaliser import SlidingMinMax
 from memory_service.numpy_index import NumpyIndex
 from memory_service.reading import exploit_rewards, explore_rewards
@@ -34,7 +34,6 @@ from memory_service.snapshot import MemoryState, read_snapshot, write_snapshot
 
 RECENT_GROUPS = 4096
 """Groups whose scores are kept, so that a repeated request is answered and not written again."""
-_THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,14 +58,23 @@ class Scores:
 
 
 class EpisodicMemory:
-    """Implements contracts.ports.MemoryService. clock: seconds, monotonic."""
+    """Implements contracts.ports.MemoryService. clock: seconds, monotonic. value_of_correct: task reward that a right
+    answer earns over a wrong one in this run, what mix = "scaled" takes its share of."""
 
     def __init__(
-        self, settings: MemorySettings, encoder: TextEncoder, clock: Callable[[], float] = time.perf_counter
+        self,
+        settings: MemorySettings,
+        encoder: TextEncoder,
+        clock: Callable[[], float] = time.perf_counter,
+        *,
+        value_of_correct: float = 1.0,
     ) -> None:
         self._settings = settings
         self._encoder = encoder
         self._clock = clock
+        self._value_of_correct = value_of_correct
+        opening, closing = (re.escape(tag) for tag in settings.reasoning_tags)
+        self._reasoning = re.compile(f"{opening}(.*?){closing}", re.DOTALL)
         self._embeddings = EmbeddingCache(encoder)
         self._recent: OrderedDict[str, Scores] = OrderedDict()
         self._version = self._groups_scored = self._rollouts_scored = self._duplicates = 0
@@ -129,7 +137,8 @@ class EpisodicMemory:
         return exploit_N, explore_N
 
     def _write(self, item: _Encoded, rollouts: Sequence[Rollout], answers_ND: NDArray[np.float32]) -> None:
-        episodes = [Episode(r.rollout_id, r.text, a) for r, a in zip(rollouts, answers_ND, strict=True)]
+        # Copies: a view would keep the vectors of the whole call alive.
+        episodes = [Episode(r.rollout_id, r.text, a.copy()) for r, a in zip(rollouts, answers_ND, strict=True)]
         right = [e for e, r in zip(episodes, rollouts, strict=True) if r.correct]
         wrong = [e for e, r in zip(episodes, rollouts, strict=True) if not r.correct]
         self._successes.write(item.key, item.key_D, right)
@@ -179,21 +188,18 @@ class EpisodicMemory:
         settings = self._settings
         if settings.all_correct_groups == "off" and all(rollout.correct for rollout in item.rollouts):
             return np.zeros(len(item.rollouts))
-        weight = settings.explore_weight * explore_decay(item.group.policy_version, settings.explore_decay_steps)
-        cap = settings.cap_share if settings.mix == "capped" else None
-        return mix_bonus(exploit_N, explore_N, settings.exploit_weight, weight, cap)
+        return mixed_bonus(settings, exploit_N, explore_N, item.group.policy_version, self._value_of_correct)
 
     def _repeat(self, group: RolloutGroup) -> ScoredGroup:
         return self._scored(group, self._recent[group.group_id], ())
 
     def _scored(self, group: RolloutGroup, scores: Scores, neighbours: tuple[Neighbour, ...]) -> ScoredGroup:
-        after = self._settings.mix == "after_normalisation"
         return ScoredGroup(
             group=group,
             exploit_G=scores.exploit_G,
             explore_G=scores.explore_G,
             bonus_G=scores.bonus_G,
-            bonus_stage=BonusStage.AFTER_NORMALISATION if after else BonusStage.BEFORE_NORMALISATION,
+            bonus_stage=BonusStage(self._settings.stage),
             memory_version=scores.memory_version,
             neighbours=neighbours,
         )
@@ -222,23 +228,24 @@ class EpisodicMemory:
             block = vectors[start : start + len(rollouts)]
             start += len(rollouts)
             _check(block, rollouts)
-            encoded.append(_Encoded(group, key, key_D, rollouts, block))
+            encoded.append(_Encoded(group, key, key_D.copy(), rollouts, block))
+        self._batch_key = keys[-1] if keys else self._batch_key  # only now: a refused call leaves no key behind
         return encoded
 
     def _keys(self, groups: Sequence[RolloutGroup]) -> list[str]:
         """Each group's own question, or under `first_of_batch` the first question of its batch."""
         if self._settings.key == "per_problem":
             return [group.question for group in groups]
-        keys = []
+        keys, key = [], self._batch_key
         for offset, group in enumerate(groups):
             if (self._groups_scored + offset) % self._settings.key_batch_groups == 0:
-                self._batch_key = group.question
-            keys.append(self._batch_key)
+                key = group.question
+            keys.append(key)
         return keys
 
     def _span(self, text: str) -> str:
         """What of a response is embedded (docs/algorithms.md, section 2: the reasoning alone)."""
-        found = _THINK.search(text) if self._settings.response_span == "reasoning" else None
+        found = self._reasoning.search(text) if self._settings.response_span == "reasoning" else None
         return found.group(1) if found else text
 
     # -- looking in and keeping ------------------------------------------------------------------------------

@@ -99,6 +99,22 @@ def test_a_group_that_cannot_be_encoded_changes_nothing(text: str, message: str)
     assert np.array_equal(service.score([after])[0].bonus_G, reference.score([after])[0].bonus_G)
 
 
+def test_after_a_refused_call_the_next_group_is_filed_under_the_key_it_would_have_had() -> None:
+    """first_of_batch, two groups a batch: A opens one, B is its second. C was refused in between, and keys nothing."""
+    wanted: dict[str, object] = {"profile": "released_code", "key_batch_groups": 2, "warmup": 0}
+    service, reference = memory(**wanted), memory(**wanted)
+    first, refused, second, third = (make_group(i, question=f"question {'ACBD'[i]}") for i in range(4))
+    for one in (service, reference):
+        one.score([first])
+    with pytest.raises(MemoryServiceError):
+        service.score([second, with_texts(refused, ["fine", "zero"])])
+    for one in (service, reference):
+        one.score([second])
+        one.score([third])
+    questions = [{query.question for query in one._failures} for one in (service, reference)]
+    assert questions[0] == questions[1] == {"question A", "question D"}
+
+
 def test_the_same_group_again_gets_the_same_answer_and_is_written_once() -> None:
     service = memory()
     groups = history(6)
@@ -136,11 +152,11 @@ def test_failures_alone_and_memory_r_alone() -> None:
     assert any(scored.exploit_G.any() for scored in plain)
 
 
-def test_mix_decides_cap_and_stage() -> None:
+def test_mix_and_stage_decide_how_much_and_where() -> None:
     groups = history(20)
-    capped = memory(cap_share=0.25, all_correct_groups="as_they_come").score(groups)
+    capped = memory(mix="capped", cap_share=0.25, all_correct_groups="as_they_come").score(groups)
     assert max(float(scored.bonus_G.max()) for scored in capped) == 0.25
-    later = memory(mix="after_normalisation").score(groups)
+    later = memory(stage="after_normalisation").score(groups)
     assert {scored.bonus_stage for scored in later} == {BonusStage.AFTER_NORMALISATION}
 
 
@@ -162,6 +178,56 @@ def test_reasoning_span_is_what_is_embedded() -> None:
     assert exact[0] == 0.0, "the failure's reasoning is the same text: nothing new"
     assert service.query("question 0?", 1)[0].cosine == pytest.approx(1.0)
     assert far.shape == exact.shape
+
+
+def test_other_tags_mark_the_reasoning_where_the_settings_name_them() -> None:
+    """Under their own tags two texts score alike; under other tags the whole text is embedded, which differs."""
+
+    def rewards(tag: str, **values: object) -> NDArray[np.float32]:
+        texts = [f"<{tag}>\nsame\n</{tag}><answer>1</answer>", f"<{tag}>\nquite another\n</{tag}> x"]
+        later = with_texts(make_group(1, rewards=[1.0, 0.0, 0.0]), ["\nsame\n", "other", "\nquite an"])
+        service = memory(**values)
+        service.score([with_texts(make_group(0), texts)])
+        [scored] = service.score([later])
+        return np.concatenate([scored.exploit_G, scored.explore_G])
+
+    thought = rewards("think")
+    np.testing.assert_array_equal(rewards("reasoning", reasoning_tags=["<reasoning>", "</reasoning>"]), thought)
+    assert not np.allclose(rewards("reasoning"), thought, atol=1e-3)
+
+
+@pytest.mark.parametrize(("decimals", "least", "most"), [(9, 0, 0), ("off", 400, 480)])
+def test_the_published_rounding_noise_is_a_setting(decimals: object, least: int, most: int) -> None:
+    """480 failed responses, each of which meets itself: nothing is new. Unrounded float32 without eps makes reward of the
+    noise, as the published code did for 447 of 480."""
+    encoder = HashEncoder(384)
+    settings = MemorySettings.model_validate({"profile": "released_code", "warmup": 0, "raw_decimals": decimals})
+    service = EpisodicMemory(settings, encoder)
+    groups = [
+        with_texts(make_group(i, rewards=[0.0] * 16), [f"failed answer {i} with {j * j} steps" for j in range(16)])
+        for i in range(30)
+    ]
+    rewarded = sum(int((scored.explore_G > 0).sum()) for scored in service.score(groups))
+    assert least <= rewarded <= most
+
+
+@pytest.mark.parametrize(
+    ("values", "kept"),
+    [
+        ({"profile": "released_code", "variant": "memory_r"}, 1000),
+        ({"profile": "released_code"}, 100),
+        ({"profile": "released_code", "variant": "memory_r", "max_responses_per_query": 7}, 7),
+        ({"profile": "paper", "variant": "memory_r"}, 100),
+    ],
+)
+def test_the_published_code_keeps_more_where_it_gives_exploit_alone(values: dict[str, object], kept: int) -> None:
+    assert MemorySettings.model_validate(values).max_responses_per_query == kept
+
+
+@pytest.mark.parametrize("tags", [["", "</think>"], ["<think>"], "<think>"])
+def test_tags_that_find_nothing_are_refused(tags: object) -> None:
+    with pytest.raises(ValueError, match="reasoning_tags"):
+        MemorySettings.model_validate({"reasoning_tags": tags})
 
 
 def test_query_gives_nearest_questions_of_both_memories() -> None:
