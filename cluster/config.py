@@ -167,6 +167,12 @@ class RunConfig(Settings):
         return (self.learner.max_policy_lag + 1) * self.cluster.groups_per_batch
 
     @property
+    def value_of_correct(self) -> float:
+        """Task reward that a right answer earns over a wrong one: the weight of `correctness`, 1 without that part."""
+        weights = (part.weight for part in self.task.rewards if part.name == "correctness" and part.weight > 0)
+        return next(weights, 1.0)
+
+    @property
     def eval_max_new_tokens(self) -> int:
         return self.eval.max_new_tokens or self.actors.max_new_tokens
 

@@ -33,13 +33,14 @@ class CoreParts:
             inputs.template_hash,
             inputs.probe_tokens,
             config.actors.max_new_tokens,
+            config.memory.bonus_rule,
         )
         return RayLearner(await self._ready("learner", actor))
 
     async def start_memory(self) -> RayMemory:
         """Returns when it has loaded. Raises what its constructor raised."""
         actor = actor_with(MemoryActor, self._config.memory.torch_threads, self.site.core_options("memory"))
-        return RayMemory(await self._ready("memory", actor.remote(self._config.memory)))
+        return RayMemory(await self._ready("memory", actor.remote(self._config.memory, self._config.value_of_correct)))
 
     async def _ready(self, name: str, actor: Any) -> Any:
         self._actors[name] = actor

@@ -22,7 +22,9 @@ def load_memory(run: RunRecord) -> EpisodicMemory:
         raise DataError(
             f"{run.path} has no checkpoint yet; the first comes after {run.config.cluster.checkpoint_every_updates} updates"
         )
-    memory = EpisodicMemory(run.config.memory, load_encoder(run.config.memory))
+    memory = EpisodicMemory(
+        run.config.memory, load_encoder(run.config.memory), value_of_correct=run.config.value_of_correct
+    )
     memory.restore(next((checkpoint / "memory").glob("snapshot-*")))
     return memory
 

@@ -34,7 +34,7 @@ def replay_run(run_path: Path) -> ReplayReport:
     if not settings.enabled:
         raise DataError(f"{run_path} ran with memory.profile = 'off': there are no intrinsic rewards to recompute")
     past = read_past(run_path / "log", Past(), BEGINNING, memory_on=True)
-    memory = EpisodicMemory(settings, load_encoder(settings))
+    memory = EpisodicMemory(settings, load_encoder(settings), value_of_correct=run.config.value_of_correct)
     rollouts, largest, worst = 0, 0.0, ""
     for call in past.calls:
         for first, again in zip(call, memory.score([scored.group for scored in call]), strict=True):

@@ -4,8 +4,9 @@
 
 Pure. Shape letters: G trainable rollouts of one group.
 
-The bonus joins the reward before normalisation, or, centred within the group, the advantage after it. It is
-centred there because an advantage is a comparison: a bonus that all rollouts share must not push them all up.
+The bonus joins the reward before normalisation, or, centred among the rollouts that it is paid to, the advantage after it.
+It is centred there because an advantage is a comparison: a bonus that all rollouts share must not push them all up.
+`BonusRule` says which rollouts it is paid to, and what it becomes where the task gives no signal.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.bonus_rule import DEFAULT_RULE, BonusRule, NoSignal, Where
 from contracts.rollout import BonusStage, FinishReason, Rollout, RolloutGroup, ScoredGroup
 from learner.advantages import ESTIMATORS, nothing_to_compare
 from learner.config import LearnerSettings
@@ -24,7 +26,10 @@ class CreditedGroup:
     """One group's trainable rollouts with their credit.
 
     rewards_G: task reward - overlong penalty + bonus, float64 (the bonus counts here at either stage).
-    advantages_G: float64. in_loss_G: false where `overlong = "mask"` leaves a cut rollout out of the loss; it
+    advantages_G: float64. task_advantages_G: float64, what they would be without any bonus.
+    bonus_G: float64, as it was paid, 0 where the rule pays none.
+    has_task_signal: the task rewards differ. bonus_may_act: memory scored the group, and the rule lets it say something.
+    in_loss_G: false where `overlong = "mask"` leaves a cut rollout out of the loss; it
         still counts in the group's mean, because its reward is real.
     """
 
@@ -32,6 +37,10 @@ class CreditedGroup:
     rollouts: tuple[Rollout, ...]
     rewards_G: NDArray[np.float64]
     advantages_G: NDArray[np.float64]
+    task_advantages_G: NDArray[np.float64]
+    bonus_G: NDArray[np.float64]
+    has_task_signal: bool
+    bonus_may_act: bool
     in_loss_G: NDArray[np.bool_]
 
     @property
@@ -44,7 +53,7 @@ class CreditedGroup:
         return bool(np.any(self.advantages_G[self.in_loss_G] != 0))
 
 
-def credit(scored: ScoredGroup, settings: LearnerSettings) -> CreditedGroup:
+def credit(scored: ScoredGroup, settings: LearnerSettings, rule: BonusRule = DEFAULT_RULE) -> CreditedGroup:
     """Raises ValueError for a non-finite engine log-prob or reward: neither may reach the loss."""
     group = scored.group
     chosen = [i for i, rollout in enumerate(group.rollouts) if rollout.trainable]
@@ -55,31 +64,88 @@ def credit(scored: ScoredGroup, settings: LearnerSettings) -> CreditedGroup:
     task_rewards_G = np.array([r.task_reward for r in rollouts], np.float64)
     if settings.overlong == "penalty":
         task_rewards_G = task_rewards_G - settings.overlong_penalty * cut_G
-    bonus_G = scored.bonus_G[chosen].astype(np.float64)
+    has_signal = not nothing_to_compare(task_rewards_G)
+    paid_G = _paid(rollouts, has_signal, rule)
+    bonus_G = np.where(paid_G, scored.bonus_G[chosen].astype(np.float64), 0.0)
+    task_advantages_G = ESTIMATORS[settings.advantage](task_rewards_G)
+    terms = _Terms(task_rewards_G, task_advantages_G, bonus_G, paid_G, has_signal)
     return CreditedGroup(
         group=group,
         rollouts=rollouts,
         rewards_G=task_rewards_G + bonus_G,
-        advantages_G=_advantages(task_rewards_G, bonus_G, scored.bonus_stage, settings),
+        advantages_G=_advantages(terms, scored.bonus_stage, settings, rule),
+        task_advantages_G=task_advantages_G,
+        bonus_G=bonus_G,
+        has_task_signal=has_signal,
+        bonus_may_act=_may_act(scored, rollouts, paid_G, rule),
         in_loss_G=~cut_G if settings.overlong == "mask" else np.ones(len(rollouts), np.bool_),
     )
 
 
-def credit_all(groups: Sequence[ScoredGroup], settings: LearnerSettings) -> list[CreditedGroup]:
-    return [credit(scored, settings) for scored in groups]
+def credit_all(
+    groups: Sequence[ScoredGroup], settings: LearnerSettings, rule: BonusRule = DEFAULT_RULE
+) -> list[CreditedGroup]:
+    return [credit(scored, settings, rule) for scored in groups]
 
 
-def _advantages(
-    task_rewards_G: NDArray[np.float64], bonus_G: NDArray[np.float64], stage: BonusStage, settings: LearnerSettings
-) -> NDArray[np.float64]:
-    estimate = ESTIMATORS[settings.advantage]
-    if stage is BonusStage.BEFORE_NORMALISATION:
-        return estimate(task_rewards_G + bonus_G)
-    advantages_G = estimate(task_rewards_G)
-    if nothing_to_compare(bonus_G):
-        return advantages_G
-    centred_G: NDArray[np.float64] = bonus_G - bonus_G.mean()
-    return advantages_G + centred_G
+@dataclass(frozen=True, slots=True, eq=False)
+class _Terms:
+    """What an advantage is made of, per trainable rollout."""
+
+    task_rewards_G: NDArray[np.float64]
+    task_advantages_G: NDArray[np.float64]
+    bonus_G: NDArray[np.float64]
+    paid_G: NDArray[np.bool_]
+    has_signal: bool
+
+
+def _advantages(terms: _Terms, stage: BonusStage, settings: LearnerSettings, rule: BonusRule) -> NDArray[np.float64]:
+    if nothing_to_compare(terms.bonus_G) and not terms.bonus_G.any():
+        return terms.task_advantages_G
+    weigh_alone = not terms.has_signal and rule.no_signal is NoSignal.CENTRED
+    if stage is BonusStage.BEFORE_NORMALISATION and not weigh_alone:
+        return ESTIMATORS[settings.advantage](terms.task_rewards_G + terms.bonus_G)
+    among_G = terms.paid_G if stage is BonusStage.AFTER_NORMALISATION else np.ones_like(terms.paid_G)
+    if weigh_alone:
+        return rule.no_signal_weight * _centred(terms.bonus_G, among_G)
+    worth = min(1.0, _reward_unit(terms)) if rule.keeps_order else 1.0
+    return terms.task_advantages_G + worth * _centred(terms.bonus_G, among_G)
+
+
+def _centred(bonus_G: NDArray[np.float64], among_G: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """bonus - mean, of those that compare; exactly 0 where they do not differ."""
+    if nothing_to_compare(bonus_G[among_G]):
+        return np.zeros_like(bonus_G)
+    return np.where(among_G, bonus_G - bonus_G[among_G].mean(), 0.0)
+
+
+def _reward_unit(terms: _Terms) -> float:
+    """Advantage per unit of task reward: every estimator is linear within a group. 1 without a signal."""
+    spread = float(np.ptp(terms.task_rewards_G)) if terms.has_signal else 0.0
+    return float(np.ptp(terms.task_advantages_G)) / spread if spread > 0 else 1.0
+
+
+def _paid(rollouts: Sequence[Rollout], has_signal: bool, rule: BonusRule) -> NDArray[np.bool_]:
+    correct_G = np.array([rollout.correct for rollout in rollouts], np.bool_)
+    match rule.where:
+        case Where.EVERYWHERE:
+            return np.ones_like(correct_G)
+        case Where.NO_TASK_SIGNAL:
+            return np.full_like(correct_G, not has_signal)
+        case Where.RIGHT_ANSWERS:
+            return correct_G
+        case Where.WRONG_ANSWERS:
+            return ~correct_G
+
+
+def _may_act(scored: ScoredGroup, rollouts: Sequence[Rollout], paid_G: NDArray[np.bool_], rule: BonusRule) -> bool:
+    """At least two rollouts to compare; after normalisation, two that are paid."""
+    if scored.memory_version < 0 or scored.late or not rule.is_on(scored.group.policy_version):
+        return False
+    if not rule.all_correct and all(rollout.correct for rollout in rollouts):
+        return False
+    needed = 2 if scored.bonus_stage is BonusStage.AFTER_NORMALISATION else 1
+    return len(rollouts) >= 2 and int(paid_G.sum()) >= needed
 
 
 def _check_usable(group: RolloutGroup, rollout: Rollout) -> None:

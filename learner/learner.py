@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from contracts.adapter import Adapter, AdapterManifest, Probe
+from contracts.bonus_rule import DEFAULT_RULE, BonusRule
 from contracts.errors import BadNumbersError, DataError, LearnerError
 from contracts.reports import StepReport
 from contracts.rollout import ScoredGroup
@@ -40,7 +41,7 @@ class Learner:
     """A PolicyLearner (contracts.ports) around one LoRA policy. Not thread-safe: one owner calls it.
 
     probe_tokens: fixed sequences whose log-probs every published adapter carries. max_new_tokens: of the run's
-    sampling, the constant of Dr. GRPO's normaliser. clock: seconds, monotonic.
+    sampling, the constant of Dr. GRPO's normaliser. clock: seconds, monotonic. bonus_rule: how memory's bonus acts.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class Learner:
         probe_tokens: Sequence[NDArray[np.int32]],
         max_new_tokens: int,
         clock: Callable[[], float] = time.perf_counter,
+        *,
+        bonus_rule: BonusRule = DEFAULT_RULE,
     ) -> None:
-        self._policy, self._settings = policy, settings
+        self._policy, self._settings, self._bonus_rule = policy, settings, bonus_rule
         self._template_hash = template_hash
         with policy.reference():
             self._probes = tuple((tokens_P, policy.sequence_logprobs(tokens_P)) for tokens_P in probe_tokens)
@@ -71,7 +74,7 @@ class Learner:
         Raises StaleGroupError, ValueError (broken input) and LearnerError (a broken invariant), before any change."""
         started = self._clock()
         reject_stale(groups, self._version, self._settings.max_policy_lag)
-        credited = credit_all(groups, self._settings)
+        credited = credit_all(groups, self._settings, self._bonus_rule)
         normaliser = self._normaliser(credited)
         record = UpdateRecord()
         self._masters.zero_gradients()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.bonus_rule import DEFAULT_RULE, BonusRule
 from contracts.ports import PolicyLearner
 from learner.config import LearnerSettings
 from learner.scripted_learner import ScriptedLearner
@@ -19,16 +20,17 @@ def load_learner(
     template_hash: str,
     probe_tokens: Sequence[NDArray[np.int32]],
     max_new_tokens: int,
+    bonus_rule: BonusRule = DEFAULT_RULE,
 ) -> PolicyLearner:
     """The learner of this process; sets its torch threads. model_path "scripted" needs no model.
 
     Raises DataError where the model cannot be loaded.
     """
     if model_path == SCRIPTED_MODEL:
-        return ScriptedLearner(settings.max_policy_lag, settings.scripted, template_hash)
+        return ScriptedLearner(settings.max_policy_lag, settings.scripted, template_hash, bonus_rule=bonus_rule)
     # Imported here: a scripted run never loads torch.
     from learner.learner import Learner
     from learner.policy import LoraPolicy
 
     policy = LoraPolicy.load(model_path, settings, seed)
-    return Learner(policy, settings, template_hash, probe_tokens, max_new_tokens)
+    return Learner(policy, settings, template_hash, probe_tokens, max_new_tokens, bonus_rule=bonus_rule)

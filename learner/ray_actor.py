@@ -8,6 +8,7 @@ import ray
 from numpy.typing import NDArray
 
 from contracts.adapter import Adapter
+from contracts.bonus_rule import BonusRule
 from contracts.process import ProcessId, own_process
 from contracts.reports import StepReport
 from contracts.rollout import ScoredGroup
@@ -27,8 +28,11 @@ class LearnerActor:
         template_hash: str,
         probe_tokens: Sequence[NDArray[np.int32]],
         max_new_tokens: int,
+        bonus_rule: BonusRule,
     ) -> None:
-        self._learner = load_learner(settings, model_path, seed, template_hash, probe_tokens, max_new_tokens)
+        self._learner = load_learner(
+            settings, model_path, seed, template_hash, probe_tokens, max_new_tokens, bonus_rule
+        )
 
     def ready(self) -> ProcessId:
         """Returns once the constructor has finished."""

@@ -15,6 +15,7 @@ import numpy as np
 from safetensors.numpy import save as save_tensors
 
 from contracts.adapter import Adapter, AdapterManifest, LoraShape
+from contracts.bonus_rule import DEFAULT_RULE, BonusRule
 from contracts.bounded_json import Count, Stored, read_fields
 from contracts.errors import DataError
 from contracts.reports import StepReport
@@ -31,7 +32,10 @@ class ScriptedLearner:
         script: ScriptedLearnerSettings,
         template_hash: str = "",
         sleep: Callable[[float], None] = time.sleep,
+        *,
+        bonus_rule: BonusRule = DEFAULT_RULE,
     ) -> None:
+        self._bonus_rule = bonus_rule
         self._max_policy_lag = max_policy_lag
         self._script = script
         self._update_s = script.update_s

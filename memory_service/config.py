@@ -1,13 +1,15 @@
-"""Settings of the episodic memory: every row of docs/algorithms.md, section 4, is one of them.
+"""Settings of the episodic memory: every row of docs/algorithms.md, Episodic memory, is one of them.
 
 `profile` fills in whatever the user did not write; any row may be set beside it. docs/algorithms.md
 explains each choice. Loads without torch and faiss.
 """
 
-from typing import Any, Literal
+import math
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from contracts.bonus_rule import BonusRule, NoSignal, Where
 from contracts.settings import Settings
 
 Profile = Literal["memr", "paper", "released_code", "off"]
@@ -19,7 +21,8 @@ _PAPER: dict[str, Any] = {
     "normaliser_eps": 1e-8,
     "normaliser_range_floor": 0.0,
     "warmup_unit": "steps",
-    "mix": "raw_sum",
+    "mix": "raw",
+    "no_signal": "normalised",
     "own_group_as_neighbours": False,
     "all_correct_groups": "as_they_come",
 }
@@ -36,9 +39,19 @@ _PROFILES: dict[str, dict[str, Any]] = {
         "own_group_as_neighbours": True,
         "explore_when_empty": 1.0,
     },
-    "memr": _PAPER | {"normaliser_range_floor": 1e-3, "mix": "capped", "all_correct_groups": "off"},
+    "memr": _PAPER
+    | {"normaliser_range_floor": 1e-3, "mix": "scaled", "no_signal": "centred", "all_correct_groups": "off"},
     "off": _PAPER,
 }
+_RELEASED_MEMORY_R: dict[str, Any] = {"max_responses_per_query": 1000}
+"""The published code keeps 1,000 responses where it gives exploit alone, 100 where it gives both."""
+
+_MIXES_OF_57C9E8C: dict[Any, dict[str, Any]] = {
+    "raw_sum": {"mix": "raw", "stage": "before_normalisation"},
+    "capped": {"mix": "capped", "stage": "before_normalisation"},
+    "after_normalisation": {"mix": "raw", "stage": "after_normalisation"},
+}
+"""What `mix` said until then, in today's words. Such a file knows no `no_signal`: every group was normalised."""
 
 
 class MemorySettings(Settings):
@@ -53,7 +66,10 @@ class MemorySettings(Settings):
     encoder_dtype: Literal["float32", "bfloat16"] = Field("float32", description="precision of the encoder's weights")
     encoder_batch_texts: int = Field(64, ge=1, description="texts per encoder batch")
     response_span: Literal["reasoning", "full"] = Field(
-        "reasoning", description="what of a response is embedded: the <think> span (whole text where absent), or all"
+        "reasoning", description="what of a response is embedded: its reasoning (whole text where absent), or all"
+    )
+    reasoning_tags: tuple[str, str] = Field(
+        ("<think>", "</think>"), description="what opens and closes the reasoning; the paper's code has <reasoning>"
     )
     long_text: Literal["cut", "mean_of_windows"] = Field(
         "cut", description="texts beyond the encoder's window: cut them, or average the embeddings of their windows"
@@ -61,7 +77,11 @@ class MemorySettings(Settings):
     index: Literal["faiss_flat", "numpy"] = Field("faiss_flat", description="exact search; numpy is the slow oracle")
 
     max_queries: int = Field(10_000, ge=1, description="N: stored questions per memory; the oldest goes first")
-    max_responses_per_query: int = Field(100, ge=1, description="L: stored responses per question; the oldest go first")
+    max_responses_per_query: int = Field(
+        100,
+        ge=1,
+        description="L: stored responses per question; the oldest go first (released_code with memory_r: 1000)",
+    )
     neighbours_k: int = Field(1, ge=1, description="K: nearest questions whose responses a read unites")
     explore_when_empty: float = Field(
         0.0, ge=0.0, le=1.0, description="explore reward where no failure is known yet; it does not enter the window"
@@ -83,17 +103,39 @@ class MemorySettings(Settings):
     exploit_form: Literal["negative_distance", "one_minus_scaled_distance"] = Field(
         "negative_distance", description="min-max of -|a - c|, or 1 - min-max of |a - c|"
     )
+    raw_decimals: Annotated[int, Field(ge=0, le=15)] | Literal["off"] = Field(
+        9,
+        description='distances and cosines are rounded to so many decimals; "off": float32 with its rounding noise, which '
+        "the published code stretches into reward",
+    )
     normaliser_eps: float = Field(1e-8, ge=0.0, description="added to the min-max range; 0 in the released code")
     normaliser_range_floor: float = Field(
         1e-3,
         ge=0.0,
         description="a window whose range is below this gives 0.5 to all: silent after group normalisation",
     )
-    mix: Literal["raw_sum", "capped", "after_normalisation"] = Field(
-        "capped", description="add the bonus raw, capped by cap_share, or to the normalised advantage"
+    mix: Literal["raw", "scaled", "capped"] = Field(
+        "scaled",
+        description="raw: weighted sum; scaled: weighted mean times cap_share of what a right answer earns; capped: weighted "
+        "sum cut at cap_share, which nearly always cuts it: kept so that runs of 57c9e8c resume, and as a control",
     )
     cap_share: float = Field(
-        0.5, gt=0.0, description="mix = capped: most bonus, as a share of the reward for a correct answer (1.0)"
+        0.5, gt=0.0, description="scaled: largest bonus over what a right answer earns, below 1; capped: over 1.0"
+    )
+    stage: Literal["before_normalisation", "after_normalisation"] = Field(
+        "before_normalisation", description="add the bonus to the reward, or, centred, to the normalised advantage"
+    )
+    where: Literal["everywhere", "no_task_signal", "right_answers", "wrong_answers"] = Field(
+        "everywhere", description="rollouts that earn a bonus; no_task_signal: groups whose task rewards are all equal"
+    )
+    no_signal: Literal["centred", "normalised"] = Field(
+        "centred",
+        description="groups whose task rewards are all equal: advantage = no_signal_weight x (bonus - mean), or normalised "
+        "like any other, which makes a full advantage of the smallest difference",
+    )
+    no_signal_weight: float = Field(1.0, ge=0.0, description="no_signal = centred: advantage per unit of bonus")
+    anneal_steps: float | None = Field(
+        None, gt=0.0, description="the whole bonus times max(0, 1 - policy version / anneal_steps); unset: no annealing"
     )
     all_correct_groups: Literal["off", "as_they_come"] = Field(
         "off", description="groups with nothing but correct answers: no bonus, or as any other"
@@ -111,8 +153,32 @@ class MemorySettings(Settings):
     def _fill_from_profile(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        rows = _PROFILES.get(values.get("profile", "memr"), {})
-        return rows | values
+        profile = values.get("profile", "memr")
+        rows = _PROFILES.get(profile, {}) if isinstance(profile, str) else {}
+        if profile == "released_code" and values.get("variant") == "memory_r":
+            rows = rows | _RELEASED_MEMORY_R
+        return rows | _in_todays_words(values)
+
+    @field_validator("reasoning_tags", mode="before")
+    @classmethod
+    def _array_to_tuple(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("reasoning_tags")
+    @classmethod
+    def _tags_can_be_found(cls, value: tuple[str, str]) -> tuple[str, str]:
+        if not all(value):
+            raise ValueError('a tag is empty; name both, as in ["<think>", "</think>"]')
+        return value
+
+    @model_validator(mode="after")
+    def _no_bonus_outweighs_a_right_answer(self) -> "MemorySettings":
+        if self.mix == "scaled" and self.cap_share >= 1.0:
+            raise ValueError(
+                f"cap_share is {self.cap_share:g}: from 1.0 on a wrong answer that memory likes may earn more than a right "
+                "one. Keep it below 1.0, or take mix = 'raw' for the paper's sum without a bound"
+            )
+        return self
 
     @model_validator(mode="after")
     def _own_group_needs_write_first(self) -> "MemorySettings":
@@ -130,3 +196,41 @@ class MemorySettings(Settings):
     @property
     def uses_explore(self) -> bool:
         return self.variant == "memory_r_plus"
+
+    @property
+    def decimals(self) -> int | None:
+        """`raw_decimals`, None where nothing is rounded."""
+        return None if self.raw_decimals == "off" else self.raw_decimals
+
+    @property
+    def bonus_rule(self) -> BonusRule:
+        """What of these settings the learner applies."""
+        first, end = self._switched_on
+        return BonusRule(
+            where=Where(self.where),
+            no_signal=NoSignal(self.no_signal),
+            no_signal_weight=self.no_signal_weight,
+            all_correct=self.all_correct_groups == "as_they_come",
+            keeps_order=self.mix == "scaled",
+            from_version=first,
+            until_version=end,
+        )
+
+    @property
+    def _switched_on(self) -> tuple[int, float]:
+        """First policy version that may earn a bonus, and the first that may no more. A warm-up in failed questions has no
+        version: it counts as over."""
+        explores = self.uses_explore and self.explore_weight > 0
+        if not self.enabled or (self.exploit_weight == 0 and not explores):
+            return 0, 0.0
+        waits = self.exploit_weight == 0 and self.warmup_unit == "steps"
+        return self.warmup if waits else 0, math.inf if self.anneal_steps is None else self.anneal_steps
+
+
+def _in_todays_words(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings of commit 57c9e8c read as what they did there, unless the new keys stand beside them."""
+    mix = values.get("mix")
+    words = _MIXES_OF_57C9E8C.get(mix) if isinstance(mix, str) else None
+    if words is None:
+        return values
+    return {"no_signal": "normalised"} | words | values | {"mix": words["mix"]}

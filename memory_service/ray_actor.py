@@ -17,8 +17,8 @@ from memory_service.service import EpisodicMemory
 class MemoryActor:
     """Calls are served one at a time, in the order in which they arrive."""
 
-    def __init__(self, settings: MemorySettings) -> None:
-        self._memory = EpisodicMemory(settings, load_encoder(settings))
+    def __init__(self, settings: MemorySettings, value_of_correct: float) -> None:
+        self._memory = EpisodicMemory(settings, load_encoder(settings), value_of_correct=value_of_correct)
 
     def ready(self) -> ProcessId:
         """Returns once the constructor has finished."""

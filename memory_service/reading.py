@@ -23,7 +23,7 @@ def exploit_rewards(
     known_BD = union_of_responses(successes.nearest(key_D, settings.neighbours_k))
     if known_BD is None:
         return np.zeros(len(answers_ND))
-    distances_N = distance_to_mean(answers_ND, known_BD)
+    distances_N = distance_to_mean(answers_ND, known_BD, settings.decimals)
     if settings.exploit_form == "negative_distance":
         window.push(-distances_N)
         scaled_N = window.scale(-distances_N)
@@ -48,7 +48,7 @@ def explore_rewards(
     known_BD = union_of_responses(failures.nearest(key_D, settings.neighbours_k))
     if known_BD is None:
         return np.full(len(answers_ND), settings.explore_when_empty)
-    novelty_N = novelty(answers_ND, known_BD)
+    novelty_N = novelty(answers_ND, known_BD, settings.decimals)
     window.push(novelty_N)
     scaled_N = window.scale(novelty_N)
     return np.zeros(len(answers_ND)) if scaled_N is None else scaled_N

@@ -26,7 +26,7 @@ from memory_service.contents import MemoryContents, describe
 from memory_service.embedding_cache import EmbeddingCache
 from memory_service.episodes import Episode, EpisodeStore, Query
 from memory_service.faiss_index import FaissFlatIndex
-from memory_service.intrinsic import explore_decay, mix_bonus
+from memory_service.intrinsic import anneal, explore_decay, mix_bonus, scale_bonus
 from memory_service.normaliser import SlidingMinMax
 from memory_service.numpy_index import NumpyIndex
 from memory_service.reading import exploit_rewards, explore_rewards
@@ -34,7 +34,6 @@ from memory_service.snapshot import MemoryState, read_snapshot, write_snapshot
 
 RECENT_GROUPS = 4096
 """Groups whose scores are kept, so that a repeated request is answered and not written again."""
-_THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,14 +58,23 @@ class Scores:
 
 
 class EpisodicMemory:
-    """Implements contracts.ports.MemoryService. clock: seconds, monotonic."""
+    """Implements contracts.ports.MemoryService. clock: seconds, monotonic. value_of_correct: task reward that a right
+    answer earns over a wrong one in this run, what mix = "scaled" takes its share of."""
 
     def __init__(
-        self, settings: MemorySettings, encoder: TextEncoder, clock: Callable[[], float] = time.perf_counter
+        self,
+        settings: MemorySettings,
+        encoder: TextEncoder,
+        clock: Callable[[], float] = time.perf_counter,
+        *,
+        value_of_correct: float = 1.0,
     ) -> None:
         self._settings = settings
         self._encoder = encoder
         self._clock = clock
+        self._value_of_correct = value_of_correct
+        opening, closing = (re.escape(tag) for tag in settings.reasoning_tags)
+        self._reasoning = re.compile(f"{opening}(.*?){closing}", re.DOTALL)
         self._embeddings = EmbeddingCache(encoder)
         self._recent: OrderedDict[str, Scores] = OrderedDict()
         self._version = self._groups_scored = self._rollouts_scored = self._duplicates = 0
@@ -179,21 +187,28 @@ class EpisodicMemory:
         settings = self._settings
         if settings.all_correct_groups == "off" and all(rollout.correct for rollout in item.rollouts):
             return np.zeros(len(item.rollouts))
-        weight = settings.explore_weight * explore_decay(item.group.policy_version, settings.explore_decay_steps)
-        cap = settings.cap_share if settings.mix == "capped" else None
-        return mix_bonus(exploit_N, explore_N, settings.exploit_weight, weight, cap)
+        version = item.group.policy_version
+        explore_weight = settings.explore_weight * explore_decay(version, settings.explore_decay_steps)
+        if settings.mix == "scaled":
+            weights = (settings.exploit_weight, explore_weight)
+            configured = (settings.exploit_weight, settings.explore_weight)
+            largest = settings.cap_share * self._value_of_correct
+            bonus_N = scale_bonus(exploit_N, explore_N, weights, configured, largest)
+        else:
+            cap = settings.cap_share if settings.mix == "capped" else None
+            bonus_N = mix_bonus(exploit_N, explore_N, settings.exploit_weight, explore_weight, cap)
+        return bonus_N * anneal(version, settings.anneal_steps)
 
     def _repeat(self, group: RolloutGroup) -> ScoredGroup:
         return self._scored(group, self._recent[group.group_id], ())
 
     def _scored(self, group: RolloutGroup, scores: Scores, neighbours: tuple[Neighbour, ...]) -> ScoredGroup:
-        after = self._settings.mix == "after_normalisation"
         return ScoredGroup(
             group=group,
             exploit_G=scores.exploit_G,
             explore_G=scores.explore_G,
             bonus_G=scores.bonus_G,
-            bonus_stage=BonusStage.AFTER_NORMALISATION if after else BonusStage.BEFORE_NORMALISATION,
+            bonus_stage=BonusStage(self._settings.stage),
             memory_version=scores.memory_version,
             neighbours=neighbours,
         )
@@ -238,7 +253,7 @@ class EpisodicMemory:
 
     def _span(self, text: str) -> str:
         """What of a response is embedded (docs/algorithms.md, section 2: the reasoning alone)."""
-        found = _THINK.search(text) if self._settings.response_span == "reasoning" else None
+        found = self._reasoning.search(text) if self._settings.response_span == "reasoning" else None
         return found.group(1) if found else text
 
     # -- looking in and keeping ------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ def test_values_of_the_wrong_type_are_not_bent(tmp_path: Path) -> None:
 def test_set_overrides_the_file_and_creates_sections(tmp_path: Path) -> None:
     file = write(tmp_path, "[learner]\nlora_r = 8\n")
     config = load_config(file, ["learner.lora_r=4", "run.name=other", "memory.profile=paper"])
-    assert (config.learner.lora_r, config.run.name, config.memory.mix) == (4, "other", "raw_sum")
+    assert (config.learner.lora_r, config.run.name, config.memory.mix) == (4, "other", "raw")
 
 
 @pytest.mark.parametrize("override", ["learner", "learner=3", "=3", "learner.lora_r.x=1"])

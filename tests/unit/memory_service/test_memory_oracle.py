@@ -9,7 +9,6 @@ exact in float32 in any order of summation, so ties and zero ranges are facts an
 
 import hashlib
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -49,8 +48,9 @@ class Expected:
 class Oracle:
     """docs/algorithms.md, one response at a time."""
 
-    def __init__(self, wanted: MemorySettings, encoder: TextEncoder) -> None:
+    def __init__(self, wanted: MemorySettings, encoder: TextEncoder, *, value_of_correct: float = 1.0) -> None:
         self.wanted = wanted
+        self.value_of_correct = value_of_correct
         self.encoder = encoder
         self.success: Store = []
         self.failure: Store = []
@@ -149,9 +149,11 @@ class Oracle:
         return sorted(store, key=lambda entry: -cosine(self.embed(entry[0]), asked))[: self.wanted.neighbours_k]
 
     def response(self, rollout: Rollout) -> Vector:
-        thought = re.search(r"<think>(.*?)</think>", rollout.text, re.DOTALL)
-        spanned = thought is not None and self.wanted.response_span == "reasoning"
-        return self.embed(thought.group(1) if thought and spanned else rollout.text)
+        opening, closing = self.wanted.reasoning_tags
+        _, found, rest = rollout.text.partition(opening)
+        thought, ended, _ = rest.partition(closing)
+        spanned = bool(found and ended) and self.wanted.response_span == "reasoning"
+        return self.embed(thought if spanned else rollout.text)
 
     def embed(self, text: str) -> Vector:
         return np.asarray(self.encoder.encode([text])[0], np.float64)
@@ -213,17 +215,25 @@ class Oracle:
         decay = 1.0 if decay_steps is None else decay_steps / (decay_steps + group.policy_version)
         judged = [r for r in group.rollouts if r.trainable]
         silent = self.wanted.all_correct_groups == "off" and all(r.correct for r in judged)
+        steps = self.wanted.anneal_steps
+        left = 1.0 if steps is None else clipped((steps - group.policy_version) / steps)
         bonus_G = []
         for exploit, explore in zip(expected.exploit_G, expected.explore_G, strict=True):
             bonus = self.wanted.exploit_weight * exploit + self.wanted.explore_weight * decay * explore
             if self.wanted.mix == "capped" and bonus > self.wanted.cap_share:
                 bonus = self.wanted.cap_share
-            bonus_G.append(0.0 if silent else bonus)
+            if self.wanted.mix == "scaled":
+                bonus *= self.share_per_weight()
+            bonus_G.append(0.0 if silent else bonus * left)
         return bonus_G
 
+    def share_per_weight(self) -> float:
+        """Both terms at 1, without decay, give cap_share of a right answer; no weights give nothing."""
+        both = self.wanted.exploit_weight + self.wanted.explore_weight
+        return 0.0 if both == 0 else self.wanted.cap_share * self.value_of_correct / both
+
     def stage(self) -> BonusStage:
-        after = self.wanted.mix == "after_normalisation"
-        return BonusStage.AFTER_NORMALISATION if after else BonusStage.BEFORE_NORMALISATION
+        return BonusStage(self.wanted.stage)
 
 
 def cosine(a: Vector, b: Vector) -> float:
@@ -398,7 +408,8 @@ def disagreement(
     encoder: TextEncoder = LATTICE,
     size: int = 3,
 ) -> str | None:
-    return first_difference(in_calls(EpisodicMemory(wanted, encoder), groups, size), oracle.score(groups))
+    memory = EpisodicMemory(wanted, encoder, value_of_correct=oracle.value_of_correct)
+    return first_difference(in_calls(memory, groups, size), oracle.score(groups))
 
 
 SMALL: dict[str, Any] = {"max_queries": 3, "max_responses_per_query": 4, "window": 7}
@@ -412,7 +423,10 @@ PROFILES: dict[str, dict[str, Any]] = {
     "memr": {"profile": "memr"},
     "memr_small": {"profile": "memr", "neighbours_k": 2, "explore_decay_steps": 3.0, "index": "numpy", **SMALL},
     "memr_narrow": {"profile": "memr", "window": 2, "max_queries": 1, "max_responses_per_query": 1},
-    "memory_r": {"profile": "memr", "variant": "memory_r", "mix": "after_normalisation"},
+    "memory_r": {"profile": "memr", "variant": "memory_r", "mix": "raw", "stage": "after_normalisation"},
+    "capped": {"profile": "memr", "mix": "capped", "all_correct_groups": "as_they_come"},
+    "annealed": {"profile": "memr", "anneal_steps": 4.5, "exploit_weight": 0.3, "explore_decay_steps": 3.0},
+    "tagged": {"profile": "memr", "reasoning_tags": ("<reasoning>", "</reasoning>")},
 }
 
 
@@ -461,11 +475,11 @@ def test_released_code_rewards_of_one_group_are_those_computed_by_hand(memory_cl
 
 
 @both
-def test_memr_rewards_are_capped_and_silent_for_all_correct_groups_and_flat_windows(memory_class: type) -> None:
+def test_memr_rewards_are_scaled_and_silent_for_all_correct_groups_and_flat_windows(memory_class: type) -> None:
     first, second, third, fourth = memory_class(MemorySettings(), HAND).score(
         [
             make_group(0, "east", [("east", "right"), ("north", "wrong")]),
-            # One distance and one novelty: range 0 < floor, so 0.5 each; their sum 1 is cut to cap_share = 0.5.
+            # One distance and one novelty: range 0 < floor, so 0.5 each; half of cap_share = 0.5.
             make_group(1, "east", [("east", "wrong")]),
             # All trainable ones correct: no bonus. Success {east}: d = 2, 0 on the window 0, 2, 0.
             # Failure {north, east}: west is 1 - 0 from north, east 1 - 1 from itself, on the window 1, 1, 0.
@@ -475,9 +489,9 @@ def test_memr_rewards_are_capped_and_silent_for_all_correct_groups_and_flat_wind
         ]
     )
     assert_rewards(first, [0, 0], [0, 0], [0, 0])
-    assert_rewards(second, [0.5], [0.5], [0.5])
+    assert_rewards(second, [0.5], [0.5], [0.25])
     assert_rewards(third, [0, 1, 0], [1, 0, 0], [0, 0, 0])
-    assert_rewards(fourth, [2 / 3], [0], [0.5])
+    assert_rewards(fourth, [2 / 3], [0], [1 / 6])
 
 
 @both
@@ -547,8 +561,11 @@ def any_settings(draw: st.DrawFn) -> MemorySettings:
                 "exploit_form": st.sampled_from(["negative_distance", "one_minus_scaled_distance"]),
                 "normaliser_eps": st.sampled_from([0.0, 1e-8, 0.1]),
                 "normaliser_range_floor": st.sampled_from([0.0, 1e-3, 0.3]),
-                "mix": st.sampled_from(["raw_sum", "capped", "after_normalisation"]),
-                "cap_share": st.sampled_from([0.2, 1.5]),
+                "mix": st.sampled_from(["raw", "scaled", "capped", "raw_sum", "after_normalisation"]),
+                "stage": st.sampled_from(["before_normalisation", "after_normalisation"]),
+                "cap_share": st.sampled_from([0.2, 0.99]),
+                "anneal_steps": st.sampled_from([None, 0.5, 3.0, 40.0]),
+                "reasoning_tags": st.sampled_from([("<think>", "</think>"), ("<reasoning>", "</reasoning>")]),
                 "all_correct_groups": st.sampled_from(["off", "as_they_come"]),
             },
         )
@@ -559,10 +576,13 @@ def any_settings(draw: st.DrawFn) -> MemorySettings:
 
 
 @settings(max_examples=400, deadline=None, derandomize=True)
-@given(any_settings(), HISTORIES, st.integers(1, 4))
-def test_service_agrees_with_the_oracle_for_any_settings(wanted: MemorySettings, history: Any, size: int) -> None:
+@given(any_settings(), HISTORIES, st.integers(1, 4), st.sampled_from([0.5, 1.0, 2.0]))
+def test_service_agrees_with_the_oracle_for_any_settings(
+    wanted: MemorySettings, history: Any, size: int, value: float
+) -> None:
     groups = [make_group(i, question, answers, version) for i, (question, answers, version) in enumerate(history)]
-    assert disagreement(wanted, groups, Oracle(wanted, LATTICE), size=size) is None
+    oracle = Oracle(wanted, LATTICE, value_of_correct=value)
+    assert disagreement(wanted, groups, oracle, size=size) is None
 
 
 @pytest.mark.parametrize("name", PROFILES)
@@ -600,7 +620,12 @@ WRONG_SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "a step of warm-up too many": ({"warmup": 2}, {"warmup": 3}),
     "warm-up in the wrong unit": ({"warmup": 3}, {"warmup_unit": "distinct_failed_questions"}),
     "no decay": ({"explore_decay_steps": 3.0}, {"explore_decay_steps": None}),
-    "no cap": ({"profile": "memr"}, {"mix": "raw_sum"}),
+    "no cap": ({"profile": "memr", "mix": "capped"}, {"mix": "raw"}),
+    "not scaled": ({"profile": "memr"}, {"mix": "raw"}),
+    "cut instead of scaled": ({"profile": "memr"}, {"mix": "capped"}),
+    "no annealing": ({"anneal_steps": 3.0}, {"anneal_steps": None}),
+    "added at the other stage": ({}, {"stage": "after_normalisation"}),
+    "other tags": ({"reasoning_tags": ("<reasoning>", "</reasoning>")}, {"reasoning_tags": ("<think>", "</think>")}),
     "no range floor": ({"profile": "memr", "window": 1}, {"normaliser_range_floor": 0.0}),
     "all-correct groups earn": ({"profile": "memr"}, {"all_correct_groups": "as_they_come"}),
     "whole text embedded": ({}, {"response_span": "full"}),

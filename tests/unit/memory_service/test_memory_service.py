@@ -136,11 +136,11 @@ def test_failures_alone_and_memory_r_alone() -> None:
     assert any(scored.exploit_G.any() for scored in plain)
 
 
-def test_mix_decides_cap_and_stage() -> None:
+def test_mix_and_stage_decide_how_much_and_where() -> None:
     groups = history(20)
-    capped = memory(cap_share=0.25, all_correct_groups="as_they_come").score(groups)
+    capped = memory(mix="capped", cap_share=0.25, all_correct_groups="as_they_come").score(groups)
     assert max(float(scored.bonus_G.max()) for scored in capped) == 0.25
-    later = memory(mix="after_normalisation").score(groups)
+    later = memory(stage="after_normalisation").score(groups)
     assert {scored.bonus_stage for scored in later} == {BonusStage.AFTER_NORMALISATION}
 
 
@@ -162,6 +162,22 @@ def test_reasoning_span_is_what_is_embedded() -> None:
     assert exact[0] == 0.0, "the failure's reasoning is the same text: nothing new"
     assert service.query("question 0?", 1)[0].cosine == pytest.approx(1.0)
     assert far.shape == exact.shape
+
+
+def test_other_tags_mark_the_reasoning_where_the_settings_name_them() -> None:
+    """Under their own tags two texts score alike; under other tags the whole text is embedded, which differs."""
+
+    def rewards(tag: str, **values: object) -> NDArray[np.float32]:
+        texts = [f"<{tag}>\nsame\n</{tag}><answer>1</answer>", f"<{tag}>\nquite another\n</{tag}> x"]
+        later = with_texts(make_group(1, rewards=[1.0, 0.0, 0.0]), ["\nsame\n", "other", "\nquite an"])
+        service = memory(**values)
+        service.score([with_texts(make_group(0), texts)])
+        [scored] = service.score([later])
+        return np.concatenate([scored.exploit_G, scored.explore_G])
+
+    thought = rewards("think")
+    np.testing.assert_array_equal(rewards("reasoning", reasoning_tags=["<reasoning>", "</reasoning>"]), thought)
+    assert not np.allclose(rewards("reasoning"), thought, atol=1e-3)
 
 
 def test_query_gives_nearest_questions_of_both_memories() -> None:
