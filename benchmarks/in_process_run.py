@@ -25,7 +25,7 @@ from cluster.run_dir import RunRecord, create_run, read_run
 from cluster.run_log import RunLog
 from cluster.train import check_prompts, probe_sequences
 from contracts.adapter import Adapter
-from contracts.ports import AsyncEngine, MemoryService, PolicyLearner, Task, Tokenizer, Verifier
+from contracts.ports import MemoryService, PolicyLearner, Task, Tokenizer
 from contracts.problem import Lease
 from contracts.reports import MemoryReport, StepReport, WorkerReport
 from contracts.rollout import RolloutGroup, ScoredGroup
@@ -127,20 +127,6 @@ class LocalLearner:
         return adapter
 
 
-@dataclass(slots=True)
-class World:
-    """What a run is made of beside learner and memory."""
-
-    task: Task
-    tokenizer: Tokenizer
-    verifier: Verifier
-    engine: AsyncEngine
-
-    def close(self) -> None:
-        self.verifier.close()
-        self.engine.close()
-
-
 async def run_in_process(config: RunConfig, keep_versions: Collection[int] = ()) -> InProcessRun:
     """Train to the end in a fresh run directory. The caller closes what it does with the worker by leaving the process.
 
@@ -152,17 +138,24 @@ async def run_in_process(config: RunConfig, keep_versions: Collection[int] = ())
     create_run(config, {"model_path": model_path, "seed": config.run.seed, "template_hash": tokenizer.fingerprint})
     worker = await _worker(config, model_path, tokenizer, task)
     learner = LocalLearner(_learner(config, model_path, tokenizer, task), keep_versions)
-    memory = LocalMemory(EpisodicMemory(config.memory, load_encoder(config.memory))) if config.memory.enabled else None
+    memory = LocalMemory(_memory(config)) if config.memory.enabled else None
     recorder, log = Recorder(config.run_path), RunLog(config.run_path / "log")
     history = History(log)
     try:
-        registry = AdapterRegistry(config.run_path / "adapters", lambda adapter: adapter, config.cluster.adapters_on_disk)
+        registry = AdapterRegistry(
+            config.run_path / "adapters", lambda adapter: adapter, config.cluster.adapters_on_disk
+        )
         controller = Controller(config, task, Parts(OneWorker(worker), memory, learner), registry, recorder, history)
         await controller.run()
     finally:
         recorder.close()
         history.close()
     return InProcessRun(read_run(config.run_path), learner.kept, worker, task)
+
+
+def train_in_process(config: RunConfig) -> RunRecord:
+    """The same for who only wants to know what the run left on disk."""
+    return asyncio.run(run_in_process(config)).record
 
 
 def _learner(config: RunConfig, model_path: str, tokenizer: Tokenizer, task: Task) -> PolicyLearner:
@@ -173,7 +166,12 @@ def _learner(config: RunConfig, model_path: str, tokenizer: Tokenizer, task: Tas
         tokenizer.fingerprint,
         probe_sequences(task, tokenizer),
         config.actors.max_new_tokens,
+        config.memory.bonus_rule,
     )
+
+
+def _memory(config: RunConfig) -> MemoryService:
+    return EpisodicMemory(config.memory, load_encoder(config.memory), value_of_correct=config.value_of_correct)
 
 
 async def _worker(config: RunConfig, model_path: str, tokenizer: Tokenizer, task: Task) -> RolloutWorker:

@@ -12,7 +12,7 @@ themselves, 47+38+25, would be right: math-verify adds them up.) A user's task (
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tasks.config import TaskSettings
 from tasks.problem_list import Candidate, ProblemList, split_by_hash
@@ -20,6 +20,9 @@ from tasks.problem_list import Candidate, ProblemList, split_by_hash
 KIND = "benchmarks.scratchpad_task:ScratchpadTask"
 NUM_PROBLEMS = 8000
 NUM_TERMS = 3
+
+Slip = Callable[[], int]
+"""What a step's sum is off by."""
 
 
 class ScratchpadTask(ProblemList):
@@ -30,17 +33,18 @@ class ScratchpadTask(ProblemList):
         super().__init__(split, settings, f"scratchpad up to {settings.max_operand}")
 
 
-def columns(terms: tuple[int, ...]) -> str:
-    """The steps, a line per decimal place from the right: digits, then the carry if there is one, then their sum."""
-    lines, carry = [], 0
+def worked(terms: tuple[int, ...], slip: Slip) -> tuple[str, int]:
+    """The steps and the answer that they lead to: a line per decimal place from the right, digits, then the carry if there
+    is one, then their sum, which is off by what `slip` gives. What follows is right given what was written."""
+    lines, carry, answer = [], 0, 0
     width = max(len(str(term)) for term in terms)
     for place in range(width):
-        digits = [term // 10**place % 10 for term in terms]
-        parts = [*digits, *([carry] if carry else [])]
-        total = sum(parts)
+        parts = [term // 10**place % 10 for term in terms] + ([carry] if carry else [])
+        total = abs(sum(parts) + slip())
         lines.append(f"{'+'.join(map(str, parts))}={total}")
+        answer += (total if place == width - 1 else total % 10) * 10**place
         carry = total // 10
-    return "\n".join(lines)
+    return "\n".join(lines), answer
 
 
 def terms_of(problem_id: str) -> tuple[int, ...]:
@@ -60,5 +64,5 @@ def _candidates(max_operand: int) -> Iterator[Candidate]:
             question=f"What is {shown}?",
             answer=str(sum(terms)),
             split_question=f"What is {' + '.join(map(str, sorted(terms)))}?",  # orders of one sum share a side
-            reasoning=columns(terms),
+            reasoning=worked(terms, lambda: 0)[0],
         )

@@ -9,6 +9,7 @@ training and its leases are numbered by version, so two arms of one seed answer 
 
 import asyncio
 import dataclasses
+import json
 import statistics
 import tempfile
 import time
@@ -27,7 +28,6 @@ from contracts.problem import Sampling
 from contracts.reports import EvalReport
 from contracts.rollout import RolloutGroup
 
-HELD_OUT = 1000
 PASS_AT = 8
 NUM_EVALUATIONS = 3
 GROUPS = {"sums": 32, "scratchpad": 16}
@@ -36,11 +36,12 @@ UPDATES = {"sums": 150, "scratchpad": 100}
 
 @dataclass(frozen=True, slots=True)
 class TinyRun:
-    """What a cell is, whole: its result depends on nothing else. memory: keys of [memory]."""
+    """What a cell is, whole: its result depends on nothing else. problems: held out. memory: keys of [memory]."""
 
     world: str
     seed: int
     updates: int
+    problems: int
     memory: Mapping[str, Any]
 
 
@@ -89,25 +90,24 @@ def evaluated_versions(updates: int) -> tuple[int, ...]:
     return tuple(updates - round(updates / 10) * back for back in reversed(range(NUM_EVALUATIONS)))
 
 
-def run_tiny(run: TinyRun, cache: Path | None = None, *, problems: int = HELD_OUT) -> dict[str, Any]:
+def run_tiny(run: TinyRun, cache: Path | None = None) -> dict[str, Any]:
     """The cell's result as JSON-ready fields; its run directory is temporary."""
     model = tiny_model(run.world, run.seed, cache)
+    start = json.loads((model / "start.json").read_text())
     with tempfile.TemporaryDirectory(prefix="memr-arms-") as directory:
-        return asyncio.run(_run(run, tiny_config(run, model, Path(directory)), problems))
+        return asyncio.run(_run(run, tiny_config(run, model, Path(directory)))) | {"start": start}
 
 
-async def _run(run: TinyRun, config: RunConfig, problems: int) -> dict[str, Any]:
+async def _run(run: TinyRun, config: RunConfig) -> dict[str, Any]:
     started = time.perf_counter()
     versions = evaluated_versions(run.updates)
-    trained = await run_in_process(config, {0, *versions})
+    trained = await run_in_process(config, versions)
     train_s = time.perf_counter() - started
-    reports = {version: await evaluate(trained, version, config, problems) for version in (0, *versions)}
+    reports = [await evaluate(trained, version, config, run.problems) for version in versions]
     return {
-        "run": dataclasses.asdict(run) | {"memory": dict(run.memory)},
-        **measures([reports[version] for version in versions]),
-        "before": measures([reports[0]]),
-        "after": {version: measures([reports[version]]) for version in versions},
-        "held_out": problems,
+        "run": dataclasses.asdict(run),
+        **measures(reports),
+        "evaluations": [{"version": v} | measures([report]) for v, report in zip(versions, reports, strict=True)],
         "train_s": train_s,
         "eval_s": time.perf_counter() - started - train_s,
         "training": training_facts(trained.record.metrics),
@@ -148,7 +148,8 @@ def training_facts(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     first, last = metrics[:tenth], metrics[-tenth:]
 
     def mean(lines: Sequence[Mapping[str, Any]], key: str) -> float:
-        return float(np.mean([line[key] for line in lines]))
+        found = [line[key] for line in lines if key != "entropy" or line["zero_variance_share"] < 1]
+        return float(np.mean(found)) if found else 0.0  # an update without any signal runs no token: no entropy
 
     return {
         "accuracy_first": mean(first, "accuracy"),

@@ -2,18 +2,23 @@
 
     python -m benchmarks.tiny_model --world sums --seed 0     builds it, prints the folder and how often it is right
 
-A real transformers folder, used as `model.name = FOLDER`: a Llama of three layers in float32, trained from nothing on
-right answers to training problems until a share of ACCURACY of sampled answers is right: it knows how an answer looks
-and hardly ever what it is. Where reinforcement learning begins there, most groups are silent.
-The same world, seed and machine give the same bytes; a folder that is there is used.
+A real transformers folder, used as `model.name = FOLDER`: a Llama of three layers in float32, made in two steps.
+
+    competent: from nothing, on right answers to training problems, until half of its sampled answers are right (once a world)
+    slipping:  on answers whose every sum is off by a uniform draw, until hardly one in forty is right (once a seed)
+
+So it can do what it hardly ever does: where reinforcement learning begins, most groups are silent, and there is something
+to be found. A model that is stopped early on its way up has chance level and nothing to find: 400 updates of plain GRPO
+left it there. The same world, seed and machine give the same bytes; a folder that is there is used.
 """
 
 import argparse
 import json
 import os
+import random
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +27,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from benchmarks.scratchpad_task import KIND, columns, terms_of
+from benchmarks.scratchpad_task import KIND, Slip, terms_of, worked
 from cluster.model_store import cache_path
 from contracts.problem import Problem
 from tasks.answers import compare, final_answer
@@ -32,57 +37,81 @@ from tasks.load import load_task
 ALPHABET = "".join(chr(code) for code in range(32, 127)) + "\n"
 TAGS = ("<think>", "</think>")
 TEMPLATE = (
-    "{% for message in messages %}{{ {'user': 'Q: ', 'assistant': 'A: ', 'system': ''}[message.role] + message.content }}"
+    "{% for message in messages %}{{ message.content.removeprefix('What is ').replace(' ', '') }}"
     "{{ eos_token if message.role == 'assistant' else '' }}{{ '\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'A: ' }}{% endif %}"
 )
+"""What the policy need not say is left out: "What is 47 + 38?" is 47+38? and a new line, seven tokens."""
 
-ACCURACY = (0.012, 0.03)
+COMPETENT, SLIPPING = 0.5, 0.025
+"""Sampled accuracy on training problems at which each step ends, from below and from above."""
+LEAST = 0.01
 MEASURED_PROBLEMS = 1000
 BATCH = 128
-LEARNING_RATE = 2e-3
-MEASURE_EVERY = 5
-MAX_STEPS = 3000
+LEARNING_RATE = 3e-3
+MEASURE_EVERY = {"competent": 100, "slipping": 10}
+MAX_STEPS = 6000
 EOS = 1
 FORMAT = 1  # of the folder; a change of what is built raises it
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """A task that a tiny model can be started on. solution: a right answer as the model should write it."""
+    """A task that a tiny model can be started on. solution: an answer as the model should write it, each of its sums off
+    by what `slip` draws."""
 
     task: Mapping[str, object]
     max_new_tokens: int
-    solution: Callable[[Problem], str]
+    slips: int
+    solution: Callable[[Problem, Slip], str]
 
     @property
     def settings(self) -> TaskSettings:
         return TaskSettings.model_validate(dict(self.task))
 
 
+def _sum(problem: Problem, slip: Slip) -> str:
+    return str(abs(int(problem.answer) + slip()))
+
+
+def _scratchpad(problem: Problem, slip: Slip) -> str:
+    steps, answer = worked(terms_of(problem.problem_id), slip)
+    return f"<think>\n{steps}\n</think>\n{answer}"
+
+
 WORLDS: Mapping[str, World] = {
     "sums": World(
         {"kind": "arithmetic", "max_operand": 99, "answer_form": "number", "system_prompt": ""},
         max_new_tokens=5,
-        solution=lambda problem: problem.answer,
+        slips=25,
+        solution=_sum,
     ),
     "scratchpad": World(
         {"kind": KIND, "max_operand": 99, "answer_form": "number", "system_prompt": "", "held_out_share": 0.2},
         max_new_tokens=36,
-        solution=lambda problem: f"<think>\n{columns(terms_of(problem.problem_id))}\n</think>\n{problem.answer}",
+        slips=3,
+        solution=_scratchpad,
     ),
 }
 
 
 def tiny_model(world: str, seed: int, cache: Path | None = None) -> Path:
-    """The folder, built on the first call. cache: where such folders are kept; None: memr's cache."""
-    target = (cache or cache_path() / "tiny") / f"{world}-seed{seed}-v{FORMAT}"
+    """The folder, built on the first call. cache: where such folders are kept; None: memr's cache.
+
+    Raises RuntimeError where training does not get to where the steps end."""
+    cache = cache or cache_path() / "tiny"
+    competent = _once(cache / f"{world}-competent-v{FORMAT}", lambda folder: build_competent(WORLDS[world], folder))
+    target = cache / f"{world}-seed{seed}-v{FORMAT}"
+    return _once(target, lambda folder: build_slipping(WORLDS[world], competent, seed, folder))
+
+
+def _once(target: Path, make: Callable[[Path], None]) -> Path:
+    """A second process that builds at the same time loses nothing but time."""
     if (target / "config.json").exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        build(WORLDS[world], seed, temporary)
+        make(temporary)
         temporary.chmod(0o755)
         if not target.exists():
             temporary.rename(target)
@@ -91,18 +120,35 @@ def tiny_model(world: str, seed: int, cache: Path | None = None) -> Path:
     return target
 
 
-def build(world: World, seed: int, folder: Path, accuracy: tuple[float, float] = ACCURACY) -> float:
-    """Write the folder; returns the sampled accuracy on training problems. accuracy: the first measurement at or
-    above its lower end stops the start; above the upper end it is refused with RuntimeError."""
-    tokenizer = char_tokenizer()
-    tokenizer.save_pretrained(folder)
+def build_competent(world: World, folder: Path, *, accuracy: float = COMPETENT, max_steps: int = MAX_STEPS) -> None:
+    """Write the folder of a model that is right for at least this share of training problems."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(0)
         model = LlamaForCausalLM(llama_config())  # type: ignore[no-untyped-call]
-        reached, steps = _start(model, tokenizer, world, accuracy)
+    steps = _train(model, world, lambda: 0, seed=0, max_steps=max_steps)
+    for step in steps:
+        if step % MEASURE_EVERY["competent"] == 0 and (reached := sampled_accuracy(model, world)) >= accuracy:
+            return _save(model, folder, {"accuracy": reached, "steps": step})
+    raise RuntimeError(f"sampled accuracy stayed below {accuracy} for {max_steps} steps")
+
+
+def build_slipping(world: World, competent: Path, seed: int, folder: Path, *, accuracy: float = SLIPPING) -> None:
+    """The same for a model that is right for at most this share. seed: of slips and order of problems."""
+    model = LlamaForCausalLM.from_pretrained(competent)
+    draw = random.Random(seed)
+    steps = _train(model, world, lambda: draw.randint(-world.slips, world.slips), seed=seed, max_steps=MAX_STEPS)
+    for step in steps:
+        if step % MEASURE_EVERY["slipping"] == 0 and (reached := sampled_accuracy(model, world)) <= accuracy:
+            if reached < LEAST:
+                raise RuntimeError(f"sampled accuracy fell to {reached} between two measurements, below {LEAST}")
+            return _save(model, folder, {"accuracy": reached, "steps": step, "seed": seed})
+    raise RuntimeError(f"sampled accuracy stayed above {accuracy} for {MAX_STEPS} steps")
+
+
+def _save(model: LlamaForCausalLM, folder: Path, facts: Mapping[str, float]) -> None:
+    char_tokenizer().save_pretrained(folder)
     model.save_pretrained(folder)
-    (folder / "start.json").write_text(json.dumps({"accuracy": reached, "steps": steps, "seed": seed}) + "\n")
-    return reached
+    (folder / "start.json").write_text(json.dumps(dict(facts)) + "\n")
 
 
 def char_tokenizer() -> PreTrainedTokenizerFast:
@@ -140,30 +186,19 @@ def llama_config() -> LlamaConfig:
     )
 
 
-def _start(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, world: World, accuracy: tuple[float, float]
-) -> tuple[float, int]:
-    task = load_task(world.settings)
-    measured = [task.train_problem(i) for i in range(MEASURED_PROBLEMS)]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
-    for step in range(MAX_STEPS):
-        if step % MEASURE_EVERY == 0:
-            reached = sampled_accuracy(model, tokenizer, measured, world)
-            if reached > accuracy[1]:
-                raise RuntimeError(
-                    f"sampled accuracy went past {accuracy[1]} to {reached} between two measurements (step {step}); lower "
-                    "LEARNING_RATE or MEASURE_EVERY"
-                )
-            if reached >= accuracy[0]:
-                return reached, step
-        first = MEASURED_PROBLEMS + step * BATCH
-        problems = [task.train_problem(i) for i in range(first, first + BATCH)]
-        tokens_BT, wanted_BT = _batch(tokenizer, [(p, world.solution(p)) for p in problems])
+def _train(model: LlamaForCausalLM, world: World, slip: Slip, *, seed: int, max_steps: int) -> Iterator[int]:
+    """Yields the number of steps made, before each."""
+    tokenizer, task = char_tokenizer(), load_task(world.settings.model_copy(update={"seed": seed}))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
+    for step in range(max_steps):
+        yield step
+        problems = [task.train_problem(i) for i in range(step * BATCH, (step + 1) * BATCH)]
+        tokens_BT, wanted_BT = _batch(tokenizer, [(p, world.solution(p, slip)) for p in problems])
         loss = model(input_ids=tokens_BT, labels=wanted_BT).loss
         optimizer.zero_grad()
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-    raise RuntimeError(f"sampled accuracy stayed below {accuracy[0]} for {MAX_STEPS} steps")
 
 
 def _batch(tokenizer: PreTrainedTokenizerFast, pairs: Sequence[tuple[Problem, str]]) -> tuple[Tensor, Tensor]:
@@ -187,10 +222,10 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerFast, problem: Problem) -> list[
 
 
 @torch.no_grad()
-def sampled_accuracy(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, problems: Sequence[Problem], world: World
-) -> float:
-    """One answer per problem at temperature 1, judged as the task judges."""
+def sampled_accuracy(model: LlamaForCausalLM, world: World, num_problems: int = MEASURED_PROBLEMS) -> float:
+    """One answer per problem at temperature 1, for the first training problems, judged as the task judges."""
+    tokenizer, task = char_tokenizer(), load_task(world.settings)
+    problems = [task.train_problem(i) for i in range(num_problems)]
     prompts = [prompt_tokens(tokenizer, problem) for problem in problems]
     width = max(map(len, prompts))
     tokens_BT = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts])
