@@ -82,7 +82,9 @@ class Plan:
     def _until_closed(self, done: Mapping[Cell, Result]) -> list[Cell]:
         """The next few seeds of off and of the finalists whose intervals are open."""
         open_arms = {arm for arm in self.ranking(done)[:2] for task in self.tasks if _is_open(done, task, arm)}
-        reached = 1 + max(cell.seed for cell in done if cell.arm in open_arms) if open_arms else self.max_seeds
+        if not open_arms:
+            return []
+        reached = 1 + max(cell.seed for cell in done if cell.arm in open_arms)
         return self._cells([OFF, *sorted(open_arms)], range(min(reached + self.more, self.max_seeds)))
 
     def _cells(self, arms: Sequence[str], seeds: range) -> list[Cell]:

@@ -5,7 +5,7 @@
 A real transformers folder, used as `model.name = FOLDER`: a Llama of three layers in float32, made in two steps.
 
     competent: from nothing, on right answers to training problems, until half of its sampled answers are right (once a world)
-    slipping:  on answers whose every sum is off by a uniform draw, until hardly one in forty is right (once a seed)
+    slipping:  then on answers whose every sum is off by a uniform draw, so that one in fifty is right (once a seed)
 
 So it can do what it hardly ever does: where reinforcement learning begins, most groups are silent, and there is something
 to be found. A model that is stopped early on its way up has chance level and nothing to find: 400 updates of plain GRPO
@@ -42,14 +42,16 @@ TEMPLATE = (
 )
 """What the policy need not say is left out: "What is 47 + 38?" is 47+38? and a new line, seven tokens."""
 
-COMPETENT, SLIPPING = 0.5, 0.025
-"""Sampled accuracy on training problems at which each step ends, from below and from above."""
-LEAST = 0.01
+COMPETENT = 0.5
+"""Sampled accuracy on training problems at which the first step ends."""
+SLIPPING = (0.01, 0.03)
+"""What it must be after SLIPPING_STEPS of the second."""
 MEASURED_PROBLEMS = 1000
 BATCH = 128
-LEARNING_RATE = 3e-3
-MEASURE_EVERY = {"competent": 100, "slipping": 10}
+LEARNING_RATES = {"competent": 3e-3, "slipping": 1e-3}
+MEASURE_EVERY = 100
 MAX_STEPS = 6000
+SLIPPING_STEPS = 150
 EOS = 1
 FORMAT = 1  # of the folder; a change of what is built raises it
 
@@ -82,7 +84,7 @@ WORLDS: Mapping[str, World] = {
     "sums": World(
         {"kind": "arithmetic", "max_operand": 99, "answer_form": "number", "system_prompt": ""},
         max_new_tokens=5,
-        slips=25,
+        slips=33,
         solution=_sum,
     ),
     "scratchpad": World(
@@ -125,24 +127,26 @@ def build_competent(world: World, folder: Path, *, accuracy: float = COMPETENT, 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = LlamaForCausalLM(llama_config())  # type: ignore[no-untyped-call]
-    steps = _train(model, world, lambda: 0, seed=0, max_steps=max_steps)
-    for step in steps:
-        if step % MEASURE_EVERY["competent"] == 0 and (reached := sampled_accuracy(model, world)) >= accuracy:
+    for step in _train(model, world, lambda: 0, LEARNING_RATES["competent"], seed=0, num_steps=max_steps):
+        if step % MEASURE_EVERY == 0 and (reached := sampled_accuracy(model, world)) >= accuracy:
             return _save(model, folder, {"accuracy": reached, "steps": step})
     raise RuntimeError(f"sampled accuracy stayed below {accuracy} for {max_steps} steps")
 
 
-def build_slipping(world: World, competent: Path, seed: int, folder: Path, *, accuracy: float = SLIPPING) -> None:
-    """The same for a model that is right for at most this share. seed: of slips and order of problems."""
+def build_slipping(world: World, competent: Path, seed: int, folder: Path) -> None:
+    """The same for a model that knows how and hardly ever does. seed: of its slips and of the order of problems."""
     model = LlamaForCausalLM.from_pretrained(competent)
     draw = random.Random(seed)
-    steps = _train(model, world, lambda: draw.randint(-world.slips, world.slips), seed=seed, max_steps=MAX_STEPS)
-    for step in steps:
-        if step % MEASURE_EVERY["slipping"] == 0 and (reached := sampled_accuracy(model, world)) <= accuracy:
-            if reached < LEAST:
-                raise RuntimeError(f"sampled accuracy fell to {reached} between two measurements, below {LEAST}")
-            return _save(model, folder, {"accuracy": reached, "steps": step, "seed": seed})
-    raise RuntimeError(f"sampled accuracy stayed above {accuracy} for {MAX_STEPS} steps")
+
+    def slip() -> int:
+        return draw.randint(-world.slips, world.slips)
+
+    for _ in _train(model, world, slip, LEARNING_RATES["slipping"], seed=seed, num_steps=SLIPPING_STEPS):
+        pass
+    reached = sampled_accuracy(model, world)
+    if not SLIPPING[0] <= reached <= SLIPPING[1]:
+        raise RuntimeError(f"sampled accuracy is {reached}, wanted {SLIPPING}: change SLIPPING_STEPS or its learning rate")
+    _save(model, folder, {"accuracy": reached, "steps": SLIPPING_STEPS, "seed": seed})
 
 
 def _save(model: LlamaForCausalLM, folder: Path, facts: Mapping[str, float]) -> None:
@@ -186,11 +190,13 @@ def llama_config() -> LlamaConfig:
     )
 
 
-def _train(model: LlamaForCausalLM, world: World, slip: Slip, *, seed: int, max_steps: int) -> Iterator[int]:
+def _train(
+    model: LlamaForCausalLM, world: World, slip: Slip, learning_rate: float, *, seed: int, num_steps: int
+) -> Iterator[int]:
     """Yields the number of steps made, before each."""
     tokenizer, task = char_tokenizer(), load_task(world.settings.model_copy(update={"seed": seed}))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.0)
-    for step in range(max_steps):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
+    for step in range(num_steps):
         yield step
         problems = [task.train_problem(i) for i in range(step * BATCH, (step + 1) * BATCH)]
         tokens_BT, wanted_BT = _batch(tokenizer, [(p, world.solution(p, slip)) for p in problems])
