@@ -22,6 +22,7 @@ from cluster.alarm_windows import (
     trained,
     untrainable_share,
 )
+from cluster.memory_effect import MemoryEffect, memory_effect
 
 TRANSITION_UPDATES = 3
 TRANSITION_SIGMAS = 4
@@ -219,27 +220,52 @@ def train_up_eval_down(metrics: Lines, evals: Lines, settings: AlarmSettings) ->
     return None
 
 
-def intrinsic_share(metrics: Lines, _evals: Lines, settings: AlarmSettings) -> Alarm | None:
-    """The policy is mostly paid for being like or unlike its memory. Warns: on hard problems that is the idea at first."""
-    window, updates = settings.window_updates, len(trained(metrics))
-    bonus = recent_mean([abs(value) for value in column(metrics, "bonus")], window)
-    task = recent_mean([abs(value) for value in column(metrics, "task_reward")], window)
-    if bonus is None or task is None or bonus + task == 0 or updates < settings.intrinsic_share_after_updates:
+def memory_silent(metrics: Lines, _evals: Lines, settings: AlarmSettings) -> Alarm | None:
+    """A memory that is switched on and changes next to nothing: the run is plain GRPO that pays for an encoder. Warns.
+
+    Weight 0, an ended annealing and a warm-up leave no group that it may act on, and nothing to say here."""
+    effect = _recent_effect(metrics, settings)
+    if effect is None or effect.bonus_groups < settings.memory_silent_groups:
         return None
-    share = bonus / (bonus + task)
-    if share <= settings.intrinsic_share_above:
+    if effect.bonus_changed_share >= settings.memory_silent_below:
         return None
     return raised(
-        "intrinsic_share",
-        settings.intrinsic_share,
-        f"intrinsic rewards are {share:.0%} of all reward after {updates} updates (limit "
-        f"{settings.intrinsic_share_above:.0%}): bonus {bonus:.2f}, task reward {task:.2f}. Lower memory.exploit_weight "
-        "and memory.explore_weight, set memory.cap_share, or take easier problems",
+        "memory_silent",
+        settings.memory_silent,
+        f"memory changed the advantages of {effect.bonus_changed_share:.0%} of the {effect.bonus_groups} groups it may act "
+        f"on over the last {effect.updates} updates (limit {settings.memory_silent_below:.0%}); spread within a group: "
+        f"exploit {effect.exploit_std:.3f}, explore {effect.explore_std:.3f}, bonus {effect.bonus_std:.3f}. {_FIX_SILENT}",
     )
+
+
+def memory_dominant(metrics: Lines, _evals: Lines, settings: AlarmSettings) -> Alarm | None:
+    """Where the task tells right from wrong, the bonus moves the advantages more than the task does. Warns."""
+    effect = _recent_effect(metrics, settings)
+    if effect is None or effect.bonus_signal_groups < settings.memory_dominant_groups:
+        return None
+    if effect.bonus_signal_share <= settings.memory_dominant_above:
+        return None
+    return raised(
+        "memory_dominant",
+        settings.memory_dominant,
+        f"{effect.bonus_signal_share:.0%} of the squared advantage is memory's in the {effect.bonus_signal_groups} groups "
+        f"with a task signal of the last {effect.updates} updates (limit {settings.memory_dominant_above:.0%}). Lower "
+        "memory.cap_share with memory.mix = 'scaled', or set memory.where = 'no_task_signal' or memory.anneal_steps",
+    )
+
+
+def _recent_effect(metrics: Lines, settings: AlarmSettings) -> MemoryEffect | None:
+    """None until there is a whole window; lines without the fields (runs of 57c9e8c) do not count."""
+    known = [line for line in trained(metrics) if "bonus_groups" in line]
+    return memory_effect(known[-settings.window_updates :]) if len(known) >= settings.window_updates else None
 
 
 _MORE_VARIANCE = (
     "Take problems of a difficulty that is sometimes solved, raise actors.rollouts_per_group or actors.temperature"
+)
+_FIX_SILENT = (
+    "A bonus without spread sits at a bound: take memory.mix = 'scaled' instead of 'capped'. Terms without spread: are the "
+    "answers all alike (`memr memory query`), or memory.window and memory.normaliser_range_floor too large?"
 )
 _FIX_INVALID = (
     "Run `memr check-task`; see dropped_or_failed and events.jsonl for reasons; raise task.verifier_timeout_s or "

@@ -4,9 +4,9 @@ Warning is the rule. Pausing is for what surely wastes the days that follow: a b
 a policy that no longer samples anything new. A pause by mistake costs a night; a warning by mistake costs a line.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from contracts.settings import Settings
 
@@ -61,6 +61,24 @@ class AlarmSettings(Settings):
     eval_down: float = Field(
         0.05, ge=0, le=1, description="fall of held-out accuracy; two standard errors where those are more"
     )
-    intrinsic_share: AlarmAction = Field("warn", description="intrinsic rewards drown the task's")
-    intrinsic_share_above: float = Field(0.8, ge=0, le=1, description="|bonus| / (|bonus| + |task reward|), window")
-    intrinsic_share_after_updates: int = Field(50, ge=0, description="updates; the task's reward starts near 0")
+    memory_silent: AlarmAction = Field("warn", description="memory is switched on and changes next to nothing")
+    memory_silent_below: float = Field(
+        0.1, ge=0, le=1, description="share of the window's groups that it may act on whose advantages it changed"
+    )
+    memory_silent_groups: int = Field(20, ge=1, description="least groups of the window that it may act on")
+    memory_dominant: AlarmAction = Field("warn", description="memory drowns the task where the task gives a signal")
+    memory_dominant_above: float = Field(
+        0.5, ge=0, le=1, description="its share of the squared advantage in groups with a task signal, window"
+    )
+    memory_dominant_groups: int = Field(20, ge=1, description="least groups of the window with a task signal")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_of_57c9e8c(cls, values: Any) -> Any:
+        """`intrinsic_share` compared means, which a bonus that moves nothing has too. Its action is memory_dominant's; its
+        limits are of another quantity and go."""
+        if not isinstance(values, dict):
+            return values
+        kept = {name: value for name, value in values.items() if not name.startswith("intrinsic_share")}
+        action = values.get("intrinsic_share")
+        return kept if action is None else {"memory_dominant": action} | kept

@@ -26,7 +26,8 @@ MONITORS: tuple[Callable[[Lines, Lines, AlarmSettings], Alarm | None], ...] = (
     monitor.length_runs_away,
     monitor.entropy,
     monitor.train_up_eval_down,
-    monitor.intrinsic_share,
+    monitor.memory_silent,
+    monitor.memory_dominant,
 )
 
 

@@ -1,7 +1,7 @@
 """A checkpoint: everything a run is at one step, in one folder, written whole or not at all.
 
     checkpoints/step-000120/  learner/  memory/snapshot-*/  ledger.parquet  buffered.parquet  sampled.parquet
-                              checkpoint.json (last: step, place in the log, SHA-256 of every other file)
+                              [untold.parquet]  checkpoint.json (last: step, place in the log, SHA-256 of every other file)
 
 Under a temporary name first, then one rename. A folder that does not match its checkpoint.json is none, and resume
 walks back to the newest that does. Old ones go only after a newer one was read back, and two always stay.
@@ -31,6 +31,8 @@ from contracts.errors import DataError
 from contracts.rollout import RolloutGroup, ScoredGroup
 
 MANIFEST = "checkpoint.json"
+UNTOLD = "untold.parquet"
+"""Only where there are such groups: runs of 57c9e8c know no such file."""
 LEAST_KEPT = 2
 _LEDGER_SCHEMA = pa.schema(
     [
@@ -53,13 +55,15 @@ class Manifest(Stored):
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The controller's state at one moment: what is before `position` in the log."""
+    """The controller's state at one moment: what is before `position` in the log. untold: groups that went on without
+    bonus, being late, and that memory has not answered for."""
 
     step: int
     position: Position
     books: Books
     buffered: tuple[ScoredGroup, ...]
     sampled: tuple[RolloutGroup, ...]
+    untold: tuple[RolloutGroup, ...] = ()
 
 
 async def save_checkpoint(run_path: Path, cut: Cut, parts: Parts, keep: int) -> Path:
@@ -89,6 +93,8 @@ def _write(folder: Path, cut: Cut) -> None:
     pq.write_table(books_to_table(cut.books), folder / "ledger.parquet", compression="zstd")
     write_groups(cut.buffered, folder / "buffered.parquet")
     write_groups([ScoredGroup.without_bonus(group) for group in cut.sampled], folder / "sampled.parquet")
+    if cut.untold:
+        write_groups([ScoredGroup.without_bonus(group, late=True) for group in cut.untold], folder / UNTOLD)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     manifest = {
         "step": cut.step,
@@ -193,11 +199,13 @@ def _read(folder: Path, step: int) -> Past:
         books = books_from_table(read_parquet(folder / "ledger.parquet", _LEDGER_SCHEMA, nullable=()))
     except ValueError as error:
         raise DataError(f"{folder / 'ledger.parquet'}: {error}") from error
+    untold = read_groups(folder / UNTOLD) if (folder / UNTOLD).exists() else []
     return Past(
         step=step,
         books=books,
         buffered=_by_lease(read_groups(folder / "buffered.parquet")),
         sampled={lease: scored.group for lease, scored in _by_lease(read_groups(folder / "sampled.parquet")).items()},
+        untold={lease: scored.group for lease, scored in _by_lease(untold).items()},
         checkpoint=folder,
         memory_snapshot=snapshots[-1] if snapshots else None,
     )

@@ -273,7 +273,7 @@ def doctor() -> None:
 
 @memory_app.command(name="inspect")
 def memory_inspect(run: RunArgument) -> None:
-    """Sizes, successes and failures, how near stored questions are to each other, the intrinsic share."""
+    """Sizes, successes and failures, how near stored questions are to each other, what memory changes."""
     from cluster.memory_views import show_inspect
 
     show_inspect(terminal(), run)

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
+from cluster.memory_effect import short_text
 from contracts.rollout import ScoredGroup
 
 SHOWN_UPDATES = 40
@@ -39,7 +40,7 @@ def step_text(line: dict[str, Any], num_updates: int) -> str:
         f"update {line['step']:>4}/{num_updates}  accuracy {line['accuracy']:.2f}  reward {line['reward']:.2f}  "
         f"exploit {line['intrinsic_exploit']:.2f}  explore {line['intrinsic_explore']:.2f}  "
         f"tokens/answer {line['completion_tokens_mean']:.0f}  lag {line['lag_mean']:.1f}  "
-        f"memory {line['memory_episodes']}  step {line['step_s']:.1f} s ({waits_text(line)})"
+        f"memory {line['memory_episodes']} ({short_text(line)})  step {line['step_s']:.1f} s ({waits_text(line)})"
     )
 
 
@@ -177,6 +178,11 @@ def _numbers(history: Sequence[dict[str, Any]]) -> Table:
     rows = [
         ("accuracy in training", f"{last['accuracy']:.2f}", spark([line["accuracy"] for line in history])),
         ("intrinsic", f"exploit {last['intrinsic_exploit']:.2f}, explore {last['intrinsic_explore']:.2f}", ""),
+        (
+            "memory changes",
+            short_text(last),
+            spark([line.get("bonus_advantage_share", 0.0) for line in history]),
+        ),
         (
             "tokens per answer",
             f"{last['completion_tokens_mean']:.0f}",

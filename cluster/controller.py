@@ -180,6 +180,8 @@ class Controller:
                 self._record(batch.groups, report, StepTiming(0.0, 0.0, 0.0, 0.0, 0.0))
         for scored in past.buffered.values():
             self._buffer.put(scored)
+        for group in past.untold.values():
+            self._lane.add_untold(group)
         for group in past.sampled.values():
             self._lane.add(group)
         for lease_id in self._ledger.with_fate(Fate.IN_FLIGHT):
@@ -264,6 +266,7 @@ class Controller:
             buffered_bytes=self._buffer.state.nbytes,
             workers=self.fleet.serving,
             dropped_or_failed=dict(self._ledger.reasons),
+            unremembered_groups=self._lane.unremembered_groups,
         )
         self._recorder.metrics(metrics_line(context, report, timing, self._lane.report, self._ledger.counts()))
         self._recorder.groups(self._step, batch)
@@ -373,6 +376,7 @@ class Controller:
             self._ledger.books(),
             tuple(self._buffer.groups),
             tuple(self._lane.groups),
+            tuple(self._lane.untold),
         )
         folder = await save_checkpoint(self._config.run_path, cut, self._parts, self._config.cluster.checkpoints_kept)
         self._recorder.event("checkpoint", step=self._step, folder=str(folder))

@@ -44,7 +44,8 @@ class TrainedBatch:
 
 @dataclass(slots=True)
 class Past:
-    """What an earlier process left. books: of the checkpoint. events, calls of memory, batches: since then."""
+    """What an earlier process left. books: of the checkpoint. events, calls of memory, batches: since then. untold: groups
+    that went on without bonus and that memory has not answered for."""
 
     step: int = 0
     books: Books | None = None
@@ -53,6 +54,7 @@ class Past:
     batches: list[TrainedBatch] = field(default_factory=list)
     buffered: dict[int, ScoredGroup] = field(default_factory=dict)
     sampled: dict[int, RolloutGroup] = field(default_factory=dict)
+    untold: dict[int, RolloutGroup] = field(default_factory=dict)
     checkpoint: Path | None = None
     memory_snapshot: Path | None = None
     notes: list[str] = field(default_factory=list)
@@ -135,7 +137,7 @@ class _Scores(Stored):
 
 def read_past(directory: Path, past: Past, start: Position, *, memory_on: bool) -> Past:
     """`past` as a checkpoint left it at `start`, with everything since then. Raises DataError for a log that is not ours."""
-    groups = dict(past.sampled) | {lease: scored.group for lease, scored in past.buffered.items()}
+    groups = past.untold | past.sampled | {lease: scored.group for lease, scored in past.buffered.items()}
     for frame in read_log(directory, start):
         try:
             _apply(past, groups, frame, memory_on=memory_on)
@@ -167,7 +169,8 @@ def _apply(past: Past, groups: dict[int, RolloutGroup], frame: Frame, *, memory_
             past.events.append(LedgerEvent(ended.lease, ended.problem, Fate(ended.fate), ended.reason))
         case Kind.LATE:
             lease = parse_fields(payload, _Late, where).lease
-            _buffer(past, ScoredGroup.without_bonus(past.sampled.pop(lease), late=True))
+            past.untold[lease] = past.sampled.pop(lease)
+            _buffer(past, ScoredGroup.without_bonus(past.untold[lease], late=True))
         case Kind.SCORED:
             entries = parse_fields(payload, list[_Scores], where)
             _call(past, tuple(_scored(groups[entry.lease], entry) for entry in entries if entry.lease in groups))
@@ -186,6 +189,7 @@ def _sampled(past: Past, groups: dict[int, RolloutGroup], empty: ScoredGroup, *,
 def _call(past: Past, call: tuple[ScoredGroup, ...]) -> None:
     past.calls.append(call)
     for scored in call:
+        past.untold.pop(scored.group.lease_id, None)
         if past.sampled.pop(scored.group.lease_id, None) is not None:
             _buffer(past, scored)
 

@@ -5,7 +5,8 @@ Consumes sampled groups (`add`); produces scored groups (`deliver`); waits for t
 
 One call at a time, so that memory sees groups in the order of arrival; each call takes everything that
 has arrived, so that the encoder's batches grow with the load. Late groups: `wait` counts them and waits on;
-`zero` lets the whole group go on without bonus, and what memory still says of it is ignored.
+`zero` lets the whole group go on without bonus. Late means without bonus, not forgotten: a group that went on
+before it was sent keeps its place in the queue, and memory is told of it in its order, once.
 """
 
 import asyncio
@@ -16,13 +17,20 @@ from cluster.parts import MemoryHandle
 from contracts.reports import MemoryReport
 from contracts.rollout import RolloutGroup, ScoredGroup
 
+MAX_UNTOLD = 4096
+"""Groups that went on without bonus and that memory still has to hear of: where memory is slower than the run for good, the
+oldest go unremembered, and are counted."""
+
 
 @dataclass(slots=True)
 class _Arrival:
+    """delivered: it went on; only memory still has to hear of it."""
+
     group: RolloutGroup
     arrived_s: float
     with_service: bool = False
     late: bool = False
+    delivered: bool = False
 
 
 class MemoryLane:
@@ -38,6 +46,7 @@ class MemoryLane:
         deliver: Callable[[ScoredGroup], None],
         answered: Callable[[Sequence[ScoredGroup]], None],
         clock: Callable[[], float],
+        max_untold: int = MAX_UNTOLD,
     ) -> None:
         self._memory = memory
         self._deadline_s = deadline_s
@@ -45,16 +54,23 @@ class MemoryLane:
         self._deliver = deliver
         self._answered = answered
         self._clock = clock
+        self._max_untold = max_untold
         self._arrivals: dict[int, _Arrival] = {}
         self.late_groups = 0
+        self.unremembered_groups = 0
         self.report: MemoryReport | None = None  # as of the last answer
 
     def __len__(self) -> int:
-        return len(self._arrivals)
+        """Groups that have not gone on yet."""
+        return len(self._waiting)
+
+    @property
+    def _waiting(self) -> list[_Arrival]:
+        return [arrival for arrival in self._arrivals.values() if not arrival.delivered]
 
     @property
     def versions(self) -> list[int]:
-        return [arrival.group.policy_version for arrival in self._arrivals.values()]
+        return [arrival.group.policy_version for arrival in self._waiting]
 
     def add(self, group: RolloutGroup) -> None:
         if self._memory is None:
@@ -62,9 +78,18 @@ class MemoryLane:
             return
         self._arrivals[group.lease_id] = _Arrival(group, self._clock())
 
+    def add_untold(self, group: RolloutGroup) -> None:
+        """A group that an earlier process let go on without bonus before memory knew of it."""
+        self._arrivals[group.lease_id] = _Arrival(group, self._clock(), late=True, delivered=True)
+
     @property
     def groups(self) -> list[RolloutGroup]:
-        return [arrival.group for arrival in self._arrivals.values() if not arrival.late or self._late_policy != "zero"]
+        return [arrival.group for arrival in self._waiting]
+
+    @property
+    def untold(self) -> list[RolloutGroup]:
+        """What went on without bonus and memory has not answered for."""
+        return [arrival.group for arrival in self._arrivals.values() if arrival.delivered]
 
     @property
     def has_new(self) -> bool:
@@ -103,9 +128,18 @@ class MemoryLane:
             arrival.late = True
             self.late_groups += 1
             if self._late_policy == "zero":
-                self._release(ScoredGroup.without_bonus(arrival.group, late=True))
+                arrival.delivered = True
+                self._deliver(ScoredGroup.without_bonus(arrival.group, late=True))
+        self._bound_untold()
+
+    def _bound_untold(self) -> None:
+        unsent = [lease for lease, a in self._arrivals.items() if a.delivered and not a.with_service]
+        for lease_id in unsent[: max(0, len(unsent) - self._max_untold)]:
+            del self._arrivals[lease_id]
+            self.unremembered_groups += 1
 
     def _release(self, scored: ScoredGroup) -> None:
-        """Once per group: an answer for a group that went on without bonus is too late to matter."""
-        if self._arrivals.pop(scored.group.lease_id, None) is not None:
+        """Once per group: an answer for a group that went on without bonus is too late for its advantages."""
+        arrival = self._arrivals.pop(scored.group.lease_id, None)
+        if arrival is not None and not arrival.delivered:
             self._deliver(scored)

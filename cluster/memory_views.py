@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.checkpoint import newest_checkpoint
+from cluster.memory_effect import WINDOW_UPDATES, effect_text, memory_effect
 from cluster.run_dir import RunRecord, read_run
 from contracts.errors import DataError
 from memory_service.encoder import load_encoder
@@ -47,10 +48,7 @@ def show_inspect(console: Console, run_path: Path) -> None:
     ):
         console.print(f"  {low:.2f}-{high:.2f}  {count:>6}  {'█' * round(40 * count / peak)}")
     if run.metrics:
-        recent = run.metrics[-20:]
-        bonus = sum(abs(line["bonus"]) for line in recent)
-        share = bonus / (bonus + sum(abs(line["task_reward"]) for line in recent) or 1.0)
-        console.print(f"\nintrinsic share of the reward, last {len(recent)} updates: {share:.0%}")
+        console.print(f"\n{effect_text(memory_effect(run.metrics[-WINDOW_UPDATES:]))}", soft_wrap=True)
 
 
 def show_query(console: Console, run_path: Path, text: str, k: int) -> None:

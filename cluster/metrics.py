@@ -21,7 +21,7 @@ class StepTiming:
 
 @dataclass(frozen=True, slots=True)
 class StepContext:
-    """What the controller knows about an update beside the reports. late_groups: total so far."""
+    """What the controller knows about an update beside the reports. late_groups, unremembered_groups: totals so far."""
 
     step: int
     wall_s: float
@@ -30,6 +30,7 @@ class StepContext:
     buffered_bytes: int
     workers: int
     dropped_or_failed: dict[str, int]
+    unremembered_groups: int = 0
 
 
 def metrics_line(
@@ -51,6 +52,7 @@ def metrics_line(
     line["memory_encode_s"] = memory.encode_s if memory else 0.0
     line["memory_read_s"] = memory.read_s if memory else 0.0
     line["memory_late"] = context.late_groups
+    line["memory_unremembered"] = context.unremembered_groups
     line["buffered_bytes"] = context.buffered_bytes
     line["workers"] = context.workers
     line["ledger"] = dataclasses.asdict(ledger)

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cluster.memory_effect import effect_text, memory_effect
 from cluster.plan import make_plan, plan_rows
 from cluster.run_dir import RunRecord, read_run
 from cluster.summary import before_after, state_of
@@ -43,6 +44,7 @@ def write_report(run_path: Path) -> Path:
         pictures=_pictures(run),
         transcripts=_transcripts(run_path),
         last=run.metrics[-1] if run.metrics else None,
+        memory=effect_text(memory_effect(run.metrics)) if run.config.memory.enabled and run.metrics else None,
     )
     path = run_path / "report.html"
     path.write_text(html, encoding="utf-8")
@@ -84,7 +86,17 @@ def _pictures(run: RunRecord) -> list[Picture]:
             "seconds per update: waiting for rollouts, for memory, updating",
             lambda ax: _times(ax, lines),
         ),
-        _picture("Intrinsic share", "bonus as a share of bonus and task reward", lambda ax: _share(ax, lines)),
+        _picture(
+            "What memory changes",
+            "share of groups whose advantages the bonus changed, of those where it may act; its share of the squared "
+            "advantage, there and where the task gives a signal",
+            lambda ax: _memory_effect(ax, lines),
+        ),
+        _picture(
+            "Spread of the intrinsic rewards",
+            "standard deviation within a group, mean over the groups where memory may act",
+            lambda ax: _spreads(ax, lines),
+        ),
         _picture(
             "Memory growth",
             "episodes and questions stored",
@@ -153,10 +165,15 @@ def _times(axes: Axes, lines: Sequence[dict[str, Any]]) -> None:
     )
 
 
-def _share(axes: Axes, lines: Sequence[dict[str, Any]]) -> None:
-    shares = [abs(line["bonus"]) / (abs(line["bonus"]) + abs(line["task_reward"]) or 1.0) for line in lines]
-    axes.plot(_steps(lines), shares)
+def _memory_effect(axes: Axes, lines: Sequence[dict[str, Any]]) -> None:
+    """Runs of 57c9e8c recorded none of it."""
+    known = [line for line in lines if "bonus_groups" in line]
+    _curves(axes, known, ["bonus_changed_share", "bonus_advantage_share", "bonus_signal_share"])
     axes.set_ylim(0, 1)
+
+
+def _spreads(axes: Axes, lines: Sequence[dict[str, Any]]) -> None:
+    _curves(axes, [line for line in lines if "bonus_groups" in line], ["exploit_std", "explore_std", "bonus_std"])
 
 
 def _transcripts(run_path: Path) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from cluster.autoscale import Waits, bottleneck
 from cluster.config import RunConfig
 from cluster.console import eval_text, step_text
 from cluster.incidents import headlines
+from cluster.memory_effect import WINDOW_UPDATES, effect_text, memory_effect
 from cluster.placement import Node, place, placement_rows
 from cluster.plan import make_plan, plan_rows
 from cluster.run_dir import RunRecord, owner_alive
@@ -47,6 +48,8 @@ def show_status(console: Console, run: RunRecord) -> None:
         ledger = run.metrics[-1]["ledger"]
         console.print("ledger: " + ", ".join(f"{name} {count}" for name, count in ledger.items()))
         console.print(f"bottleneck: {recent_bottleneck(run)}")
+        if run.config.memory.enabled:
+            console.print(effect_text(memory_effect(run.metrics[-WINDOW_UPDATES:])), soft_wrap=True)
     if run.status is not None and run.summary is None:
         for name, seat in run.status.get("fleet", {}).items():
             console.print(
@@ -104,6 +107,8 @@ def show_summary(console: Console, run: RunRecord) -> None:
         console.print(
             f"memory: {run.metrics[-1]['memory_episodes']} episodes; the learner waited for it {waited:.2%} of its time",
         )
+        if run.config.memory.enabled:
+            console.print(effect_text(memory_effect(run.metrics)), soft_wrap=True)
     ways_on = [
         f'memr memory query {run.path} "What is 7 + 8?"',
         f"memr export {run.path} my-model --merge",

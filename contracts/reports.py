@@ -13,6 +13,10 @@ class StepReport:
     reward_parts: mean weighted value by part name.
     adapter_delta_norm: L2 norm of the change of all LoRA weights in this update.
     skipped: why the weights were left as they were, naming the first bad tensor; empty for an update that was made.
+
+    What memory's bonus did (learner/bonus_effect.py). bonus_groups: groups where it may act, bonus_signal_groups: those of
+    them whose task rewards differ. *_std: standard deviation within a group, mean over bonus_groups. bonus_changed_share:
+    of bonus_groups. bonus_advantage_share, bonus_signal_share: of the squared advantage of those groups.
     """
 
     policy_version: int
@@ -49,6 +53,14 @@ class StepReport:
     step_s: float
     peak_rss_bytes: int
     skipped: str = ""
+    bonus_groups: int = 0
+    bonus_signal_groups: int = 0
+    exploit_std: float = 0.0
+    explore_std: float = 0.0
+    bonus_std: float = 0.0
+    bonus_changed_share: float = 0.0
+    bonus_advantage_share: float = 0.0
+    bonus_signal_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

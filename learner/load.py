@@ -27,7 +27,9 @@ def load_learner(
     Raises DataError where the model cannot be loaded.
     """
     if model_path == SCRIPTED_MODEL:
-        return ScriptedLearner(settings.max_policy_lag, settings.scripted, template_hash, bonus_rule=bonus_rule)
+        return ScriptedLearner(
+            settings.max_policy_lag, settings.scripted, template_hash, settings=settings, bonus_rule=bonus_rule
+        )
     # Imported here: a scripted run never loads torch.
     from learner.learner import Learner
     from learner.policy import LoraPolicy

@@ -1,9 +1,10 @@
 """A learner without a model, for runs on the scripted engine: versions count up, weights are a few bytes.
 
 Everything around it (slots, lag, memory, ledger, adapters, metrics) is the real thing. Reports carry real
-rewards and lags; what a policy would have to compute (loss, entropy, mismatch) is 0.
+rewards, lags and what memory's bonus does to the advantages; what a policy would have to compute (loss, entropy, mismatch) is 0.
 """
 
+import dataclasses
 import hashlib
 import json
 import time
@@ -21,7 +22,9 @@ from contracts.errors import DataError
 from contracts.reports import StepReport
 from contracts.rollout import FinishReason, ScoredGroup
 from contracts.verdict import Scored
-from learner.config import ScriptedLearnerSettings
+from learner.bonus_effect import bonus_effect
+from learner.config import LearnerSettings, ScriptedLearnerSettings
+from learner.credit import credit_all
 from learner.staleness import reject_stale
 
 
@@ -33,9 +36,11 @@ class ScriptedLearner:
         template_hash: str = "",
         sleep: Callable[[float], None] = time.sleep,
         *,
+        settings: LearnerSettings | None = None,
         bonus_rule: BonusRule = DEFAULT_RULE,
     ) -> None:
-        self._bonus_rule = bonus_rule
+        """settings: how rewards become advantages, which is reported; nothing is trained by them."""
+        self._settings, self._bonus_rule = settings or LearnerSettings(), bonus_rule
         self._max_policy_lag = max_policy_lag
         self._script = script
         self._update_s = script.update_s
@@ -54,7 +59,9 @@ class ScriptedLearner:
             self._sleep(self._update_s)
         lags = [self._version - scored.group.policy_version for scored in groups]
         self._version += 1
-        return replace(_report(groups, lags, self._version, self._update_s), skipped=self._bad_numbers())
+        report = _report(groups, lags, self._version, self._update_s)
+        effect = bonus_effect(groups, credit_all(groups, self._settings, self._bonus_rule))
+        return replace(report, skipped=self._bad_numbers(), **dataclasses.asdict(effect))
 
     def _bad_numbers(self) -> str:
         draw = np.random.default_rng(self._version).random()

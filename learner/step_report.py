@@ -1,5 +1,6 @@
 """The account of one update. Pure: credited groups, token record and update norms in, StepReport out."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from contracts.reports import StepReport
 from contracts.rollout import FinishReason, Rollout, ScoredGroup
 from contracts.verdict import Scored
+from learner.bonus_effect import bonus_effect
 from learner.credit import CreditedGroup
 from learner.update_record import UpdateRecord
 
@@ -79,6 +81,7 @@ def make_report(
         step_s=times_s[1],
         peak_rss_bytes=peak_rss_bytes,
         skipped=skipped,
+        **dataclasses.asdict(bonus_effect(groups, credited)),
     )
 
 

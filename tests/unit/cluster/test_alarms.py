@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from cluster.alarm_settings import AlarmAction
 from cluster.alarms import MONITORS, Action, Alarm, AlarmSettings, alarms, newly_raised, preflight
+from cluster.memory_effect import effect_text, memory_effect
 from tasks.config import REWARD_NAMES
 
 SETTINGS = AlarmSettings()
@@ -33,6 +34,14 @@ def run(updates: int = 60, **curves: Any) -> list[Line]:
         "zero_variance_share": 0.5,
         "num_groups": 8,
         "num_rollouts": 64,
+        "bonus_groups": 7,
+        "bonus_signal_groups": 4,
+        "exploit_std": 0.3,
+        "explore_std": 0.2,
+        "bonus_std": 0.1,
+        "bonus_changed_share": lambda t: 0.6 + 0.4 * t,
+        "bonus_advantage_share": lambda t: 0.4 - 0.3 * t,
+        "bonus_signal_share": lambda t: 0.3 - 0.2 * t,
     } | curves
     return [_line(step, (step - 1) / max(1, updates - 1), fields) for step in range(1, updates + 1)]
 
@@ -69,7 +78,8 @@ FAILURES: list[tuple[str, Action, list[Line], str]] = [
     ("length_shrinks", Action.WARN, run(**FLAT, completion_tokens_mean=lambda t: 200 - 190 * t), "learner.kl_weight"),
     ("length_runs_away", Action.WARN, run(**FLAT, completion_tokens_mean=lambda t: 50 + 400 * t), "learner.overlong"),
     ("entropy", Action.PAUSE, run(entropy=until(0.5, 1.4, 0.001)), "learner.clip_high"),
-    ("intrinsic_share", Action.WARN, run(task_reward=0.05, bonus=-0.5), "memory.explore_weight"),
+    ("memory_silent", Action.WARN, run(bonus_changed_share=0.06), "memory.mix = 'scaled'"),
+    ("memory_dominant", Action.WARN, run(bonus_signal_share=0.6), "memory.cap_share"),
 ]
 
 
@@ -325,14 +335,49 @@ def test_a_fall_from_before_training_on_is_seen() -> None:
     assert "train_up_eval_down" in raised_by(run(), [evaluation(0, 0.6), evaluation(30, 0.5), evaluation(60, 0.3)])
 
 
-def test_intrinsic_rewards_may_lead_at_the_start() -> None:
-    mostly_bonus = run(49, task_reward=0.01, bonus=0.5)
-    assert "intrinsic_share" not in raised_by(mostly_bonus)
-    assert "intrinsic_share" in raised_by(mostly_bonus, intrinsic_share_after_updates=49)
+def test_a_memory_that_may_not_act_is_not_silent() -> None:
+    """Off, weight 0, annealed away, in its warm-up, or nothing but groups that are all right."""
+    assert raised_by(run(bonus_groups=0, bonus_signal_groups=0, bonus_changed_share=0.0)) == {}
+    few = run(bonus_groups=1, bonus_signal_groups=1, bonus_changed_share=0.0, bonus_signal_share=1.0)
+    assert raised_by(few) == {}, "ten groups in a window are chance"
+    assert list(raised_by(few, memory_silent_groups=10, memory_dominant_groups=10)) == [
+        "memory_silent",
+        "memory_dominant",
+    ]
 
 
-def test_without_any_reward_there_is_no_share() -> None:
-    assert "intrinsic_share" not in raised_by(run(task_reward=0.0, bonus=0.0))
+def first_raised(name: str, metrics: Sequence[Line]) -> int:
+    return next(step for step in range(1, len(metrics) + 1) if name in raised_by(metrics[:step]))
+
+
+def test_a_memory_falls_silent_or_takes_over_in_a_window_not_in_an_update() -> None:
+    """From update 49 on: below a tenth with the ninth of the window, above a half with the sixth."""
+    assert first_raised("memory_silent", run(60, bonus_changed_share=until(0.8, 0.9, 0.0))) == 57
+    assert first_raised("memory_dominant", run(60, bonus_signal_share=until(0.8, 0.1, 0.9))) == 54
+
+
+def test_memory_may_dominate_where_the_task_says_nothing() -> None:
+    """All wrong answers: the whole squared advantage is memory's, which is what it is for."""
+    assert raised_by(run(bonus_signal_groups=0, bonus_signal_share=0.0, bonus_advantage_share=1.0)) == {}
+
+
+def test_updates_weigh_by_their_groups() -> None:
+    """Nine updates of one group that changed, one of 60 that did not: 9 of 69."""
+    metrics = run(10, bonus_groups=1, bonus_changed_share=1.0)
+    metrics[-1] |= {"bonus_groups": 60, "bonus_changed_share": 0.0}
+    assert raised_by(metrics) == {}
+    assert "13% of the 69 groups" in raised_by(metrics, memory_silent_below=0.14)["memory_silent"].headline
+
+
+def test_runs_of_57c9e8c_did_not_record_what_memory_changes() -> None:
+    old = [{k: v for k, v in line.items() if not k.startswith("bonus_")} for line in run(bonus_changed_share=0.0)]
+    assert raised_by(old) == {}
+    assert "was not recorded" in effect_text(memory_effect(old))
+
+
+def test_the_alarm_that_compared_means_reads_as_the_one_that_compares_what_is_moved() -> None:
+    old = {"intrinsic_share": "pause", "intrinsic_share_above": 0.9, "intrinsic_share_after_updates": 10}
+    assert AlarmSettings.model_validate(old) == AlarmSettings(memory_dominant="pause")
 
 
 def test_values_that_are_not_finite_or_missing_break_nothing_and_hide_nothing() -> None:

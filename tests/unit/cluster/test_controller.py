@@ -176,6 +176,21 @@ async def test_late_memory_under_zero_trains_whole_groups_without_bonus_and_coun
     assert run.lines("metrics.jsonl")[-1]["memory_late"] == 4
 
 
+async def test_groups_that_went_on_late_are_remembered_in_their_order_once(tmp_path: Path) -> None:
+    """Memory is busy with the first groups when the others pass their deadline: at 57c9e8c it never heard of those."""
+    config = make_config(tmp_path, lag=2, updates=6, memory={"deadline_s": 0.02, "late_policy": "zero"})
+    run = Run(config, memory=FakeMemory(delay_s=0.15), learner=FakeLearner(2, delay_s=0.05))
+    await run.run()
+    late = [line["lease"] for line in run.lines("events.jsonl") if line["event"] == "memory_late"]
+    told = [lease for event in run.events if event[0] == "score" for lease in event[1]]
+    assert len(late) > 6
+    assert len(told) == len(set(told))
+    untold = [group.lease_id for group in run.controller._lane.untold]
+    assert sorted({*told, *untold}) == list(range(24)), "every group was told, or still stands in the queue at the end"
+    assert len(set(late) & set(told)) > len(set(late)) / 2
+    assert run.lines("metrics.jsonl")[-1]["ledger"]["trained"] == 24, "its slots did not wait for memory"
+
+
 async def test_late_memory_under_wait_is_waited_for_and_counted(tmp_path: Path) -> None:
     config = make_config(tmp_path, updates=1, memory={"deadline_s": 0.05, "late_policy": "wait"})
     run = Run(config, memory=FakeMemory(delay_s=0.3))

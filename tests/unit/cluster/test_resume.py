@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from cluster.checkpoint import read_checkpoint, verify
-from cluster.history import Past
+from cluster.history import Past, read_past
 from cluster.resume import check_same_run, read_run_past
+from cluster.run_log import BEGINNING
 from contracts.errors import ConfigError, DataError
+from contracts.rollout import ScoredGroup
 from tests.fakes import FakeLearner, FakeMemory, FakeWorker
 from tests.unit.cluster.test_controller import Run, make_config
 
@@ -113,6 +115,24 @@ async def test_without_memory_and_with_late_memory_it_is_the_same(tmp_path: Path
     assert len(trained(off[-1].path)) == UPDATES
     late = await train(tmp_path / "late", 1, 4, interrupted=True, memory={"deadline_s": 0.0005, "late_policy": "zero"})
     assert Counter(lease for _, leases in trained(late[-1].path) for lease in leases).most_common(1)[0][1] == 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_killed_anywhere_memory_hears_of_every_late_group_once(tmp_path: Path, seed: int) -> None:
+    """What it was told, by all processes together: a group that went on late before it was sent is told after the resume,
+    one that memory's snapshot or the log holds is not told as something new."""
+    late: dict[str, Any] = {"deadline_s": 0.0005, "late_policy": "zero"}
+    runs = await train(tmp_path, 1, seed, interrupted=True, memory=late, cluster={"checkpoint_every_updates": 3})
+    last = runs[-1]
+    past = read_run_past(last.path, make_config(tmp_path, lag=1, updates=UPDATES, memory=late))
+    known = {scored.group.lease_id for call in told_ever(last.path) for scored in call}
+    assert known | past.untold.keys() | past.sampled.keys() >= set(range(4 * UPDATES))
+    assert not known & past.untold.keys()
+    assert last.memory.version + len(past.untold) == 4 * UPDATES
+
+
+def told_ever(path: Path) -> list[tuple[ScoredGroup, ...]]:
+    return read_past(path / "log", Past(), BEGINNING, memory_on=True).calls
 
 
 async def finished(path: Path) -> Run:

@@ -1,0 +1,74 @@
+"""What memory's bonus did to the advantages, out of lines of metrics.jsonl. Pure.
+
+    metrics.jsonl (StepReport's bonus_* and *_std) --memory_effect--> MemoryEffect -> console, status, inspect, report, alarms
+
+Means over a window weigh an update by its groups where memory may act. Runs of commit 57c9e8c did not write these fields.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+WINDOW_UPDATES = 20
+"""What people are shown is over as many updates."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEffect:
+    """Fields as in StepReport, over several updates."""
+
+    updates: int
+    bonus_groups: int
+    bonus_signal_groups: int
+    exploit_std: float
+    explore_std: float
+    bonus_std: float
+    bonus_changed_share: float
+    bonus_advantage_share: float
+    bonus_signal_share: float
+
+
+def memory_effect(lines: Sequence[Mapping[str, Any]]) -> MemoryEffect | None:
+    """None where no line carries the fields."""
+    known = [line for line in lines if "bonus_groups" in line]
+    if not known:
+        return None
+    return MemoryEffect(
+        updates=len(known),
+        bonus_groups=sum(line["bonus_groups"] for line in known),
+        bonus_signal_groups=sum(line["bonus_signal_groups"] for line in known),
+        exploit_std=_mean(known, "exploit_std"),
+        explore_std=_mean(known, "explore_std"),
+        bonus_std=_mean(known, "bonus_std"),
+        bonus_changed_share=_mean(known, "bonus_changed_share"),
+        bonus_advantage_share=_mean(known, "bonus_advantage_share"),
+        bonus_signal_share=_mean(known, "bonus_signal_share", weight="bonus_signal_groups"),
+    )
+
+
+def effect_text(effect: MemoryEffect | None) -> str:
+    """One line for people."""
+    if effect is None:
+        return "what memory changes was not recorded (a run of commit 57c9e8c or before)"
+    if not effect.bonus_groups:
+        return f"memory had no group to act on in {effect.updates} updates"
+    return (
+        f"memory changed the advantages of {effect.bonus_changed_share:.0%} of {effect.bonus_groups} groups in "
+        f"{effect.updates} updates; {effect.bonus_advantage_share:.1%} of the squared advantage is its own, "
+        f"{effect.bonus_signal_share:.1%} where the task gives a signal. Standard deviation within groups: exploit "
+        f"{effect.exploit_std:.3f}, explore {effect.explore_std:.3f}, bonus {effect.bonus_std:.3f}"
+    )
+
+
+def short_text(line: Mapping[str, Any]) -> str:
+    """Of one update: the groups it moved, and its share of the squared advantage."""
+    if "bonus_groups" not in line:
+        return "-"
+    groups = line["bonus_groups"]
+    changed = round(line["bonus_changed_share"] * groups)
+    return f"changed {changed} of {groups} groups, {line['bonus_advantage_share']:.0%} of advantage"
+
+
+def _mean(lines: Sequence[Mapping[str, Any]], name: str, weight: str = "bonus_groups") -> float:
+    total = sum(line[weight] for line in lines)
+    return sum(float(line[name]) * line[weight] for line in lines) / total if total else 0.0

@@ -1,0 +1,95 @@
+"""The way through memory on fakes: late under `zero` means without bonus, not forgotten."""
+
+import asyncio
+from collections.abc import Sequence
+
+from cluster.memory_lane import MemoryLane
+from contracts.reports import MemoryReport
+from contracts.rollout import RolloutGroup, ScoredGroup
+from tests.fakes import FakeMemory, make_group
+
+
+class SlowMemory(FakeMemory):
+    """Answers a call when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_answer = asyncio.Event()
+
+    async def score(self, groups: Sequence[RolloutGroup]) -> tuple[list[ScoredGroup], MemoryReport]:
+        answer = await super().score(groups)
+        await self.may_answer.wait()
+        self.may_answer.clear()
+        return answer
+
+
+class Lane:
+    def __init__(self, max_untold: int = 100) -> None:
+        self.now = 0.0
+        self.memory = SlowMemory()
+        self.delivered: list[tuple[int, bool]] = []
+        self.lane = MemoryLane(
+            self.memory,
+            deadline_s=0.02,
+            late_policy="zero",
+            deliver=lambda scored: self.delivered.append((scored.group.lease_id, scored.late)),
+            answered=lambda scored: None,
+            clock=lambda: self.now,
+            max_untold=max_untold,
+        )
+
+    @property
+    def told(self) -> list[tuple[int, ...]]:
+        return [event[1] for event in self.memory.events]
+
+    async def call(self) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(self.lane.score_new(in_lease_order=False))
+        await asyncio.sleep(0.02)
+        return task
+
+    async def answer(self, call: asyncio.Task[None]) -> None:
+        self.memory.may_answer.set()
+        await call
+
+
+async def test_what_passed_its_deadline_unsent_is_told_next_in_its_place() -> None:
+    at = Lane()
+    at.lane.add(make_group(0))
+    call = await at.call()
+    at.lane.add(make_group(2))
+    at.lane.add(make_group(1))
+    at.now = 2.0
+    await asyncio.sleep(0.05)
+    assert at.delivered == [(0, True), (2, True), (1, True)]
+    assert (len(at.lane), at.lane.versions, at.lane.groups) == (0, [], []), "nothing holds a slot or a version"
+    assert [group.lease_id for group in at.lane.untold] == [0, 2, 1]
+    at.lane.add(make_group(3))
+    await at.answer(call)
+    assert at.lane.has_new
+    await at.answer(await at.call())
+    assert at.told == [(0,), (2, 1, 3)]
+    assert at.delivered == [(0, True), (2, True), (1, True), (3, False)]
+    assert (at.lane.has_new, at.lane.untold, at.lane.late_groups) == (False, [], 3)
+
+
+async def test_what_an_earlier_process_left_untold_is_told_and_not_delivered_again() -> None:
+    at = Lane()
+    at.lane.add_untold(make_group(7))
+    assert (len(at.lane), at.lane.has_new) == (0, True)
+    await at.answer(await at.call())
+    assert (at.told, at.delivered) == ([(7,)], [])
+
+
+async def test_a_memory_that_is_too_slow_for_good_leaves_the_oldest_out_and_counts_them() -> None:
+    at = Lane(max_untold=2)
+    at.lane.add(make_group(0))
+    call = await at.call()
+    for lease_id in (1, 2, 3, 4):
+        at.lane.add(make_group(lease_id))
+    at.now = 2.0
+    await asyncio.sleep(0.05)
+    assert len(at.delivered) == 5
+    assert at.lane.unremembered_groups == 2
+    await at.answer(call)
+    await at.answer(await at.call())
+    assert at.told == [(0,), (3, 4)]
