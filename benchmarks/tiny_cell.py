@@ -158,6 +158,10 @@ def training_facts(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "entropy_last": mean(last, "entropy"),
         "silent_groups": mean(metrics, "zero_variance_share"),
         "tokens_last": mean(last, "completion_tokens_mean"),
+        "moved_groups": float(
+            np.mean([line["bonus_changed_share"] * line["bonus_groups"] / line["num_groups"] for line in metrics])
+        ),
+        "bonus_advantage_share": mean(metrics, "bonus_advantage_share"),
         "bonus": mean(metrics, "bonus"),
         "updates_skipped": sum(bool(line["skipped"]) for line in metrics),
         "step_s": mean(metrics, "step_s"),

@@ -84,13 +84,13 @@ WORLDS: Mapping[str, World] = {
     "sums": World(
         {"kind": "arithmetic", "max_operand": 99, "answer_form": "number", "system_prompt": ""},
         max_new_tokens=5,
-        slips=33,
+        slips=40,
         solution=_sum,
     ),
     "scratchpad": World(
         {"kind": KIND, "max_operand": 99, "answer_form": "number", "system_prompt": "", "held_out_share": 0.2},
         max_new_tokens=36,
-        slips=3,
+        slips=4,
         solution=_scratchpad,
     ),
 }
@@ -145,7 +145,9 @@ def build_slipping(world: World, competent: Path, seed: int, folder: Path) -> No
         pass
     reached = sampled_accuracy(model, world)
     if not SLIPPING[0] <= reached <= SLIPPING[1]:
-        raise RuntimeError(f"sampled accuracy is {reached}, wanted {SLIPPING}: change SLIPPING_STEPS or its learning rate")
+        raise RuntimeError(
+            f"sampled accuracy is {reached}, wanted {SLIPPING}: change SLIPPING_STEPS or its learning rate"
+        )
     _save(model, folder, {"accuracy": reached, "steps": SLIPPING_STEPS, "seed": seed})
 
 
