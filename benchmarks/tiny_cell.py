@@ -30,7 +30,7 @@ from contracts.rollout import RolloutGroup
 
 PASS_AT = 8
 NUM_EVALUATIONS = 3
-GROUPS = {"sums": 32, "scratchpad": 16}
+GROUPS_PER_BATCH = 32
 UPDATES = {"sums": 150, "scratchpad": 100}
 
 
@@ -72,7 +72,7 @@ def tiny_config(run: TinyRun, model: Path, directory: Path) -> RunConfig:
             "torch_threads": 1,
         },
         "cluster": {
-            "groups_per_batch": GROUPS[run.world],
+            "groups_per_batch": GROUPS_PER_BATCH,
             "checkpoint_every_updates": 0,
             "adapters_on_disk": 2,
             "tensorboard": False,

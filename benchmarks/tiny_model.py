@@ -163,7 +163,7 @@ def char_tokenizer() -> PreTrainedTokenizerFast:
     inner = Tokenizer(models.BPE(vocab={name: i for i, name in enumerate(names)}, merges=[], unk_token="<unk>"))
     inner.decoder = decoders.Fuse()
     inner.add_tokens([AddedToken(tag, normalized=False) for tag in TAGS])
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=inner,
         pad_token="<pad>",
         eos_token="<eos>",
@@ -224,7 +224,7 @@ def _batch(tokenizer: PreTrainedTokenizerFast, pairs: Sequence[tuple[Problem, st
 
 def prompt_tokens(tokenizer: PreTrainedTokenizerFast, problem: Problem) -> list[int]:
     """As a worker encodes it."""
-    chat = [dict(message) for message in problem.messages]
+    chat = [{"role": str(m["role"]), "content": m["content"]} for m in problem.messages]
     text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -240,7 +240,7 @@ def sampled_accuracy(model: LlamaForCausalLM, world: World, num_problems: int = 
     mask_BT = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        written_BT = model.generate(  # type: ignore[operator]
+        written_BT = model.generate(  # type: ignore[misc]
             input_ids=tokens_BT,
             attention_mask=mask_BT,
             do_sample=True,
@@ -251,7 +251,7 @@ def sampled_accuracy(model: LlamaForCausalLM, world: World, num_problems: int = 
     form = world.settings.answer_form
     right = 0
     for row_T, problem in zip(written_BT, problems, strict=True):
-        text = tokenizer.decode(row_T, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text = str(tokenizer.decode(row_T, skip_special_tokens=True, clean_up_tokenization_spaces=False))
         final = final_answer(text, form, truncated=EOS not in row_T.tolist())
         right += final is not None and compare(final, problem.answer) is True
     return right / len(problems)

@@ -130,8 +130,11 @@ def test_cells_run_side_by_side_up_to_the_number_of_jobs(tmp_path: Path) -> None
     import threading
 
     both = threading.Barrier(2, timeout=20)
-    cells = [Cell(seed, "easy", OFF) for seed in range(4)]
-    assert run_cells(cells, lambda cell: both.wait() and None, jobs=2) == {}
+
+    def meet(cell: Cell) -> None:
+        both.wait()
+
+    assert run_cells([Cell(seed, "easy", OFF) for seed in range(4)], meet, jobs=2) == {}
 
 
 def test_cells_of_other_settings_are_refused() -> None:

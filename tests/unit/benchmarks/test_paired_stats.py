@@ -46,7 +46,8 @@ def test_four_seeds_by_hand() -> None:
 
 def test_only_seeds_that_both_have_are_compared_each_with_its_own() -> None:
     found = paired({0: 0.5, 1: 0.9, 7: 0.1}, {1: 0.7, 0: 0.4, 2: 0.0})
-    assert (found.n, found.mean) == (2, pytest.approx(0.15))
+    assert found.n == 2
+    assert found.mean == pytest.approx(0.15)
 
 
 def test_pairing_takes_out_what_seeds_share() -> None:
