@@ -47,8 +47,11 @@ def refuse_other_settings(done: Mapping[Cell, Result], wanted: Callable[[Cell], 
             )
 
 
-def run_cells(cells: Collection[Cell], run_one: Callable[[Cell], None], jobs: int) -> dict[Cell, str]:
-    """Every cell once, `jobs` at a time, in order; returns what failed and why. An interrupt lets nothing new start."""
+def run_cells(
+    cells: Collection[Cell], run_one: Callable[[Cell], None], jobs: int, end: Callable[[], None] = lambda: None
+) -> dict[Cell, str]:
+    """Every cell once, `jobs` at a time, in order; returns what failed and why. An interrupt lets nothing new start and
+    calls `end`, which asks what is under way to stop."""
     failed: dict[Cell, str] = {}
     stop = threading.Event()
 
@@ -67,6 +70,7 @@ def run_cells(cells: Collection[Cell], run_one: Callable[[Cell], None], jobs: in
                 future.result()
         except BaseException:
             stop.set()
+            end()
             raise
     return failed
 
@@ -76,9 +80,10 @@ def run_experiment(
     read: Callable[[], Mapping[Cell, Result]],
     run_one: Callable[[Cell], None],
     jobs: int,
+    end: Callable[[], None] = lambda: None,
 ) -> dict[Cell, str]:
     """Until `next_cells` asks for nothing more; returns at the first round in which a cell failed, with the failures."""
     while cells := next_cells(read()):
-        if failed := run_cells(cells, run_one, jobs):
+        if failed := run_cells(cells, run_one, jobs, end):
             return failed
     return {}

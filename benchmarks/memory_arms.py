@@ -10,10 +10,12 @@ in docs/experiments.md, written down before the first seed ran.
 """
 
 import argparse
+import contextlib
 import functools
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -46,7 +48,9 @@ def main() -> int:
         next_cells = _next_cells(args)
         refuse_other_settings(read_cells(directory), functools.partial(_wanted, args))
         read = functools.partial(read_cells, directory)
-        failed = run_experiment(next_cells, read, functools.partial(_spawn, args), args.jobs)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        spawner = Spawner(args)
+        failed = run_experiment(next_cells, read, spawner, args.jobs, spawner.end)
         for cell, reason in failed.items():
             print(f"FAILED {cell.task}/{cell.arm}/seed {cell.seed}: {reason}", file=sys.stderr)
     show_arms(args.stage, read_cells(directory), args.results)
@@ -67,7 +71,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--seeds", type=int, help="this many seeds for every arm, in place of the experiment's own order"
     )
-    parser.add_argument("--updates", type=int, help="stage 1: updates of a run; unset: by task")
+    parser.add_argument("--updates", type=int, help="updates of a run; unset: by task")
+    parser.add_argument("--model", help="stage 2: another model than the configurations'")
     parser.add_argument("--problems", type=int, default=1000, help="stage 1: held-out problems")
     parser.add_argument("--table", action="store_true", help="run nothing")
     parser.add_argument("--check", action="store_true", help="without Ray and through `memr train`: the same adapter?")
@@ -107,7 +112,7 @@ def _wanted(args: argparse.Namespace, cell: Cell) -> Mapping[str, Any]:
     if args.stage == 2:
         from benchmarks.packaged_cell import settings_of
 
-        return settings_of(cell)
+        return settings_of(cell, args.updates, args.model)
     from benchmarks.tiny_cell import UPDATES
 
     updates = args.updates or UPDATES[cell.task]
@@ -120,19 +125,43 @@ def _wanted(args: argparse.Namespace, cell: Cell) -> Mapping[str, Any]:
     }
 
 
-def _spawn(args: argparse.Namespace, cell: Cell) -> None:
-    """The cell in a process of its own: threads are set before torch loads. Raises RuntimeError with its last words."""
-    started = time.monotonic()
-    options = {"--stage": args.stage, "--directory": args.directory, "--problems": args.problems}
-    options |= {"--cache": args.cache} if args.cache else {}
-    options |= {"--updates": args.updates} if args.updates else {}
-    command = [sys.executable, "-m", "benchmarks.memory_arms", "--cell", f"{cell.task}/{cell.arm}/{cell.seed}"]
-    command += [str(part) for pair in options.items() for part in pair]
-    env = os.environ | dict.fromkeys(THREADS, "1") | {"TOKENIZERS_PARALLELISM": "false"}
-    done = subprocess.run(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise RuntimeError(f"exit code {done.returncode}: {' | '.join(done.stderr.strip().splitlines()[-3:])}")
-    print(f"{cell.task:11} {cell.arm:26} seed {cell.seed:2}  {time.monotonic() - started:6.1f} s", flush=True)
+class Spawner:
+    """Cells in processes of their own: threads are set before torch loads, and each leads a group that can be asked to stop."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._args = args
+        self._running: set[subprocess.Popen[str]] = set()
+
+    def __call__(self, cell: Cell) -> None:
+        """Returns when the cell's file is written. Raises RuntimeError with the process's last words."""
+        started = time.monotonic()
+        env = os.environ | dict.fromkeys(THREADS, "1") | {"TOKENIZERS_PARALLELISM": "false"}
+        process = subprocess.Popen(
+            self._command(cell),
+            env=env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._running.add(process)
+        _, words = process.communicate()
+        self._running.discard(process)
+        if process.returncode:
+            raise RuntimeError(f"exit code {process.returncode}: {' | '.join(words.strip().splitlines()[-3:])}")
+        print(f"{cell.task:11} {cell.arm:26} seed {cell.seed:2}  {time.monotonic() - started:6.1f} s", flush=True)
+
+    def end(self) -> None:
+        for process in list(self._running):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+
+    def _command(self, cell: Cell) -> list[str]:
+        args = self._args
+        options = {"--stage": args.stage, "--directory": args.directory, "--problems": args.problems}
+        options |= {"--cache": args.cache, "--updates": args.updates, "--model": args.model}
+        command = [sys.executable, "-m", "benchmarks.memory_arms", "--cell", f"{cell.task}/{cell.arm}/{cell.seed}"]
+        return command + [str(part) for name, value in options.items() if value for part in (name, value)]
 
 
 def _one_cell(args: argparse.Namespace) -> int:
@@ -142,7 +171,7 @@ def _one_cell(args: argparse.Namespace) -> int:
     if args.stage == 2:
         from benchmarks.packaged_cell import run_packaged
 
-        result = run_packaged(cell, directory.parent / "runs")
+        result = run_packaged(cell, _wanted(args, cell), directory.parent / "runs")
     else:
         from benchmarks.tiny_cell import TinyRun, run_tiny
 

@@ -18,24 +18,28 @@ from cluster.run_dir import RunRecord, read_run
 
 CONFIGS = {"dense": Path("configs/quickstart.toml"), "sparse": Path("configs/sparse.toml")}
 EVERY_UPDATES = 5
+STOP_S = 600.0
+"""For the update under way and the checkpoint."""
 PROBLEMS = {"dense": (200, 200), "sparse": (1000, 250)}
 """Held-out problems, greedy and pass@8: the dense task has 235."""
 
 
-def settings_of(cell: Cell) -> dict[str, Any]:
-    """What the cell changes of its configuration, by dotted name."""
-    updates = load_config(CONFIGS[cell.task]).learner.num_updates
+def settings_of(cell: Cell, updates: int | None = None, model: str | None = None) -> dict[str, Any]:
+    """What the cell changes of its configuration, by dotted name. updates, model: in place of the configuration's."""
+    updates = updates or load_config(CONFIGS[cell.task]).learner.num_updates
     problems, sampled_problems = PROBLEMS[cell.task]
     changed: dict[str, Any] = {
         "run.seed": cell.seed,
         "task.seed": cell.seed,
         "learner.max_policy_lag": 0,
+        "learner.num_updates": updates,
         "eval.problems": problems,
         "eval.every_updates": EVERY_UPDATES,
         "eval.pass_at_k": PASS_AT,
         "eval.pass_at_k_problems": sampled_problems,
         "cluster.checkpoint_every_updates": 5,
     }
+    changed |= {"model.name": model} if model else {}
     return changed | {f"memory.{key}": value for key, value in memory_settings(cell.arm, updates).items()}
 
 
@@ -43,18 +47,19 @@ def run_path(directory: Path, cell: Cell) -> Path:
     return directory / f"{cell.task}-{cell.arm}-seed{cell.seed}"
 
 
-def run_packaged(cell: Cell, directory: Path) -> dict[str, Any]:
-    """Start, take up or only read; the result as JSON-ready fields. Raises CalledProcessError where memr fails."""
+def run_packaged(cell: Cell, settings: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+    """Start, take up or only read; the result as JSON-ready fields. settings: of `settings_of`.
+
+    Raises CalledProcessError where memr fails."""
     path = run_path(directory, cell)
     if not (path / "manifest.json").exists():
-        subprocess.run(_train(cell, path), check=True, stdout=subprocess.DEVNULL)
+        _memr(_train(cell, settings, path))
     elif not read_run(path).finished:
-        subprocess.run([sys.executable, "-m", "cluster", "resume", str(path)], check=True, stdout=subprocess.DEVNULL)
+        _memr(["resume", str(path)])
     record = read_run(path)
     return {
-        "run": settings_of(cell),
+        "run": dict(settings),
         **measures(record.evals, record.config),
-        "held_out": PROBLEMS[cell.task][0],
         "wall_s": run_seconds(record),
         "training": training_facts(record.metrics),
         "incidents": sum(event.get("event") == "incident" for event in record.events),
@@ -81,13 +86,22 @@ def run_seconds(record: RunRecord) -> float:
     return float(sum(line["step_s"] for line in record.metrics))
 
 
-def _train(cell: Cell, path: Path) -> list[str]:
-    settings = settings_of(cell) | {
-        "run.directory": str(path.parent),
-        "run.name": path.name,
-        "cluster.tensorboard": False,
-    }
-    command = [sys.executable, "-m", "cluster", "train", str(CONFIGS[cell.task])]
-    for name, value in settings.items():
+def _train(cell: Cell, settings: Mapping[str, Any], path: Path) -> list[str]:
+    place = {"run.directory": str(path.parent), "run.name": path.name, "cluster.tensorboard": False}
+    command = ["train", str(CONFIGS[cell.task])]
+    for name, value in (dict(settings) | place).items():
         command += ["--set", f"{name}={str(value).lower() if isinstance(value, bool) else value}"]
     return command
+
+
+def _memr(arguments: Sequence[str]) -> None:
+    """An interrupt reaches memr too, which writes its checkpoint: it is waited for, not killed."""
+    command = [sys.executable, "-m", "cluster", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        process.wait(STOP_S)
+        raise
+    if code:
+        raise subprocess.CalledProcessError(code, command)

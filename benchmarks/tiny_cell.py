@@ -31,7 +31,7 @@ from contracts.rollout import RolloutGroup
 PASS_AT = 8
 NUM_EVALUATIONS = 3
 GROUPS_PER_BATCH = 32
-UPDATES = {"sums": 150, "scratchpad": 100}
+UPDATES = {"sums": 150, "scratchpad": 80}
 
 
 @dataclass(frozen=True, slots=True)
