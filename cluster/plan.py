@@ -6,6 +6,7 @@ Loads without torch and Ray. `memr plan` prints it; `memr train` prints its firs
 from dataclasses import dataclass
 
 from cluster.config import RunConfig
+from cluster.resource_need import memory_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,6 @@ def make_plan(config: RunConfig, encoder_dimension: int = 384) -> Plan:
     # A token costs an id (4), a log-prob (4), a mask bit (1) and about 4 bytes of text.
     group_bytes = config.actors.rollouts_per_group * config.actors.max_new_tokens * 13
     memory = config.memory
-    episodes = min(total, 2 * memory.max_queries * memory.max_responses_per_query) if memory.enabled else 0
     threads = {"worker": config.actors.torch_threads, "learner": config.learner.torch_threads}
     if memory.enabled:
         threads["memory"] = memory.torch_threads
@@ -44,7 +44,7 @@ def make_plan(config: RunConfig, encoder_dimension: int = 384) -> Plan:
         max_policy_lag=config.learner.max_policy_lag,
         slots=config.slots,
         buffer_bytes_expected=config.slots * group_bytes,
-        memory_bytes_expected=episodes * (encoder_dimension * 4 + 400),
+        memory_bytes_expected=memory_bytes(config, encoder_dimension),
         threads=threads,
     )
 

@@ -11,9 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cluster.config import RunConfig
+from memory_service.embedding_cache import MAX_TEXTS
 
 SPARE_SHARE = 0.1
 """Groups that were dropped or tried again are logged too."""
+
+TOKEN_TEXT_BYTES = 4
+EPISODE_OBJECT_BYTES, CACHED_TEXT_OBJECT_BYTES = 400, 200
+"""Beside vector and text: names, sets, lists, array headers. Measured, tests/unit/memory_service/test_memory_holds.py."""
 
 _KNOBS = {
     "checkpoints": "lower cluster.checkpoints_kept (at least 2)",
@@ -88,18 +93,39 @@ class FreeResources:
 
 def scale_of(config: RunConfig, *, local_ray: bool = True) -> Scale:
     """local_ray: memr starts Ray itself, with an object store of cluster.object_store_bytes."""
-    rollouts = config.learner.num_updates * config.cluster.groups_per_batch * config.actors.rollouts_per_group
-    memory = config.memory
-    held = 2 * memory.max_queries * memory.max_responses_per_query  # successes and failures, a memory each
     return Scale(
         num_updates=config.learner.num_updates,
         groups_per_batch=config.cluster.groups_per_batch,
         checkpoints_kept=config.cluster.checkpoints_kept,
         adapters_on_disk=config.cluster.adapters_on_disk,
         max_policy_lag=config.learner.max_policy_lag,
-        max_episodes=min(rollouts, held) if memory.enabled else 0,
+        max_episodes=held_episodes(config),
         buffer_bytes=config.cluster.buffer_bytes,
         object_store_bytes=config.cluster.object_store_bytes if local_ray else 0,
+    )
+
+
+def held_episodes(config: RunConfig) -> int:
+    """What memory may hold at the end: every rollout, unless its bounds are nearer."""
+    memory = config.memory
+    rollouts = config.learner.num_updates * config.cluster.groups_per_batch * config.actors.rollouts_per_group
+    bound = 2 * memory.max_queries * memory.max_responses_per_query  # successes and failures, a memory each
+    return min(rollouts, bound) if memory.enabled else 0
+
+
+def memory_bytes(config: RunConfig, encoder_dimension: int = 384) -> int:
+    """What memory takes for `held_episodes`, all texts different and as long as they may be.
+
+    An episode is a vector and its text. Each text that was embedded, a question too, lies in the cache with another vector,
+    up to MAX_TEXTS of them; a question has one vector with its responses and one in the index of either memory."""
+    vector, text = 4 * encoder_dimension, TOKEN_TEXT_BYTES * config.actors.max_new_tokens
+    episodes = held_episodes(config)
+    questions = min(episodes // config.actors.rollouts_per_group, 2 * config.memory.max_queries)
+    cached = min(episodes + questions, MAX_TEXTS)
+    return (
+        episodes * (vector + text + EPISODE_OBJECT_BYTES)
+        + questions * (3 * vector + EPISODE_OBJECT_BYTES)
+        + cached * (vector + CACHED_TEXT_OBJECT_BYTES)
     )
 
 
@@ -107,7 +133,7 @@ def first_footprint(adapter_bytes: int, config: RunConfig, encoder_dimension: in
     """A guess before anything was measured, on the large side; a new run has no checkpoint yet.
 
     The learner keeps weights and two moments in float32 where the adapter has two bytes: 6 times the adapter. A token is
-    an id (4), a log-prob (4), a mask (1) and text (4). An episode is a vector, another in the cache, and its text.
+    an id (4), a log-prob (4), a mask (1) and text (4). An episode is what it takes in memory.
     A group in the log carries its Arrow schema.
     """
     group_bytes = config.actors.rollouts_per_group * (config.actors.max_new_tokens * 13 + 500)
@@ -117,7 +143,7 @@ def first_footprint(adapter_bytes: int, config: RunConfig, encoder_dimension: in
         log_bytes_per_group=group_bytes + 6000,
         rollouts_bytes_per_group=group_bytes,
         metrics_bytes_per_update=6000,
-        bytes_per_episode=2 * (encoder_dimension * 4 + 400) if config.memory.enabled else 0,
+        bytes_per_episode=memory_bytes(config, encoder_dimension) / max(1, held_episodes(config)),
     )
 
 

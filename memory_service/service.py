@@ -137,7 +137,8 @@ class EpisodicMemory:
         return exploit_N, explore_N
 
     def _write(self, item: _Encoded, rollouts: Sequence[Rollout], answers_ND: NDArray[np.float32]) -> None:
-        episodes = [Episode(r.rollout_id, r.text, a) for r, a in zip(rollouts, answers_ND, strict=True)]
+        # Copies: a view would keep the vectors of the whole call alive.
+        episodes = [Episode(r.rollout_id, r.text, a.copy()) for r, a in zip(rollouts, answers_ND, strict=True)]
         right = [e for e, r in zip(episodes, rollouts, strict=True) if r.correct]
         wrong = [e for e, r in zip(episodes, rollouts, strict=True) if not r.correct]
         self._successes.write(item.key, item.key_D, right)
@@ -237,18 +238,19 @@ class EpisodicMemory:
             block = vectors[start : start + len(rollouts)]
             start += len(rollouts)
             _check(block, rollouts)
-            encoded.append(_Encoded(group, key, key_D, rollouts, block))
+            encoded.append(_Encoded(group, key, key_D.copy(), rollouts, block))
+        self._batch_key = keys[-1] if keys else self._batch_key  # only now: a refused call leaves no key behind
         return encoded
 
     def _keys(self, groups: Sequence[RolloutGroup]) -> list[str]:
         """Each group's own question, or under `first_of_batch` the first question of its batch."""
         if self._settings.key == "per_problem":
             return [group.question for group in groups]
-        keys = []
+        keys, key = [], self._batch_key
         for offset, group in enumerate(groups):
             if (self._groups_scored + offset) % self._settings.key_batch_groups == 0:
-                self._batch_key = group.question
-            keys.append(self._batch_key)
+                key = group.question
+            keys.append(key)
         return keys
 
     def _span(self, text: str) -> str:

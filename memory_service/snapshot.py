@@ -229,11 +229,11 @@ def _queries(name: str, tensors: dict[str, NDArray[np.float32]], rows: list[dict
     for row, vector_D in zip(mine, responses_ND, strict=True):
         query = queries.get(row["query_id"])
         if query is None:
-            query = Query(row["query_id"], row["question"], questions_QD[len(queries)], deque())
+            query = Query(row["query_id"], row["question"], questions_QD[len(queries)].copy(), deque())
             queries[row["query_id"]] = query
         if query.question != row["question"]:
             raise ValueError(f"{name}: id {query.query_id} stands for two questions")
-        query.episodes.append(Episode(row["rollout_id"], row["response"], vector_D))
+        query.episodes.append(Episode(row["rollout_id"], row["response"], vector_D.copy()))
     return list(queries.values())
 
 

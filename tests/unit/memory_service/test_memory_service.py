@@ -99,6 +99,22 @@ def test_a_group_that_cannot_be_encoded_changes_nothing(text: str, message: str)
     assert np.array_equal(service.score([after])[0].bonus_G, reference.score([after])[0].bonus_G)
 
 
+def test_after_a_refused_call_the_next_group_is_filed_under_the_key_it_would_have_had() -> None:
+    """first_of_batch, two groups a batch: A opens one, B is its second. C was refused in between, and keys nothing."""
+    wanted: dict[str, object] = {"profile": "released_code", "key_batch_groups": 2, "warmup": 0}
+    service, reference = memory(**wanted), memory(**wanted)
+    first, refused, second, third = (make_group(i, question=f"question {'ACBD'[i]}") for i in range(4))
+    for one in (service, reference):
+        one.score([first])
+    with pytest.raises(MemoryServiceError):
+        service.score([second, with_texts(refused, ["fine", "zero"])])
+    for one in (service, reference):
+        one.score([second])
+        one.score([third])
+    questions = [{query.question for query in one._failures} for one in (service, reference)]
+    assert questions[0] == questions[1] == {"question A", "question D"}
+
+
 def test_the_same_group_again_gets_the_same_answer_and_is_written_once() -> None:
     service = memory()
     groups = history(6)
