@@ -8,6 +8,17 @@ from typing import Any
 from benchmarks.arms_plan import MEASURES, OFF, Cell, Result, compare, values
 from benchmarks.results_table import show
 
+COLUMNS = {
+    "sampled in training: first": "accuracy_first",
+    "last": "accuracy_last",
+    "entropy: first": "entropy_first",
+    "last ": "entropy_last",
+    "silent groups": "silent_groups",
+    "moved by memory": "moved_groups",
+    "of squared advantage": "bonus_advantage_share",
+    "wait for memory s": "wait_memory_s",
+}
+"""Of the training table, and the fields of `training_facts` behind them; the last is per update."""
 PILOT = "PILOT: too few seeds to decide anything"
 
 
@@ -30,14 +41,13 @@ def comparison_rows(done: Mapping[Cell, Result]) -> list[dict[str, Any]]:
 
 
 def training_rows(done: Mapping[Cell, Result]) -> list[dict[str, Any]]:
-    """A row per task and arm: means over seeds of what `training_facts` says."""
+    """A row per task and arm, means over seeds: shares of groups and of the squared advantage; seconds of a whole run."""
     rows = []
     for task, arm in _sides(done):
-        facts = [r["training"] for c, r in sorted(done.items()) if (c.task, c.arm) == (task, arm)]
-        names = [name for name, value in facts[0].items() if isinstance(value, int | float)]
-        rows.append(
-            {"task": task, "arm": arm} | {n: statistics.fmean(float(f.get(n, 0.0)) for f in facts) for n in names}
-        )
+        mine = [result for cell, result in sorted(done.items()) if (cell.task, cell.arm) == (task, arm)]
+        facts = {key: statistics.fmean(float(r["training"][key]) for r in mine) for key in COLUMNS.values()}
+        row = {"task": task, "arm": arm} | {column: facts[key] for column, key in COLUMNS.items()}
+        rows.append(row | {"seconds": statistics.fmean(float(r["seconds"]) for r in mine)})
     return rows
 
 

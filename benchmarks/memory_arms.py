@@ -50,7 +50,11 @@ def main() -> int:
         read = functools.partial(read_cells, directory)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         spawner = Spawner(args)
-        failed = run_experiment(next_cells, read, spawner, args.jobs, spawner.end)
+        try:
+            failed = run_experiment(next_cells, read, spawner, args.jobs, spawner.end)
+        except KeyboardInterrupt:
+            print("interrupted; the same command goes on from the finished cells", file=sys.stderr)
+            return 130
         for cell, reason in failed.items():
             print(f"FAILED {cell.task}/{cell.arm}/seed {cell.seed}: {reason}", file=sys.stderr)
     show_arms(args.stage, read_cells(directory), args.results)

@@ -60,7 +60,7 @@ def run_packaged(cell: Cell, settings: Mapping[str, Any], directory: Path) -> di
     return {
         "run": dict(settings),
         **measures(record.evals, record.config),
-        "wall_s": run_seconds(record),
+        "seconds": run_seconds(record),
         "training": training_facts(record.metrics),
         "incidents": sum(event.get("event") == "incident" for event in record.events),
     }

@@ -108,8 +108,8 @@ async def _run(run: TinyRun, config: RunConfig) -> dict[str, Any]:
         "run": dataclasses.asdict(run),
         **measures(reports),
         "evaluations": [{"version": v} | measures([report]) for v, report in zip(versions, reports, strict=True)],
+        "seconds": time.perf_counter() - started,
         "train_s": train_s,
-        "eval_s": time.perf_counter() - started - train_s,
         "training": training_facts(trained.record.metrics),
     }
 
