@@ -38,6 +38,8 @@ def settings_of(cell: Cell, updates: int | None = None, model: str | None = None
         "eval.pass_at_k": PASS_AT,
         "eval.pass_at_k_problems": sampled_problems,
         "cluster.checkpoint_every_updates": 5,
+        "alarms.entropy": "warn",  # a policy that collapses is a result of the arm: its run must come to its end
+        "alarms.length_vanishes": "warn",
     }
     changed |= {"model.name": model} if model else {}
     return changed | {f"memory.{key}": value for key, value in memory_settings(cell.arm, updates).items()}
