@@ -45,7 +45,7 @@ TEMPLATE = (
 COMPETENT = 0.5
 """Sampled accuracy on training problems at which the first step ends."""
 SLIPPING = (0.01, 0.03)
-"""What it must be after SLIPPING_STEPS of the second."""
+"""What it must be at the end of the second: after SLIPPING_STEPS, or the first fifty more that bring it there."""
 MEASURED_PROBLEMS = 1000
 BATCH = 128
 LEARNING_RATES = {"competent": 3e-3, "slipping": 1e-3}
@@ -141,14 +141,14 @@ def build_slipping(world: World, competent: Path, seed: int, folder: Path) -> No
     def slip() -> int:
         return draw.randint(-world.slips, world.slips)
 
-    for _ in _train(model, world, slip, LEARNING_RATES["slipping"], seed=seed, num_steps=SLIPPING_STEPS):
-        pass
-    reached = sampled_accuracy(model, world)
-    if not SLIPPING[0] <= reached <= SLIPPING[1]:
-        raise RuntimeError(
-            f"sampled accuracy is {reached}, wanted {SLIPPING}: change SLIPPING_STEPS or its learning rate"
-        )
-    _save(model, folder, {"accuracy": reached, "steps": SLIPPING_STEPS, "seed": seed})
+    for step in _train(model, world, slip, LEARNING_RATES["slipping"], seed=seed, num_steps=MAX_STEPS):
+        if step >= SLIPPING_STEPS and step % 50 == 0:
+            reached = sampled_accuracy(model, world)
+            if SLIPPING[0] <= reached <= SLIPPING[1]:
+                return _save(model, folder, {"accuracy": reached, "steps": step, "seed": seed})
+    raise RuntimeError(
+        f"sampled accuracy never lay within {SLIPPING} in {MAX_STEPS} steps; change `slips` of the world"
+    )
 
 
 def _save(model: LlamaForCausalLM, folder: Path, facts: Mapping[str, float]) -> None:
