@@ -104,8 +104,10 @@ class FakeRunner:
 @pytest.mark.parametrize("dies_at", [0, 1, 5, 19])
 def test_an_experiment_that_is_killed_anywhere_goes_on_and_runs_every_cell_once(tmp_path: Path, dies_at: int) -> None:
     killed, second = FakeRunner(tmp_path, dies_at), FakeRunner(tmp_path)
+    ended: list[bool] = []
     with pytest.raises(Killed):
-        run_experiment(PLAN.next_cells, lambda: read_cells(tmp_path), killed, jobs=1)
+        run_experiment(PLAN.next_cells, lambda: read_cells(tmp_path), killed, jobs=1, end=lambda: ended.append(True))
+    assert ended == [True], "what is under way is asked to stop, once"
     assert len(killed.ran) == dies_at
     assert run_experiment(PLAN.next_cells, lambda: read_cells(tmp_path), second, jobs=1) == {}
     whole = [cell for cells in play(PLAN) for cell in cells]
