@@ -148,7 +148,7 @@ class RolloutGroup:
 
 
 class BonusStage(StrEnum):
-    """Where memory's bonus joins the reward (docs/algorithms.md, section 4, row mix)."""
+    """Where memory's bonus joins the reward (docs/algorithms.md, Stage)."""
 
     BEFORE_NORMALISATION = "before_normalisation"
     AFTER_NORMALISATION = "after_normalisation"
@@ -171,8 +171,9 @@ class ScoredGroup:
 
     exploit_G, explore_G: float32 in [0, 1], normalised intrinsic rewards, 0 for rollouts that memory
         did not score (untrainable) and for late groups under the `zero` policy.
-    bonus_G: float32, what memory adds: weighted, capped, decayed. The reward is
-        task reward + bonus (BEFORE_NORMALISATION), or the bonus joins the advantage after it.
+    bonus_G: float32, what memory adds: weighted, scaled, decayed, annealed. The reward is
+        task reward + bonus (BEFORE_NORMALISATION), or the bonus joins the advantage after it. Which rollouts it is paid
+        to, and what it becomes without a task signal, is the learner's (bonus_rule.py).
     memory_version: the version of memory that the whole group was read against; -1 with memory off or late.
     late: the group missed the memory deadline and was treated by the late policy.
     """

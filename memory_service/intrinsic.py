@@ -19,8 +19,8 @@ def distance_to_mean(
 ) -> NDArray[np.float64]:
     """|a - c| with c the mean of the successes; exploit is its negative."""
     if decimals is None:
-        noisy_N = np.linalg.norm(answers_ND - successes_BD.mean(axis=0), axis=1)
-        return noisy_N.astype(np.float64)
+        noisy_N: NDArray[np.float64] = np.linalg.norm(answers_ND - successes_BD.mean(axis=0), axis=1).astype(np.float64)
+        return noisy_N
     centre_D = successes_BD.astype(np.float64).mean(axis=0)
     distances_N: NDArray[np.float64] = np.linalg.norm(answers_ND.astype(np.float64) - centre_D, axis=1).round(decimals)
     return distances_N
@@ -31,8 +31,9 @@ def novelty(
 ) -> NDArray[np.float64]:
     """explore: 1 - max cos(a, a_j) over the failures."""
     if decimals is None:
-        noisy_N = 1.0 - (_unit(answers_ND) @ _unit(failures_BD).T).max(axis=1)
-        return noisy_N.astype(np.float64)
+        nearest_N = (_unit(answers_ND) @ _unit(failures_BD).T).max(axis=1)
+        noisy_N: NDArray[np.float64] = (1.0 - nearest_N).astype(np.float64)
+        return noisy_N
     answers, failures = _unit(answers_ND.astype(np.float64)), _unit(failures_BD.astype(np.float64))
     novelty_N: NDArray[np.float64] = (1.0 - (answers @ failures.T).max(axis=1)).round(decimals)
     return novelty_N

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.config import dump_config, load_config
+from cluster.config import RunConfig, dump_config, load_config
 from cluster.plan import make_plan, plan_rows
 from contracts.errors import ConfigError
 
@@ -102,3 +102,21 @@ def test_a_worker_must_keep_the_versions_that_the_lag_allows(tmp_path: Path) -> 
 def test_run_name_cannot_leave_its_directory(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"run\.name"):
         load_config(write(tmp_path, '[run]\nname = "../../etc"\n'))
+
+
+@pytest.mark.parametrize(
+    ("rewards", "value"),
+    [
+        ([{"name": "correctness"}, {"name": "format", "weight": 3.0}], 1.0),
+        ([{"name": "format"}, {"name": "correctness", "weight": 2.0}], 2.0),
+        ([{"name": "cosine_length", "weight": 4.0}], 1.0),
+        ([{"name": "my.module:reward", "weight": 5.0}], 1.0),
+        ([{"name": "correctness", "weight": 0.0}, {"name": "format"}], 1.0),
+    ],
+)
+def test_what_a_right_answer_earns_is_the_weight_of_correctness(rewards: list[dict[str, object]], value: float) -> None:
+    assert RunConfig.model_validate({"task": {"rewards": rewards}}).value_of_correct == value
+
+
+def test_a_right_answer_earns_2_in_tina() -> None:
+    assert load_config(Path("configs/tina_1.5b_2gpu.toml")).value_of_correct == 2.0

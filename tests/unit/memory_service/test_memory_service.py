@@ -196,6 +196,40 @@ def test_other_tags_mark_the_reasoning_where_the_settings_name_them() -> None:
     assert not np.allclose(rewards("reasoning"), thought, atol=1e-3)
 
 
+@pytest.mark.parametrize(("decimals", "least", "most"), [(9, 0, 0), ("off", 400, 480)])
+def test_the_published_rounding_noise_is_a_setting(decimals: object, least: int, most: int) -> None:
+    """480 failed responses, each of which meets itself: nothing is new. Unrounded float32 without eps makes reward of the
+    noise, as the published code did for 447 of 480."""
+    encoder = HashEncoder(384)
+    settings = MemorySettings.model_validate({"profile": "released_code", "warmup": 0, "raw_decimals": decimals})
+    service = EpisodicMemory(settings, encoder)
+    groups = [
+        with_texts(make_group(i, rewards=[0.0] * 16), [f"failed answer {i} with {j * j} steps" for j in range(16)])
+        for i in range(30)
+    ]
+    rewarded = sum(int((scored.explore_G > 0).sum()) for scored in service.score(groups))
+    assert least <= rewarded <= most
+
+
+@pytest.mark.parametrize(
+    ("values", "kept"),
+    [
+        ({"profile": "released_code", "variant": "memory_r"}, 1000),
+        ({"profile": "released_code"}, 100),
+        ({"profile": "released_code", "variant": "memory_r", "max_responses_per_query": 7}, 7),
+        ({"profile": "paper", "variant": "memory_r"}, 100),
+    ],
+)
+def test_the_published_code_keeps_more_where_it_gives_exploit_alone(values: dict[str, object], kept: int) -> None:
+    assert MemorySettings.model_validate(values).max_responses_per_query == kept
+
+
+@pytest.mark.parametrize("tags", [["", "</think>"], ["<think>"], "<think>"])
+def test_tags_that_find_nothing_are_refused(tags: object) -> None:
+    with pytest.raises(ValueError, match="reasoning_tags"):
+        MemorySettings.model_validate({"reasoning_tags": tags})
+
+
 def test_query_gives_nearest_questions_of_both_memories() -> None:
     service = memory()
     service.score([make_group(0, question="how many apples"), make_group(1, question="zzzz")])
