@@ -27,8 +27,8 @@ def machine() -> str:
     return f"{model}, {os.cpu_count()} cores"
 
 
-def show(name: str, title: str, rows: Sequence[Mapping[str, Any]], note: str = "") -> None:
-    """Print `rows` (dictionaries with the same keys) and write results/<name>.json."""
+def show(name: str, title: str, rows: Sequence[Mapping[str, Any]], note: str = "", directory: Path = RESULTS) -> None:
+    """Print `rows` (dictionaries with the same keys) and write `directory`/<name>.json."""
     table = Table(title=title, title_justify="left")
     for column in rows[0]:
         table.add_column(column)
@@ -37,7 +37,7 @@ def show(name: str, title: str, rows: Sequence[Mapping[str, Any]], note: str = "
     console = Console(width=140)
     console.print(table)
     console.print(f"{machine()}{'; ' + note if note else ''}", style="dim")
-    RESULTS.mkdir(exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
     record = {
         "name": name,
         "title": title,
@@ -46,7 +46,7 @@ def show(name: str, title: str, rows: Sequence[Mapping[str, Any]], note: str = "
         "note": note,
         "rows": list(rows),
     }
-    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    (directory / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
 def _text(value: Any) -> str:

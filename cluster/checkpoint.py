@@ -179,9 +179,8 @@ def read_back(folder: Path) -> None:
     """Everything that resume reads, without keeping it: groups a few at a time, of tensors the hash and the header.
     Raises DataError where resume would pass the folder over."""
     _checked(folder)
-    for name in ("buffered.parquet", "sampled.parquet", UNTOLD):
-        if name != UNTOLD or (folder / name).exists():
-            read_through(folder / name)
+    for path in {*folder.glob("*.parquet")} - {folder / "ledger.parquet"}:
+        read_through(path)
 
 
 def _checked(folder: Path) -> tuple[Manifest, Books]:

@@ -1,0 +1,109 @@
+"""One run of stage 2: the packaged 135M model through the real `memr train`, at lag 0.
+
+A run directory that stands half-way is taken up with `memr resume`; one that is finished is only read. The accuracies
+are the means of its last three evaluations: greedy, sampled (8 answers a problem) and pass@8.
+"""
+
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.arms_plan import Cell, memory_settings
+from benchmarks.tiny_cell import NUM_EVALUATIONS, PASS_AT, training_facts
+from cluster.config import RunConfig, load_config
+from cluster.run_dir import RunRecord, read_run
+
+CONFIGS = {"dense": Path("configs/quickstart.toml"), "sparse": Path("configs/sparse.toml")}
+EVERY_UPDATES = 5
+STOP_S = 600.0
+"""For the update under way and the checkpoint."""
+PROBLEMS = {"dense": (200, 200), "sparse": (1000, 250)}
+"""Held-out problems, greedy and pass@8: the dense task has 235."""
+
+
+def settings_of(cell: Cell, updates: int | None = None, model: str | None = None) -> dict[str, Any]:
+    """What the cell changes of its configuration, by dotted name. updates, model: in place of the configuration's."""
+    updates = updates or load_config(CONFIGS[cell.task]).learner.num_updates
+    problems, sampled_problems = PROBLEMS[cell.task]
+    changed: dict[str, Any] = {
+        "run.seed": cell.seed,
+        "task.seed": cell.seed,
+        "learner.max_policy_lag": 0,
+        "learner.num_updates": updates,
+        "eval.problems": problems,
+        "eval.every_updates": EVERY_UPDATES,
+        "eval.pass_at_k": PASS_AT,
+        "eval.pass_at_k_problems": sampled_problems,
+        "cluster.checkpoint_every_updates": 5,
+        "alarms.entropy": "warn",  # a policy that collapses is a result of the arm: its run must come to its end
+        "alarms.length_vanishes": "warn",
+    }
+    changed |= {"model.name": model} if model else {}
+    return changed | {f"memory.{key}": value for key, value in memory_settings(cell.arm, updates).items()}
+
+
+def run_path(directory: Path, cell: Cell) -> Path:
+    return directory / f"{cell.task}-{cell.arm}-seed{cell.seed}"
+
+
+def run_packaged(cell: Cell, settings: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+    """Start, take up or only read; the result as JSON-ready fields. settings: of `settings_of`.
+
+    Raises CalledProcessError where memr fails."""
+    path = run_path(directory, cell)
+    if not (path / "manifest.json").exists():
+        _memr(_train(cell, settings, path))
+    elif not read_run(path).finished:
+        _memr(["resume", str(path)])
+    record = read_run(path)
+    return {
+        "run": dict(settings),
+        **measures(record.evals, record.config),
+        "seconds": run_seconds(record),
+        "training": training_facts(record.metrics),
+        "incidents": sum(event.get("event") == "incident" for event in record.events),
+    }
+
+
+def measures(evals: Sequence[Mapping[str, Any]], config: RunConfig) -> dict[str, float]:
+    """Of eval.jsonl. Raises ValueError where it has fewer than three evaluations after the start."""
+    normal = [line for line in evals if line["max_new_tokens"] == config.eval_max_new_tokens and line["step"] > 0]
+    greedy = {line["step"]: line for line in normal if not line["k"]}
+    sampled = {line["step"]: line for line in normal if line["k"]}
+    steps = sorted(greedy.keys() & sampled.keys())[-NUM_EVALUATIONS:]
+    if len(steps) < NUM_EVALUATIONS:
+        raise ValueError(f"{config.run_path}: evaluated at {steps}, {NUM_EVALUATIONS} evaluations are averaged")
+    return {
+        "greedy": statistics.fmean(greedy[step]["accuracy"] for step in steps),
+        "sampled": statistics.fmean(sampled[step]["accuracy"] for step in steps),
+        "pass@8": statistics.fmean(sampled[step]["pass_at_k"] for step in steps),
+    }
+
+
+def run_seconds(record: RunRecord) -> float:
+    """Of its updates; time between two lives of a run does not count."""
+    return float(sum(line["step_s"] for line in record.metrics))
+
+
+def _train(cell: Cell, settings: Mapping[str, Any], path: Path) -> list[str]:
+    place = {"run.directory": str(path.parent), "run.name": path.name, "cluster.tensorboard": False}
+    command = ["train", str(CONFIGS[cell.task])]
+    for name, value in (dict(settings) | place).items():
+        command += ["--set", f"{name}={str(value).lower() if isinstance(value, bool) else value}"]
+    return command
+
+
+def _memr(arguments: Sequence[str]) -> None:
+    """An interrupt reaches memr too, which writes its checkpoint: it is waited for, not killed."""
+    command = [sys.executable, "-m", "cluster", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        code = process.wait()
+    except KeyboardInterrupt:
+        process.wait(STOP_S)
+        raise
+    if code:
+        raise subprocess.CalledProcessError(code, command)
