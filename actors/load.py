@@ -102,4 +102,5 @@ def _load_transformers(settings: ActorSettings, model_path: Path | str, tokenize
     except (OSError, ValueError) as error:
         raise DataError(f"cannot load the model at {model_path}: {error}") from error
     nn.Module.to(model, device=torch.device(device))
-    return TransformersEngine(model, tokenizer, settings.lora_path, settings.max_batch_rows)
+    lora_path = "merged" if settings.merges_lora else "side"
+    return TransformersEngine(model, tokenizer, lora_path, settings.max_batch_rows)

@@ -23,6 +23,7 @@ from contracts.adapter import LoraShape
 from contracts.errors import DataError
 from learner import packed_attention
 from learner.config import LearnerSettings
+from learner.lora_forward import sum_once
 from learner.packing import MicroBatch, TrainRow, pack
 from learner.shared_prefix import packed_hidden, padded_hidden
 from learner.token_logprobs import token_logprobs
@@ -92,6 +93,7 @@ class LoraPolicy:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = get_peft_model(base, config, autocast_adapter_dtype=False)
+        sum_once(model, _ADAPTER)
         model.eval()
         for name, module in model.named_modules():
             # Only the adapter's own dropout acts in training; the base model stays deterministic.
