@@ -174,6 +174,11 @@ class ActorSettings(Settings):
         return self.lora_path == "merged" or (self.lora_path == "auto" and self.dtype == "float32")
 
     @property
+    def merges_in_bfloat16(self) -> bool:
+        """Whether any kind of worker does."""
+        return any(kind.merges_lora and kind.dtype == "bfloat16" for kind in self.kinds.values())
+
+    @property
     def window_rows(self) -> int:
         """Samples a worker may have in hand; an engine that is always full has some waiting at its door."""
         return self.vllm.max_num_seqs + self.rollouts_per_group if self.continuous else self.max_batch_rows

@@ -13,6 +13,7 @@ class StepReport:
     reward_parts: mean weighted value by part name.
     adapter_delta_norm: L2 norm of the change of all LoRA weights in this update.
     skipped: why the weights were left as they were, naming the first bad tensor; empty for an update that was made.
+    merged_survival: share of the adapter that would be left in bfloat16 weights it is merged into (docs/algorithms.md).
     """
 
     policy_version: int
@@ -49,6 +50,7 @@ class StepReport:
     step_s: float
     peak_rss_bytes: int
     skipped: str = ""
+    merged_survival: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

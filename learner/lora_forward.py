@@ -8,7 +8,7 @@ the 135M model after one update at a learning rate of 1e-4: log-probs moved by 1
 Shape letters: N tokens, I layer inputs, O layer outputs, K rank.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -20,9 +20,13 @@ Forward = Callable[..., Tensor]
 
 def sum_once(model: nn.Module, adapter: str) -> None:
     """Give every plain LoRA layer of `model` the forward below; gradients are autograd's of the same formula."""
-    for module in model.modules():
-        if type(module) is LoraLinear and type(module.base_layer) is nn.Linear and adapter not in module.lora_variant:
-            module.forward = partial(_forward, module, adapter, module.forward)  # type: ignore[method-assign]
+    for layer in lora_layers(model):
+        if type(layer.base_layer) is nn.Linear and adapter not in layer.lora_variant:
+            layer.forward = partial(_forward, layer, adapter, layer.forward)  # type: ignore[method-assign]
+
+
+def lora_layers(model: nn.Module) -> Iterator[LoraLinear]:
+    return (module for module in model.modules() if isinstance(module, LoraLinear))
 
 
 def _forward(layer: LoraLinear, adapter: str, plain: Forward, inputs: Tensor) -> Tensor:

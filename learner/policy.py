@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora.layer import Linear as LoraLinear
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
@@ -23,7 +24,8 @@ from contracts.adapter import LoraShape
 from contracts.errors import DataError
 from learner import packed_attention
 from learner.config import LearnerSettings
-from learner.lora_forward import sum_once
+from learner.lora_forward import lora_layers, sum_once
+from learner.merged_survival import survival
 from learner.packing import MicroBatch, TrainRow, pack
 from learner.shared_prefix import packed_hidden, padded_hidden
 from learner.token_logprobs import token_logprobs
@@ -32,6 +34,8 @@ from learner.token_table import TokenTable, token_table
 _ADAPTER = "default"
 # Largest mean |log-prob difference| between the model's own forward and ours that `load` lets pass.
 _SELF_CHECK_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
+
+_SURVIVAL_ROWS = 64
 
 
 class LoraPolicy:
@@ -143,6 +147,11 @@ class LoraPolicy:
         logprob_N = self.logprobs(_whole_sequence(tokens_P))
         return np.concatenate([np.zeros(1, np.float32), logprob_N.cpu().numpy()])
 
+    def merged_survival(self) -> float:
+        """Share of the adapter that bfloat16 weights would keep if it were merged into them (merged_survival.py), from
+        at most _SURVIVAL_ROWS evenly spaced rows of every adapted layer."""
+        return survival((_some_rows(layer) for layer in lora_layers(self._model)), torch.bfloat16)
+
     def adapter_bytes(self) -> bytes:
         """The adapter as safetensors with PEFT's names, in the base dtype."""
         return tensors_to_bytes({name: p.detach().contiguous() for name, p in self.adapter_parameters.items()})
@@ -184,6 +193,15 @@ class LoraPolicy:
         finally:
             for module in dropouts:
                 module.train()
+
+
+def _some_rows(layer: LoraLinear) -> tuple[Tensor, Tensor]:
+    """Rows of a layer's frozen weight, and of what the adapter adds to them in float32."""
+    rows = slice(None, None, -(-layer.out_features // _SURVIVAL_ROWS))
+    weight_OI = layer.get_base_layer().weight
+    assert isinstance(weight_OI, Tensor)
+    delta_RI = layer.lora_B[_ADAPTER].weight[rows].float() @ layer.lora_A[_ADAPTER].weight.float()
+    return weight_OI[rows], layer.scaling[_ADAPTER] * delta_RI
 
 
 def device_of(settings: LearnerSettings) -> torch.device:
