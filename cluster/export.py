@@ -13,7 +13,6 @@ from contracts.adapter import Adapter
 from contracts.errors import ConfigError
 from contracts.peft_folder import peft_files, write_peft_folder
 
-
 DTYPES = ("float32", "bfloat16", "float16")
 
 
