@@ -77,7 +77,7 @@ def _by_input(layers: Mapping[str, nn.Linear]) -> list[dict[str, nn.Linear]]:
 
 
 class _OneInput:
-    """Layers that read one input. Whichever is called first computes what all of them add, the others take it.
+    """Layers that read one input. Whichever is called first computes what all of them add, the others take their part.
 
     Taken once each and only with the same tensor object: a layer that is called again, or with another tensor, computes
     it anew, so a wrong guess about who reads what costs time and never an answer.
@@ -85,43 +85,37 @@ class _OneInput:
 
     def __init__(self, layers: Mapping[str, nn.Linear]) -> None:
         self._layers = layers
-        self._columns: dict[str, slice] = {}
+        self._widths: dict[str, int] = {}
         self._a_IK = self._b_KO = torch.empty(0, 0)
         self._input: Tensor | None = None
-        self._added_NO: Tensor | None = None
-        self._waiting: set[str] = set()
+        self._added: dict[str, Tensor] = {}
         for path, layer in layers.items():
             layer.forward = partial(self._forward, path, layer)  # type: ignore[method-assign]
 
     def use(self, weights: LoraWeights) -> None:
         pairs = {path: weights.pairs[path] for path in self._layers if path in weights.pairs}
-        self._columns, end = {}, 0
-        self._input = self._added_NO = None
-        for path, pair in pairs.items():
-            self._columns[path] = slice(end, end := end + len(pair.b_OK))
+        self._widths = {path: len(pair.b_OK) for path, pair in pairs.items()}
+        self._input, self._added = None, {}
         if pairs:
             dtype = self._layers[next(iter(pairs))].weight.dtype
             self._a_IK = torch.cat([pair.a_KI for pair in pairs.values()]).to(dtype).t()
             self._b_KO = torch.block_diag(*(weights.scale * pair.b_OK.t() for pair in pairs.values())).to(dtype)
 
     def _forward(self, path: str, layer: nn.Linear, inputs: Tensor) -> Tensor:
-        columns = self._columns.get(path)
-        if columns is None:
+        if path not in self._widths:
             return nn.functional.linear(inputs, layer.weight, layer.bias)
-        added_NO = self._added(path, inputs)[:, columns]
+        flat_NI = inputs.flatten(0, -2)
+        if inputs is not self._input or path not in self._added:
+            self._add(inputs, flat_NI)
         # One sum, one rounding: added to an output that was rounded already, a small update would be rounded away.
-        output_NO = torch.addmm(added_NO, inputs.reshape(-1, inputs.shape[-1]), layer.weight.t())
+        output_NO = torch.addmm(self._added.pop(path), flat_NI, layer.weight.t())
+        if not self._added:
+            self._input = None
         if layer.bias is not None:
             output_NO += layer.bias
         return output_NO.view(*inputs.shape[:-1], -1)
 
-    def _added(self, path: str, inputs: Tensor) -> Tensor:
-        if inputs is not self._input or path not in self._waiting or self._added_NO is None:
-            thin_NK = torch.mm(inputs.reshape(-1, inputs.shape[-1]), self._a_IK)
-            self._input, self._added_NO = inputs, torch.mm(thin_NK, self._b_KO)
-            self._waiting = set(self._columns)
-        self._waiting.discard(path)
-        added_NO = self._added_NO
-        if not self._waiting:
-            self._input = self._added_NO = None
-        return added_NO
+    def _add(self, inputs: Tensor, flat_NI: Tensor) -> None:
+        added_NO = torch.mm(torch.mm(flat_NI, self._a_IK), self._b_KO)
+        parts = added_NO.split(list(self._widths.values()), dim=1)
+        self._input, self._added = inputs, dict(zip(self._widths, parts, strict=True))
