@@ -99,7 +99,8 @@ class _OneInput:
         if pairs:
             dtype = self._layers[next(iter(pairs))].weight.dtype
             self._a_IK = torch.cat([pair.a_KI for pair in pairs.values()]).to(dtype).t()
-            self._b_KO = torch.block_diag(*(weights.scale * pair.b_OK.t() for pair in pairs.values())).to(dtype)
+            blocks = [weights.scale * pair.b_OK.t() for pair in pairs.values()]
+            self._b_KO = torch.block_diag(*blocks).to(dtype)  # type: ignore[no-untyped-call]
 
     def _forward(self, path: str, layer: nn.Linear, inputs: Tensor) -> Tensor:
         if path not in self._widths:
@@ -117,5 +118,5 @@ class _OneInput:
 
     def _add(self, inputs: Tensor, flat_NI: Tensor) -> None:
         added_NO = torch.mm(torch.mm(flat_NI, self._a_IK), self._b_KO)
-        parts = added_NO.split(list(self._widths.values()), dim=1)
+        parts = torch.split(added_NO, list(self._widths.values()), dim=1)
         self._input, self._added = inputs, dict(zip(self._widths, parts, strict=True))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cluster.checkpoint import read_checkpoint, verify
+from cluster.config import dump_config, load_config
 from cluster.history import Past
 from cluster.resume import check_same_run, read_run_past
 from contracts.errors import ConfigError, DataError
@@ -165,8 +166,6 @@ def test_a_run_without_a_past_begins_at_the_beginning(tmp_path: Path) -> None:
 
 
 def test_another_run_is_refused_with_every_difference_and_what_may_change_may_change(tmp_path: Path) -> None:
-    from cluster.config import dump_config
-
     before = make_config(tmp_path)
     (tmp_path / "config.toml").write_text(dump_config(before))
     (tmp_path / "manifest.json").write_text(json.dumps({"template_hash": "t", "task_hash": "d"}))
@@ -182,3 +181,17 @@ def test_another_run_is_refused_with_every_difference_and_what_may_change_may_ch
     check_same_run(tmp_path, other, same, override=True)
     with pytest.raises(ConfigError, match="task_hash: was 'd', is 'other data'"):
         check_same_run(tmp_path, before, {"template_hash": "t", "task_hash": "other data"}, override=True)
+
+
+def test_a_run_begun_with_merged_weights_goes_on_with_them(tmp_path: Path) -> None:
+    """As 57c9e8c wrote it: every setting is in config.toml, so another default changes nothing; given anew it is named."""
+    real: dict[str, dict[str, Any]] = {"model": {"name": "base"}, "actors": {"engine": "transformers"}}
+    merged = {**real, "actors": real["actors"] | {"lora_path": "merged"}}
+    (tmp_path / "config.toml").write_text(dump_config(make_config(tmp_path, **merged)))
+    (tmp_path / "manifest.json").write_text("{}")
+    own = load_config(tmp_path / "config.toml")
+    check_same_run(tmp_path, own, {}, override=False)
+    assert own.actors.merges_lora
+    assert own.actors.merges_in_bfloat16
+    with pytest.raises(ConfigError, match="lora_path: was 'merged', is 'auto'"):
+        check_same_run(tmp_path, make_config(tmp_path, **real), {}, override=False)
