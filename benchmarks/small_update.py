@@ -27,7 +27,7 @@ from benchmarks.rollout_engine import EndlessTokenizer, adapter_of
 from cluster.model_store import PACKAGED_MODEL, resolve_model
 from contracts.ports import Tokenizer
 from learner.config import LearnerSettings
-from learner.lora_forward import lora_layers
+from learner.lora_forward import frozen_weight, lora_layers
 from learner.merged_survival import survival
 from learner.policy import LoraPolicy
 
@@ -54,7 +54,7 @@ def main() -> None:
         before = _scores(_plain(policy), sequences)
         _put(policy, update)
         wanted = _scores(_plain(policy), sequences) - before
-        pairs = [(layer.get_base_layer().weight, layer.get_delta_weight("default")) for layer in lora_layers(policy)]
+        pairs = [(frozen_weight(layer), layer.get_delta_weight("default")) for layer in lora_layers(policy)]
         left = survival(pairs, torch.bfloat16)
         for name, forward in _forwards(path, args.threads):
             scores_before = _scores(forward(start), sequences)
@@ -99,7 +99,7 @@ def _lora() -> LoraConfig:
 def _gradients(policy: Any, sequences: list[NDArray[np.int32]]) -> Tensors:
     """Of every B, of minus the log-probs of even sequences plus those of odd ones."""
     for index, tokens_P in enumerate(sequences):
-        ((-1) ** (index + 1) * _logprobs(policy, tokens_P).sum()).backward()  # type: ignore[no-untyped-call]
+        ((-1) ** (index + 1) * _logprobs(policy, tokens_P).sum()).backward()
     return {
         name.replace(".default.", "."): parameter.grad.clone()
         for name, parameter in policy.named_parameters()

@@ -53,7 +53,7 @@ def _write_merged(model_path: str, adapter: Adapter, out: Path, dtype: str) -> f
     from torch import nn
     from transformers import AutoModelForCausalLM
 
-    from learner.lora_forward import lora_layers
+    from learner.lora_forward import frozen_weight, lora_layers
     from learner.merged_survival import survival
 
     written_in: torch.dtype = getattr(torch, dtype)
@@ -61,7 +61,7 @@ def _write_merged(model_path: str, adapter: Adapter, out: Path, dtype: str) -> f
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():  # PEFT reads nothing of the run's own folder
         beside = PeftModel.from_pretrained(base, str(write_peft_folder(adapter, Path(folder))))
         kept = survival(
-            ((layer.get_base_layer().weight, layer.get_delta_weight("default")) for layer in lora_layers(beside)),
+            ((frozen_weight(layer), layer.get_delta_weight("default")) for layer in lora_layers(beside)),
             written_in,
         )
         merged = beside.merge_and_unload()

@@ -29,6 +29,13 @@ def lora_layers(model: nn.Module) -> Iterator[LoraLinear]:
     return (module for module in model.modules() if isinstance(module, LoraLinear))
 
 
+def frozen_weight(layer: LoraLinear) -> Tensor:
+    """[O, I], in the base model's data type."""
+    weight = layer.get_base_layer().weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
 def _forward(layer: LoraLinear, adapter: str, plain: Forward, inputs: Tensor) -> Tensor:
     """x W0^T + scale (dropout(x) A^T) B^T, one rounding of the sum; `plain`: PEFT's own, for an adapter that is off."""
     if layer.disable_adapters or layer.merged:

@@ -24,7 +24,7 @@ from contracts.adapter import LoraShape
 from contracts.errors import DataError
 from learner import packed_attention
 from learner.config import LearnerSettings
-from learner.lora_forward import lora_layers, sum_once
+from learner.lora_forward import frozen_weight, lora_layers, sum_once
 from learner.merged_survival import survival
 from learner.packing import MicroBatch, TrainRow, pack
 from learner.shared_prefix import packed_hidden, padded_hidden
@@ -197,11 +197,11 @@ class LoraPolicy:
 
 def _some_rows(layer: LoraLinear) -> tuple[Tensor, Tensor]:
     """Rows of a layer's frozen weight, and of what the adapter adds to them in float32."""
-    rows = slice(None, None, -(-layer.out_features // _SURVIVAL_ROWS))
-    weight_OI = layer.get_base_layer().weight
-    assert isinstance(weight_OI, Tensor)
-    delta_RI = layer.lora_B[_ADAPTER].weight[rows].float() @ layer.lora_A[_ADAPTER].weight.float()
-    return weight_OI[rows], layer.scaling[_ADAPTER] * delta_RI
+    weight_OI, a, b = frozen_weight(layer), layer.lora_A[_ADAPTER], layer.lora_B[_ADAPTER]
+    assert isinstance(a, nn.Linear)
+    assert isinstance(b, nn.Linear)
+    rows = slice(None, None, -(-len(weight_OI) // _SURVIVAL_ROWS))
+    return weight_OI[rows], layer.scaling[_ADAPTER] * b.weight[rows].float() @ a.weight.float()
 
 
 def device_of(settings: LearnerSettings) -> torch.device:

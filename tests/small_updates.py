@@ -75,7 +75,7 @@ def arrived(seed: int, forward: Callable[[dict[str, Tensor]], Scores]) -> float:
 
 def _logprobs(model: nn.Module, tensors: dict[str, Tensor], tokens_P: NDArray[np.int32]) -> Tensor:
     """Differentiable, float32, in weights W0 + scale B A."""
-    weights = dict(model.named_parameters())
+    weights: dict[str, Tensor] = dict(model.named_parameters())
     for name in tensors:
         if name.endswith(".lora_A.weight"):
             path = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")

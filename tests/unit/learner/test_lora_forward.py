@@ -41,7 +41,7 @@ class Biased(torch.nn.Module):
 
 def peft_model(dropout: float = 0.0) -> PeftModel:
     config = LoraConfig(r=2, lora_alpha=5, lora_dropout=dropout, target_modules=["first", "second"])
-    model = get_peft_model(Biased(), config)  # type: ignore[arg-type]
+    model = get_peft_model(Biased(), config)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
