@@ -185,13 +185,13 @@ def test_another_run_is_refused_with_every_difference_and_what_may_change_may_ch
 
 def test_a_run_begun_with_merged_weights_goes_on_with_them(tmp_path: Path) -> None:
     """As 57c9e8c wrote it: every setting is in config.toml, so another default changes nothing; given anew it is named."""
-    real: dict[str, dict[str, Any]] = {"model": {"name": "base"}, "actors": {"engine": "transformers"}}
-    merged = {**real, "actors": real["actors"] | {"lora_path": "merged"}}
-    (tmp_path / "config.toml").write_text(dump_config(make_config(tmp_path, **merged)))
+    unset: dict[str, Any] = {"engine": "transformers"}
+    merged = make_config(tmp_path, model={"name": "base"}, actors=unset | {"lora_path": "merged"})
+    (tmp_path / "config.toml").write_text(dump_config(merged))
     (tmp_path / "manifest.json").write_text("{}")
     own = load_config(tmp_path / "config.toml")
     check_same_run(tmp_path, own, {}, override=False)
     assert own.actors.merges_lora
     assert own.actors.merges_in_bfloat16
     with pytest.raises(ConfigError, match="lora_path: was 'merged', is 'auto'"):
-        check_same_run(tmp_path, make_config(tmp_path, **real), {}, override=False)
+        check_same_run(tmp_path, make_config(tmp_path, model={"name": "base"}, actors=unset), {}, override=False)
