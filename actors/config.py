@@ -110,8 +110,9 @@ class ActorSettings(Settings):
         ge=0,
         description="GPUs of one worker, a share below 1; unset: one (vLLM: its parallel size), or less as learner.gpus.",
     )
-    lora_path: Literal["merged", "side"] = Field(
-        default="merged", description="LoRA merged into a copy of the weights, or added beside them on every step."
+    lora_path: Literal["auto", "side", "merged"] = Field(
+        default="auto",
+        description="LoRA added beside the weights on every step, or merged into a copy; auto: merged in float32 alone.",
     )
     max_batch_rows: int = Field(default=64, ge=1, description="Samples decoded together (rows of one wave).")
     torch_threads: int = Field(default=2, ge=1, description="CPU threads of one worker's matrix products.")
@@ -164,6 +165,18 @@ class ActorSettings(Settings):
     def continuous(self) -> bool:
         """Whether the engine takes new requests while others decode."""
         return self.engine == "vllm"
+
+    @property
+    def merges_lora(self) -> bool:
+        """Whether sampling runs on weights with the adapter merged in. In bfloat16 that rounds small updates away."""
+        if self.engine != "transformers":
+            return False
+        return self.lora_path == "merged" or (self.lora_path == "auto" and self.dtype == "float32")
+
+    @property
+    def merges_in_bfloat16(self) -> bool:
+        """Whether any kind of worker does."""
+        return any(kind.merges_lora and kind.dtype == "bfloat16" for kind in self.kinds.values())
 
     @property
     def window_rows(self) -> int:

@@ -102,4 +102,4 @@ def _load_transformers(settings: ActorSettings, model_path: Path | str, tokenize
     except (OSError, ValueError) as error:
         raise DataError(f"cannot load the model at {model_path}: {error}") from error
     nn.Module.to(model, device=torch.device(device))
-    return TransformersEngine(model, tokenizer, settings.lora_path, settings.max_batch_rows)
+    return TransformersEngine(model, tokenizer, "merged" if settings.merges_lora else "side", settings.max_batch_rows)

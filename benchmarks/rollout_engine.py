@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from actors.transformers_engine import TransformersEngine
@@ -140,10 +140,15 @@ def random_adapter(model: nn.Module, r: int = 16) -> Adapter:
             tensors[f"base_model.model.{path}.lora_B.weight"] = (
                 torch.randn(layer.out_features, r, generator=generator) * 1e-3
             )
+    return adapter_of(1, tensors, r)
+
+
+def adapter_of(version: int, tensors: dict[str, Tensor], r: int) -> Adapter:
+    """On all linear layers, scaled by 2."""
     weights = safetensors.torch.save(tensors)
     lora = LoraShape(r, 2.0 * r, ("all-linear",))
     digest = hashlib.sha256(weights).hexdigest()
-    return Adapter(AdapterManifest(1, digest, len(weights), "benchmark", lora, "float32", "benchmark"), weights)
+    return Adapter(AdapterManifest(version, digest, len(weights), "benchmark", lora, "float32", "benchmark"), weights)
 
 
 def _report(args: argparse.Namespace, seconds: dict[str, list[float]]) -> None:

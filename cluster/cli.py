@@ -266,11 +266,15 @@ def export(
     merge: Annotated[
         bool, typer.Option(help="The whole model with the adapter merged in, instead of the adapter")
     ] = False,
+    dtype: Annotated[
+        str,
+        typer.Option(metavar="float32|bfloat16|float16", help="With --merge: data type of the file; float32 is exact"),
+    ] = "float32",
 ) -> None:
     """Write the newest adapter (PEFT) or the merged model, with its tokenizer, for plain transformers."""
     from cluster.export import export_run
 
-    terminal().print(export_run(run, out, merge=merge))
+    terminal().print(export_run(run, out, merge=merge, dtype=dtype))
 
 
 @app.command(name="check-task")

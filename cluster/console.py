@@ -29,6 +29,7 @@ _SHOWN_EVENTS = (
     "sampling_failed",
     "memory_late",
     "mismatch",
+    "update_lost",
     "watcher_failed",
 )
 _SPARKS = "▁▂▃▄▅▆▇█"

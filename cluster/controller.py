@@ -64,6 +64,10 @@ class Wait:
     memory_s: float = 0.0
 
 
+SURVIVES = 0.99
+"""Share of the adapter in merged weights below which what samples is not the policy that is trained."""
+
+
 class Controller:
     """Drives one run from the first adapter to the last evaluation."""
 
@@ -300,11 +304,16 @@ class Controller:
             workers=self.fleet.serving,
             dropped_or_failed=dict(self._ledger.reasons),
             unremembered_groups=self._lane.unremembered_groups,
+            merged_bfloat16=self._config.actors.merges_in_bfloat16,
         )
         self._recorder.metrics(metrics_line(context, report, timing, self._lane.report, self._ledger.counts()))
         self._recorder.groups(self._step, batch)
         if report.lag_max == 0 and report.mismatch_mean > self._config.learner.mismatch_warn:
             self._recorder.event("mismatch", step=self._step, mean=report.mismatch_mean, p99=report.mismatch_p99)
+        if self._config.actors.merges_in_bfloat16 and report.merged_survival < SURVIVES:
+            self._recorder.event(
+                "update_lost", step=self._step, version=report.policy_version, survival=report.merged_survival
+            )
 
     async def _next_batch(self) -> tuple[list[ScoredGroup], Wait]:
         """The batch and what it cost to wait for it; empty only when the run is stopping."""

@@ -21,7 +21,8 @@ class StepTiming:
 
 @dataclass(frozen=True, slots=True)
 class StepContext:
-    """What the controller knows about an update beside the reports. late_groups, unremembered_groups: totals so far."""
+    """What the controller knows about an update beside the reports. late_groups, unremembered_groups: totals so far.
+    merged_bfloat16: workers sample with the adapter merged into bfloat16 weights."""
 
     step: int
     wall_s: float
@@ -31,6 +32,7 @@ class StepContext:
     workers: int
     dropped_or_failed: dict[str, int]
     unremembered_groups: int = 0
+    merged_bfloat16: bool = False
 
 
 def metrics_line(
@@ -40,11 +42,13 @@ def metrics_line(
     memory: MemoryReport | None,
     ledger: LedgerCounts,
 ) -> dict[str, Any]:
-    """Step reports' fields by their own names; `step_s` is the whole turn, `update_s` the learner's share."""
+    """Step reports' fields by their own names; `step_s` is the whole turn, `update_s` the learner's share.
+    `sampled_survival`: share of the adapter that is left in the weights that sample; unmerged they have all of it."""
     line: dict[str, Any] = {"step": context.step, "wall_s": context.wall_s}
     fields = dataclasses.asdict(report)
     fields["learner_step_s"] = fields.pop("step_s")
     line |= fields | dataclasses.asdict(timing)
+    line["sampled_survival"] = report.merged_survival if context.merged_bfloat16 else 1.0
     line["tokens_generated"] = context.tokens_generated
     line["memory_version"] = memory.memory_version if memory else -1
     line["memory_episodes"] = memory.episodes if memory else 0

@@ -81,6 +81,7 @@ def _pictures(run: RunRecord) -> list[Picture]:
             "mean and 99th percentile of |log p learner - log p engine| on trained tokens",
             lambda ax: _curves(ax, lines, ["mismatch_mean", "mismatch_p99"]),
         ),
+        *_survival(lines),
         _picture(
             "Where a step's time goes",
             "seconds per update: waiting for rollouts, for memory, updating",
@@ -107,6 +108,22 @@ def _pictures(run: RunRecord) -> list[Picture]:
             "policy entropy per token in nats, gradient norm",
             lambda ax: _two_axes(ax, lines, "entropy", "grad_norm"),
         ),
+    ]
+
+
+def _survival(lines: Sequence[dict[str, Any]]) -> list[Picture]:
+    """Of the updates that say so: a run that an older commit began does not from its first one on."""
+    known = [line for line in lines if "merged_survival" in line]
+    if not known:
+        return []
+    says = (
+        "share of the adapter that acts in the weights that sample (1: added beside them, nothing is lost), and that "
+        "would act in bfloat16 weights with the adapter merged in"
+    )
+    return [
+        _picture(
+            "What acts of the adapter", says, lambda ax: _curves(ax, known, ["sampled_survival", "merged_survival"])
+        )
     ]
 
 

@@ -13,6 +13,7 @@ class StepReport:
     reward_parts: mean weighted value by part name.
     adapter_delta_norm: L2 norm of the change of all LoRA weights in this update.
     skipped: why the weights were left as they were, naming the first bad tensor; empty for an update that was made.
+    merged_survival: share of the adapter that would be left in bfloat16 weights it is merged into (docs/algorithms.md).
 
     What memory's bonus did (learner/bonus_effect.py). bonus_groups: groups where it may act, bonus_signal_groups: those of
     them whose task rewards differ. *_std: standard deviation within a group, mean over bonus_groups. bonus_changed_share:
@@ -61,6 +62,7 @@ class StepReport:
     bonus_changed_share: float = 0.0
     bonus_advantage_share: float = 0.0
     bonus_signal_share: float = 0.0
+    merged_survival: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ Simplified: one rank, one update per batch.
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +90,8 @@ class Learner:
             skipped = str(error)
         self._version += 1
         times_s = (backward_done - started, self._clock() - started)
-        return make_report(groups, credited, record, norms, self._version, times_s, peak_rss_bytes(), skipped)
+        report = make_report(groups, credited, record, norms, self._version, times_s, peak_rss_bytes(), skipped)
+        return replace(report, merged_survival=self._policy.merged_survival())
 
     def publish(self) -> Adapter:
         """The current version as an immutable artifact with the proof that engines check."""

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora.layer import Linear as LoraLinear
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
@@ -23,6 +24,8 @@ from contracts.adapter import LoraShape
 from contracts.errors import DataError
 from learner import packed_attention
 from learner.config import LearnerSettings
+from learner.lora_forward import frozen_weight, lora_layers, sum_once
+from learner.merged_survival import survival
 from learner.packing import MicroBatch, TrainRow, pack
 from learner.shared_prefix import packed_hidden, padded_hidden
 from learner.token_logprobs import token_logprobs
@@ -31,6 +34,8 @@ from learner.token_table import TokenTable, token_table
 _ADAPTER = "default"
 # Largest mean |log-prob difference| between the model's own forward and ours that `load` lets pass.
 _SELF_CHECK_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
+
+_SURVIVAL_ROWS = 64
 
 
 class LoraPolicy:
@@ -92,6 +97,7 @@ class LoraPolicy:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = get_peft_model(base, config, autocast_adapter_dtype=False)
+        sum_once(model, _ADAPTER)
         model.eval()
         for name, module in model.named_modules():
             # Only the adapter's own dropout acts in training; the base model stays deterministic.
@@ -141,6 +147,11 @@ class LoraPolicy:
         logprob_N = self.logprobs(_whole_sequence(tokens_P))
         return np.concatenate([np.zeros(1, np.float32), logprob_N.cpu().numpy()])
 
+    def merged_survival(self) -> float:
+        """Share of the adapter that bfloat16 weights would keep if it were merged into them (merged_survival.py), from
+        at most _SURVIVAL_ROWS evenly spaced rows of every adapted layer."""
+        return survival((_some_rows(layer) for layer in lora_layers(self._model)), torch.bfloat16)
+
     def adapter_bytes(self) -> bytes:
         """The adapter as safetensors with PEFT's names, in the base dtype."""
         return tensors_to_bytes({name: p.detach().contiguous() for name, p in self.adapter_parameters.items()})
@@ -182,6 +193,15 @@ class LoraPolicy:
         finally:
             for module in dropouts:
                 module.train()
+
+
+def _some_rows(layer: LoraLinear) -> tuple[Tensor, Tensor]:
+    """Rows of a layer's frozen weight, and of what the adapter adds to them in float32."""
+    weight_OI, a, b = frozen_weight(layer), layer.lora_A[_ADAPTER], layer.lora_B[_ADAPTER]
+    assert isinstance(a, nn.Linear)
+    assert isinstance(b, nn.Linear)
+    rows = slice(None, None, -(-len(weight_OI) // _SURVIVAL_ROWS))
+    return weight_OI[rows], layer.scaling[_ADAPTER] * b.weight[rows].float() @ a.weight.float()
 
 
 def device_of(settings: LearnerSettings) -> torch.device:

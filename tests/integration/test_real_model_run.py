@@ -37,7 +37,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, smollm2_dir: Path) -> Path:
 def test_learner_and_engine_agree_and_the_adapter_moves(run: Path) -> None:
     metrics = lines(run / "metrics.jsonl")
     assert [line["policy_version"] for line in metrics] == [1, 2]
-    assert all(line["mismatch_mean"] < 0.05 for line in metrics), "bfloat16, merged weights"
+    assert all(line["mismatch_mean"] < 0.05 for line in metrics), "bfloat16, adapter beside the weights"
     assert all(line["adapter_delta_norm"] > 0 for line in metrics)
     assert metrics[-1]["memory_episodes"] == 2 * 4 * 4
     assert {line["max_new_tokens"] for line in lines(run / "eval.jsonl")} == {16, 20}
@@ -72,7 +72,7 @@ def test_export_loads_in_plain_transformers_and_equals_the_adapter(run: Path, tm
         plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
         untouched = plain(tokens).logits
         beside = PeftModel.from_pretrained(plain, str(adapter))(tokens).logits
-    assert np.abs((whole - beside).numpy()).mean() < 0.1, "merged in bfloat16"
+    assert np.abs((whole - beside).numpy()).max() < 1e-3, "merged in float32"
     assert not torch.equal(untouched, beside)
 
 

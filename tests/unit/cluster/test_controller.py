@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from cluster.run_log import RunLog
 from contracts.adapter import Adapter
 from contracts.errors import PartLostError, RunStopped
 from contracts.problem import Lease
-from contracts.rollout import FinishReason
+from contracts.reports import StepReport
+from contracts.rollout import FinishReason, ScoredGroup
 from tests.fakes import CountingTask, FakeLearner, FakeMemory, FakeWorker, FakeWorkers, engine_error
 
 Events = list[tuple[Any, ...]]
@@ -246,3 +249,31 @@ async def test_pass_at_k_and_the_generous_limit_are_measured_before_and_after(tm
     kinds = [(line["step"], line["max_new_tokens"], line["k"], line["n"]) for line in run.lines("eval.jsonl")]
     assert kinds == [(s, *rest) for s in (0, 1) for rest in ((8, None, 4), (32, None, 4), (8, 3, 2))]
     assert run.lines("eval.jsonl")[2]["pass_at_k"] == 1.0, "the fake's second sample is right"
+
+
+@dataclass
+class LosingLearner(FakeLearner):
+    """Its updates would hardly be left in merged bfloat16 weights."""
+
+    async def update(self, groups: Sequence[ScoredGroup]) -> tuple[StepReport, Adapter]:
+        report, adapter = await super().update(groups)
+        return replace(report, merged_survival=0.06 * report.policy_version), adapter
+
+
+@pytest.mark.parametrize(("lora_path", "sampled"), [("auto", [1.0, 1.0]), ("merged", [0.06, 0.12])])
+async def test_what_samples_is_measured_and_a_lost_update_is_an_event(
+    tmp_path: Path, lora_path: str, sampled: list[float]
+) -> None:
+    """On fakes, which read no engine: the settings of a run on a real model."""
+    config = make_config(
+        tmp_path, updates=2, model={"name": "base"}, actors={"engine": "transformers", "lora_path": lora_path}
+    )
+    run = Run(config, learner=LosingLearner(0))
+    await run.run()
+    lines = run.lines("metrics.jsonl")
+    assert [line["sampled_survival"] for line in lines] == sampled
+    assert [line["merged_survival"] for line in lines] == [0.06, 0.12]
+    lost = [event for event in run.lines("events.jsonl") if event["event"] == "update_lost"]
+    assert [(event["version"], event["survival"]) for event in lost] == (
+        [(1, 0.06), (2, 0.12)] * (lora_path == "merged")
+    )

@@ -1,0 +1,71 @@
+"""`memr export --merge`: the model that was trained, in the data type that was asked for."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM
+
+from actors.transformers_engine import TransformersEngine
+from cluster.adapters import write_adapter
+from cluster.config import RunConfig
+from cluster.export import export_run
+from cluster.run_dir import create_run
+from contracts.errors import ConfigError
+from tests.small_updates import bfloat16_llama, one_update, sequences
+from tests.tiny_policy import adapter_of, reference_logprobs, tiny_tokenizer
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bfloat16 model, and an adapter of one update at the default learning rate."""
+    bfloat16_llama(0).save_pretrained(tmp_path / "base")
+    monkeypatch.setattr("cluster.export._write_tokenizer", lambda model_path, out: None)
+    config = RunConfig.model_validate({"run": {"directory": str(tmp_path), "name": "run"}})
+    path = create_run(config, {"model_path": str(tmp_path / "base")})
+    write_adapter(adapter_of(1, one_update(0, sequences())), path / "adapters")
+    return path
+
+
+def dtypes_of(out: Path) -> set[str]:
+    with safe_open(out / "model.safetensors", framework="pt") as file:
+        return {str(file.get_tensor(name).dtype) for name in file.keys()}  # noqa: SIM118  not a mapping
+
+
+def test_merged_is_float32_and_computes_what_base_and_adapter_compute(run: Path, tmp_path: Path) -> None:
+    said = export_run(run, tmp_path / "out", merge=True)
+    assert "float32" in said
+    assert dtypes_of(tmp_path / "out") == {"torch.float32"}
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "float32"
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
+    beside = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
+    engine = TransformersEngine(beside, tiny_tokenizer(), "side", 8)
+    update = one_update(0, sequences())
+    engine.load_adapter(adapter_of(1, update))
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
+    moved = 0.0
+    for tokens in sequences(4):
+        found = reference_logprobs(merged, {}, 0.0, tokens)
+        np.testing.assert_allclose(found, engine.score(tokens, 1), atol=1e-4)
+        moved = max(moved, float(np.abs(found - reference_logprobs(plain, {}, 0.0, tokens)).max()))
+    assert moved > 3e-3, "the update does more than the tolerance"
+
+
+def test_another_data_type_says_what_is_left_of_the_adapter(run: Path, tmp_path: Path) -> None:
+    said = export_run(run, tmp_path / "out", merge=True, dtype="bfloat16")
+    share = float(said.partition("in bfloat16, ")[2].partition("%")[0])
+    assert 0 < share < 50
+    assert dtypes_of(tmp_path / "out") == {"torch.bfloat16"}
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("merge", "dtype", "says"), [(True, "int8", "float32, bfloat16, float16"), (False, "bfloat16", "add --merge")]
+)
+def test_what_cannot_be_written_is_refused(run: Path, tmp_path: Path, *, merge: bool, dtype: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        export_run(run, tmp_path / "out", merge=merge, dtype=dtype)
+    assert not (tmp_path / "out").exists()
