@@ -21,6 +21,8 @@ SHOWN_UPDATES = 40
 _SHOWN_EVENTS = (
     "worker_lost",
     "version_refused",
+    "version_skipped",
+    "evaluation_skipped",
     "scaled",
     "joined",
     "left",
