@@ -4,7 +4,7 @@ Pure: arrays in, a judgement out. Three questions, each asked of all tokens of a
 
 1. Level. Is the engine as near to the learner's float32 reading as rounding explains? The learner reads every version twice, in
    float32 and in bfloat16; the limit is a multiple of what the two differ by at that version, so it grows and shrinks
-   with the rounding of these very weights. Where the engine computes in float32 the limit is `EXACT`.
+   with the rounding of these very weights. Where both sides are float32 the limit is `EXACT`.
 2. Movement. How far did the engine's log-probs move for the adapter, against how far the learner's moved? The slope of the one
    on the other, with a confidence interval, is compared with that of the learner's own bfloat16 path (small effects are
    partly rounded away in every bfloat16 path). Where rounding hides the answer, nothing is refused for it.
@@ -106,12 +106,18 @@ class Readings:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """engine_dtype: of the engine's weights and activations. merges: the adapter is merged into the weights. tolerance: nats;
-    replaces questions 1 and 2 by one: is the mean |difference| to the learner's reading at most this?"""
+    """learner_dtype, engine_dtype: of weights and activations. merges: the engine merges the adapter into its weights. tolerance:
+    nats; replaces questions 1 and 2 by one: is the mean |difference| to the learner's reading at most this?"""
 
+    learner_dtype: str
     engine_dtype: str
     merges: bool = False
     tolerance: float | None = None
+
+    @property
+    def exact(self) -> bool:
+        """Neither side rounds: a checkpoint in float32 has other weights once either side reads it in bfloat16."""
+        return self.learner_dtype == self.engine_dtype == "float32"
 
     def verdict(
         self,
@@ -175,7 +181,7 @@ class Judge:
 
     def _limit(self, learner: Readings) -> float:
         """Of the mean |difference|, in nats."""
-        if self.engine_dtype == "float32":
+        if self.exact:
             return EXACT
         return EXACT + TIMES_ROUNDING * _mean(np.abs(learner.rounded_N - learner.exact_N))
 
@@ -183,7 +189,7 @@ class Judge:
         moved_N = adapted.exact_N - base.exact_N
         found = slope_of(_joined(scores.adapted) - _joined(scores.base), moved_N)
         own = Slope(1.0, 0.0)
-        if self.engine_dtype != "float32":
+        if not self.exact:
             own = slope_of(adapted.rounded_N - base.rounded_N, moved_N)
         loses = (
             self.merges and self.engine_dtype != "float32"

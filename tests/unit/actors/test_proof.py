@@ -76,7 +76,7 @@ def split(values_N: Floats) -> tuple[NDArray[np.float32], ...]:
     return tuple(parts)
 
 
-BFLOAT16, FLOAT32 = Judge("bfloat16"), Judge("float32")
+BFLOAT16, FLOAT32 = Judge("bfloat16", "bfloat16"), Judge("float32", "float32")
 Fault = Callable[[Parts, Parts, np.random.Generator], Parts]
 FAULTS: dict[str, Fault] = {
     "never applied": lambda parts, _before, _rng: 0 * parts,
@@ -139,6 +139,13 @@ def test_in_float32_a_thousandth_of_a_nat_is_the_limit_whatever_the_learner_roun
     assert (FLOAT32.verdict(world.probes(1), scores) is None) is served
 
 
+@pytest.mark.parametrize(("learner", "engine"), [("float32", "bfloat16"), ("bfloat16", "float32")])
+def test_rounding_on_either_side_is_allowed_for(learner: str, engine: str) -> None:
+    """A float32 engine under a bfloat16 learner has other weights, where the checkpoint is in float32."""
+    world = World(0.3, 0.05)
+    assert Judge(learner, engine).verdict(world.probes(1), world.engine(world.version(1))) is None
+
+
 def test_small_effects_that_every_bfloat16_path_rounds_away_in_part_are_no_fault() -> None:
     """Measured at version 1: learner's bfloat16 path 0.80 of the effect, transformers' side path 0.74, merged 0.64."""
     world = World(0.15, 0.02)
@@ -154,7 +161,9 @@ def test_small_effects_that_every_bfloat16_path_rounds_away_in_part_are_no_fault
     lossy = world.engine(world.version(1), loss=0.25)
     assert BFLOAT16.verdict(probes, lossy) is None
     assert BFLOAT16.verdict(world.probes(1), lossy) is not None, "where the learner's own path loses nothing"
-    assert Judge("bfloat16", merges=True).verdict(world.probes(1), lossy) is None, "merging loses more than any path"
+    assert Judge("bfloat16", "bfloat16", merges=True).verdict(world.probes(1), lossy) is None, (
+        "merging loses more than any path"
+    )
 
 
 def test_a_stale_version_is_seen_where_rounding_is_larger_than_the_step() -> None:
@@ -223,10 +232,12 @@ def test_a_tolerance_that_is_set_replaces_the_limits_but_not_the_look_for_anothe
     world = World(0.3, 0.05)
     scores = world.engine(0.8 * world.version(1))
     assert BFLOAT16.verdict(world.probes(1), scores) is not None
-    assert Judge("bfloat16", tolerance=0.5).verdict(world.probes(1), scores) is None
-    assert "probe_tolerance" in str(Judge("bfloat16", tolerance=0.01).verdict(world.probes(1), scores))
+    assert Judge("bfloat16", "bfloat16", tolerance=0.5).verdict(world.probes(1), scores) is None
+    assert "probe_tolerance" in str(Judge("bfloat16", "bfloat16", tolerance=0.01).verdict(world.probes(1), scores))
     stale = {0: Known(world.probes(0), scores.adapted)}
-    assert "version 0" in str(Judge("bfloat16", tolerance=0.5).verdict(world.probes(1), scores, known=stale))
+    assert "version 0" in str(
+        Judge("bfloat16", "bfloat16", tolerance=0.5).verdict(world.probes(1), scores, known=stale)
+    )
 
 
 def test_without_probes_there_is_nothing_to_prove() -> None:
