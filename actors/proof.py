@@ -11,7 +11,7 @@ Pure: arrays in, a judgement out. Three questions, each asked of all tokens of a
 3. Generation. Are the log-probs that the engine reports for tokens it generates those that it scores them with?
 
 The effect of a young adapter, and of many a fault, is far below rounding and invisible to all three. So the level is also
-asked of the adapter amplified until it is about as large as the weights: same bytes, same code of the engine, alpha alone
+asked of the adapter amplified until it is about half as large as the weights: same bytes, same code of the engine, alpha alone
 differs, and there faults are several times rounding. What an engine does to the adapter itself but not to its amplified copy
 stays unseen while it is below rounding. Limits and their measurement: docs/experiments.md.
 
@@ -36,7 +36,10 @@ EXACT = 1e-3
 
 TIMES_ROUNDING = 2.5
 """An honest engine's largest mean |difference| to the float32 reading, in units of what the learner's bfloat16 reading
-differs by. Honest ones were at 0.6 to 1.2."""
+differs by. Honest ones were at 0.7 to 1.2."""
+
+TIMES_ROUNDING_AMPLIFIED = 2.0
+"""The same with the adapter amplified; honest ones were at 0.6 to 1.2, 20 % noise on B at 3 to 7."""
 
 LARGEST_PER_MEAN = 25.0
 """A single token's |difference|, in units of the mean's limit; honest ones stayed below 9."""
@@ -144,13 +147,14 @@ class Judge:
         )
 
     def levels(self, probes: Sequence[Probe], scores: EngineScores) -> dict[str, float]:
-        """Mean |difference| to the learner's float32 reading as a multiple of its limit, by field of `Reading`."""
+        """Mean |difference| to the learner's float32 reading in units of rounding, by field of `Reading`: for reports."""
         strengths = {"base_P": scores.base, "adapted_P": scores.adapted, "amplified_P": scores.amplified}
         found = {}
         for strength, of_engine in strengths.items():
             if of_engine:
                 learner = _readings(probes, strength)
-                found[strength] = _mean(np.abs(_joined(of_engine) - learner.exact_N)) / self._limit(learner)
+                gap, rounding = (_mean(np.abs(n - learner.exact_N)) for n in (_joined(of_engine), learner.rounded_N))
+                found[strength] = gap / max(rounding, EXACT)
         return found
 
     def _by_tolerance(self, adapted: Readings, scores: EngineScores) -> str | None:
@@ -169,21 +173,22 @@ class Judge:
         found = self._level(adapted, scores.adapted)
         if found is not None:
             return f"{found}: {_PARTLY}"
-        found = self._level(_readings(probes, "amplified_P"), scores.amplified) if scores.amplified else None
+        amplified = _readings(probes, "amplified_P")
+        found = self._level(amplified, scores.amplified, TIMES_ROUNDING_AMPLIFIED) if scores.amplified else None
         return (
             None
             if found is None
             else f"with the adapter amplified {probes[0].amplification:g} times {found}: {_PARTLY}"
         )
 
-    def _level(self, learner: Readings, scores: Scores) -> str | None:
-        return _beyond(np.abs(_joined(scores) - learner.exact_N), self._limit(learner))
+    def _level(self, learner: Readings, scores: Scores, times: float = TIMES_ROUNDING) -> str | None:
+        return _beyond(np.abs(_joined(scores) - learner.exact_N), self._limit(learner, times))
 
-    def _limit(self, learner: Readings) -> float:
+    def _limit(self, learner: Readings, times: float = TIMES_ROUNDING) -> float:
         """Of the mean |difference|, in nats."""
         if self.exact:
             return EXACT
-        return EXACT + TIMES_ROUNDING * _mean(np.abs(learner.rounded_N - learner.exact_N))
+        return EXACT + times * _mean(np.abs(learner.rounded_N - learner.exact_N))
 
     def _slope(self, base: Readings, adapted: Readings, scores: EngineScores) -> str | None:
         moved_N = adapted.exact_N - base.exact_N

@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import itertools
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,7 +28,6 @@ from torch import Tensor
 from actors.config import ActorSettings
 from actors.load import EngineNeeds, load_engine, load_worker_tokenizer, start_engine
 from actors.one_thread_engine import OneThreadEngine
-from actors.proof import TIMES_ROUNDING
 from actors.prover import Prover
 from benchmarks.results_table import show
 from cluster.config import RunConfig
@@ -189,7 +189,7 @@ class Candidate:
     @property
     def levels(self) -> dict[str, float]:
         """Of the last version, as a multiple of rounding."""
-        return {strength: level * TIMES_ROUNDING for strength, level in self._prover.levels.items()}
+        return self._prover.levels
 
     async def refusal(self, adapter: Adapter, fault: Callable[[Adapter], Adapter] | None = None) -> str | None:
         """Why this version is not served, None where it is; either way the engine does not hold it afterwards."""
@@ -243,7 +243,7 @@ async def candidate(kind: str, trainee: Trainee) -> Candidate:
     return Candidate(kind, await start_engine(settings, trainee.model_path, trainee.tokenizer, needs), settings)
 
 
-def _applied(fault: Fault, before: Adapter, adapter: Adapter) -> Adapter:
+def applied(fault: Fault, before: Adapter, adapter: Adapter) -> Adapter:
     return fault(adapter, before)
 
 
@@ -271,12 +271,16 @@ class Tally:
         }
 
 
-async def measure(trainee: Trainee, kinds: Sequence[str], versions: int, every: int, tallies: dict[Any, Tally]) -> None:
-    """every: faults are tried at each so many versions, from version 1 on."""
+async def measure(
+    trainee: Trainee, kinds: Sequence[str], versions: int, every: int, tallies: dict[Any, Tally], ends_at: float
+) -> None:
+    """every: faults are tried at each so many versions, from version 1 on. ends_at: no version is begun after it."""
     engines = [await candidate(kind, trainee) for kind in kinds]
     learner = f"{trainee.config.learner.dtype}, lr {trainee.config.learner.learning_rate:g}"
     before: Adapter | None = None
     for adapter in itertools.islice(trainee.versions(), versions + 1):
+        if time.monotonic() > ends_at:
+            break
         effect = mean_effect(adapter)
         size = max(edge for edge in EFFECTS if edge <= effect)
         version = adapter.manifest.policy_version
@@ -284,7 +288,7 @@ async def measure(trainee: Trainee, kinds: Sequence[str], versions: int, every: 
             tally = tallies.setdefault((learner, engine.name, size), Tally())
             if before is not None and version % every == 1 % every:
                 for name, fault in FAULTS.items():
-                    refusal = await engine.refusal(adapter, partial(_applied, fault, before))
+                    refusal = await engine.refusal(adapter, partial(applied, fault, before))
                     seen = engine.levels.get("amplified_P", 0.0)
                     tally.least[name] = min(seen, tally.least.get(name, seen))
                     tally.tried[name] = tally.tried.get(name, 0) + 1
@@ -315,12 +319,14 @@ def main() -> None:
     parser.add_argument("--max-operand", nargs="+", type=int, default=[20, 99], help="tasks: sums up to this")
     parser.add_argument("--versions", type=int, default=50, help="per learner")
     parser.add_argument("--faults-every", type=int, default=5)
+    parser.add_argument("--minutes", type=float, default=600.0, help="no version is begun after these")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    ends_at = time.monotonic() + 60 * args.minutes
     model_path, tallies = resolve_model(PACKAGED_MODEL), dict[Any, Tally]()
     for dtype, rate, operand in itertools.product(args.dtypes, args.learning_rates, args.max_operand):
         trainee = Trainee(run_config(rate, dtype, operand), model_path)
-        asyncio.run(measure(trainee, args.engines, args.versions, args.faults_every, tallies))
+        asyncio.run(measure(trainee, args.engines, args.versions, args.faults_every, tallies, ends_at))
     rows = [
         {"learner": learner, "engine": engine, "effect from": size, **tally.row()}
         for (learner, engine, size), tally in sorted(tallies.items())

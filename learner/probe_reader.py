@@ -4,7 +4,7 @@
 
 Once in float32 and once in bfloat16: their difference is what rounding does to these weights on these tokens, which is what
 an honest engine may differ by. The effect of a young adapter, and of a fault in any, is below that: so the adapter is also
-read amplified, about as large as the weights it adapts. Rounding is hardly larger there, and every fault is: the same bytes
+read amplified, about half as large as the weights it adapts. Rounding is hardly larger there, and every fault is: the same bytes
 through the same code of the engine (actors/proof.py; measured, docs/experiments.md).
 
 Cost per version: two forwards of all probes and two of all but the longest.
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from contracts.adapter import Probe, Reading
 from learner.policy import LoraPolicy
 
-AMPLIFIED_SIZE = 0.7
+AMPLIFIED_SIZE = 0.5
 """Of an amplified adapter against the weights it adapts (LoraPolicy.relative_size)."""
 
 MAX_AMPLIFICATION = 2.0**20
