@@ -6,6 +6,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from learner.learner import Learner
 from learner.policy import LoraPolicy
 from learner.probe_reader import AMPLIFIED_SIZE, ProbeReader, amplification
 from tests.unit.learner import builders
@@ -105,3 +106,18 @@ def test_the_relative_size_is_that_of_the_product_against_the_weight() -> None:
                 float((made.lora.scale * b_OR @ a_RI).norm() / module.get_base_layer().weight.detach().norm())
             )
     assert made.relative_size() == pytest.approx(float(np.sort(ratios)[(len(ratios) - 1) // 2]), rel=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_reading_probes_changes_no_byte_of_what_is_learned(dtype: str) -> None:
+    def three_updates(*probes: NDArray[np.int32]) -> bytes:
+        given = builders.settings(dtype=dtype, lora_dropout=0.1)
+        made = LoraPolicy.around(builders.tiny_llama(dtype=getattr(torch, dtype)), "tiny", given, 0)
+        learner = Learner(made, given, "", probes, builders.MAX_NEW_TOKENS)
+        torch.manual_seed(5)
+        for version in range(3):
+            learner.publish()
+            learner.step(builders.random_batch(version, version=version))
+        return bytes(learner.publish().weights)
+
+    assert three_updates(SHORT, LONG) == three_updates()
