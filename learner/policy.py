@@ -235,9 +235,17 @@ def device_of(settings: LearnerSettings) -> torch.device:
 @torch.no_grad()
 def _relative_size(layer: LoraLayer) -> Tensor:
     """|B A| from the r x r products of the two: B A itself, as large as W, is never made."""
-    a_RI, b_OR = layer.lora_A[_ADAPTER].weight.float(), layer.lora_B[_ADAPTER].weight.float()
+    a_RI, b_OR, w_OI = (
+        _weight(module).float() for module in (layer.lora_A[_ADAPTER], layer.lora_B[_ADAPTER], layer.get_base_layer())
+    )
     size = ((b_OR.t() @ b_OR) * (a_RI @ a_RI.t())).sum().clamp(min=0).sqrt()
-    return layer.scaling[_ADAPTER] * size / layer.get_base_layer().weight.float().norm()
+    return size * float(layer.scaling[_ADAPTER]) / w_OI.norm()
+
+
+def _weight(module: nn.Module) -> Tensor:
+    weight: object = module.weight
+    assert isinstance(weight, Tensor)
+    return weight
 
 
 def _whole_sequence(tokens_P: NDArray[np.int32]) -> TrainRow:

@@ -52,10 +52,10 @@ class ProbeReader:
         found = []
         for i, tokens_P in enumerate(self._sequences):
             at = next((j for j, s in enumerate(self._amplified) if s is tokens_P), None) if amplified else None
-            readings = [
+            exact, rounded = (
                 Reading(self._base[d][i], adapted[d][i], None if at is None else amplified[d][at]) for d in DTYPES
-            ]
-            found.append(Probe(tokens_P, *readings, amplification=factor))
+            )
+            found.append(Probe(tokens_P, exact, rounded, factor))
         return tuple(found)
 
     def _read(self, dtype: str, sequences: Sequence[NDArray[np.int32]]) -> Logprobs:

@@ -53,10 +53,13 @@ class World:
         exact = [self.base_N, self.base_N + effect_N, self.base_N + self.amplification * effect_N]
         rounded = [level_N + self.noise(size) for level_N, size in zip(exact, (1, 1, 3), strict=True)]
         strengths = 3 if self.amplification > 1 else 2
-        readings = [[split(level_N) for level_N in levels[:strengths]] for levels in (exact, rounded)]
-        tokens = split(np.arange(len(self.base_N)))
-        both = [[Reading(*parts) for parts in zip(*levels, strict=True)] for levels in readings]
-        return [Probe(t.astype(np.int32), *pair, self.amplification) for t, *pair in zip(tokens, *both, strict=True)]
+        exacts, roundeds = ([split(level_N) for level_N in levels[:strengths]] for levels in (exact, rounded))
+        tokens = split(np.arange(len(self.base_N), dtype=np.float64))
+        found = []
+        for i, tokens_P in enumerate(tokens):
+            reading, rounded_reading = (Reading(*(level[i] for level in levels)) for levels in (exacts, roundeds))
+            found.append(Probe(tokens_P.astype(np.int32), reading, rounded_reading, self.amplification))
+        return found
 
     def engine(self, parts: Parts, factor: float = 1.2, loss: float = 0.0) -> EngineScores:
         """An engine that applies these parts. factor: its rounding against the learner's. loss: share of the effect that its
