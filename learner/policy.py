@@ -239,7 +239,7 @@ def _relative_size(layer: LoraLayer) -> Tensor:
         _weight(module).float() for module in (layer.lora_A[_ADAPTER], layer.lora_B[_ADAPTER], layer.get_base_layer())
     )
     size = ((b_OR.t() @ b_OR) * (a_RI @ a_RI.t())).sum().clamp(min=0).sqrt()
-    return size * float(layer.scaling[_ADAPTER]) / w_OI.norm()
+    return torch.as_tensor(layer.scaling[_ADAPTER] * size / torch.linalg.norm(w_OI))
 
 
 def _weight(module: nn.Module) -> Tensor:
