@@ -17,7 +17,7 @@ import numpy as np
 from actors.config import ActorSettings
 from actors.proof import EngineScores, Generated, Judge, Known, Scores
 from contracts.adapter import Adapter, AdapterManifest, Probe
-from contracts.errors import ProofError
+from contracts.errors import EngineError, ProofError
 from contracts.ports import AsyncEngine, GenerationRequest
 from contracts.problem import Sampling
 
@@ -89,7 +89,7 @@ class Prover:
         found = []
         for request, [generation] in zip(requests, results, strict=True):
             if not generation.finish_reason.trainable:
-                raise ProofError(
+                raise EngineError(
                     f"{self._worker_id}: a greedy answer to a probe of {len(request.prompt_P)} tokens ended as "
                     f"'{generation.finish_reason}' with {len(generation.tokens_T)} tokens; the worker's log has the cause"
                 )

@@ -15,7 +15,7 @@ from actors.one_thread_engine import OneThreadEngine
 from actors.prover import FIRST_COPY, Prover
 from actors.transformers_engine import TransformersEngine
 from contracts.adapter import Adapter
-from contracts.errors import ProofError
+from contracts.errors import EngineError, ProofError
 from contracts.ports import Generation, GenerationRequest
 from contracts.rollout import FinishReason
 from learner.config import LearnerSettings
@@ -145,11 +145,11 @@ def test_an_engine_that_scores_right_and_generates_wrong_is_refused(dtype: Dtype
     assert engine.events[-1] == ("drop", 1)
 
 
-def test_an_answer_that_ends_otherwise_than_by_itself_is_refused() -> None:
+def test_an_answer_that_does_not_come_is_the_engines_failure_and_no_refusal() -> None:
     made, engine = prover("float32")
     nothing = Generation(np.zeros(0, np.int32), np.zeros(0, np.float32), FinishReason.TIMEOUT)
     engine.generate = lambda *_: [[nothing], [nothing]]  # type: ignore[method-assign]
-    with pytest.raises(ProofError, match="a greedy answer to a probe of 7 tokens ended as 'timeout'"):
+    with pytest.raises(EngineError, match="a greedy answer to a probe of 7 tokens ended as 'timeout'"):
         prove(made, published("float32"))
 
 
