@@ -41,6 +41,9 @@ differs by. Honest ones were at 0.7 to 1.2."""
 TIMES_ROUNDING_AMPLIFIED = 2.0
 """The same with the adapter amplified; honest ones were at 0.6 to 1.2, 20 % noise on B at 3 to 7."""
 
+TIMES_ROUNDING_GENERATED = 6.0
+"""Of the mean |difference| between what an engine reports and what it scores: both are rounded, and tokens are few."""
+
 LARGEST_PER_MEAN = 25.0
 """A single token's |difference|, in units of the mean's limit; honest ones stayed below 9."""
 
@@ -139,7 +142,7 @@ class Judge:
         if not all(np.isfinite(part).all() for part in every):
             return "the engine's log-probs are not numbers: a damaged model or adapter"
         adapted = _readings(probes, "adapted_P")
-        limit = self.tolerance or self._limit(adapted)
+        limit = self.tolerance or self._limit(adapted, TIMES_ROUNDING_GENERATED)
         return (
             _still_another(probes, scores, known or {})
             or (self._by_tolerance(adapted, scores) if self.tolerance else self._by_rounding(probes, scores))
