@@ -124,7 +124,7 @@ class ActorSettings(Settings):
     probe_tolerance: float | None = Field(
         default=None,
         gt=0,
-        description="Largest mean |log-prob difference| to the learner's probes that is served; unset: by data types.",
+        description="Mean |log-prob difference| to the learner's probes that is always served, in nats; unset: by rounding.",
     )
     scripted: ScriptedSettings = Field(default=ScriptedSettings(), description="The scripted engine's script.")
     vllm: VllmSettings = Field(default=VllmSettings(), description="The vLLM engine.")
@@ -160,6 +160,11 @@ class ActorSettings(Settings):
         if not self.pools:
             return {"worker": self}
         return {pool.name: self._with(pool) for pool in self.pools}
+
+    @property
+    def merges(self) -> bool:
+        """Whether adapters are merged into the weights, which rounds them to the weights' data type."""
+        return self.engine == "transformers" and self.lora_path == "merged"
 
     @property
     def continuous(self) -> bool:

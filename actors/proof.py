@@ -1,12 +1,21 @@
 """Proof before service: does this engine, with this adapter, compute what the learner computes?
 
-The learner's manifest carries log-probs of a few fixed sequences. A worker scores the same sequences and serves the
-version only if they agree. Pure: arrays in, a judgement out.
+Pure: arrays in, a judgement out. Three questions, each asked of all tokens of all probes:
 
-Tolerances by data types are in docs/experiments.md, with the differences they were derived from. What stays below
-them is not seen: an adapter that moves log-probs by less than rounding does cannot be told from none.
+1. Level. Is the engine as near to the learner's float32 reading as rounding explains? The learner reads every version twice, in
+   float32 and in bfloat16; the limit is a multiple of what the two differ by at that version, so it grows and shrinks
+   with the rounding of these very weights. Where both sides are float32 the limit is `EXACT`.
+2. Movement. How far did the engine's log-probs move for the adapter, against how far the learner's moved? The slope of the one
+   on the other, with a confidence interval, is compared with that of the learner's own bfloat16 path (small effects are
+   partly rounded away in every bfloat16 path). Where rounding hides the answer, nothing is refused for it.
+3. Generation. Are the log-probs that the engine reports for tokens it generates those that it scores them with?
 
-Shape letters: P tokens of one probe.
+The effect of a young adapter, and of many a fault, is far below rounding and invisible to all three. So the level is also
+asked of the adapter amplified until it is about half as large as the weights: same bytes, same code of the engine, alpha alone
+differs, and there faults are several times rounding. What an engine does to the adapter itself but not to its amplified copy
+stays unseen while it is below rounding. Limits and their measurement: docs/experiments.md.
+
+Shape letters: P tokens of one probe, N tokens of all probes, first ones left out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,113 +26,260 @@ from numpy.typing import NDArray
 
 from contracts.adapter import Probe
 
+Scores = tuple[NDArray[np.float32], ...]
+"""An engine's log-probs [P] of each probe; entry 0 of each is left out."""
 
-@dataclass(frozen=True, slots=True)
-class Tolerance:
-    """Largest mean and largest single |log-prob difference|, in nats, that is served."""
+Floats = NDArray[np.float64]
 
-    mean: float
-    max: float
+EXACT = 1e-3
+"""Largest mean |difference| in nats that is served where rounding is that of float32; honest ones were below 1e-5."""
 
+TIMES_ROUNDING = 2.5
+"""An honest engine's largest mean |difference| to the float32 reading, in units of what the learner's bfloat16 reading
+differs by. Honest ones were at 0.7 to 1.2."""
 
-EXACT = Tolerance(mean=1e-3, max=1e-2)
-_ROUNDED = Tolerance(mean=0.1, max=1.5)
-_MAX_PER_MEAN = 15.0
+TIMES_ROUNDING_AMPLIFIED = 2.0
+"""The same with the adapter amplified; honest ones were at 0.6 to 1.2, 20 % noise on B at 3 to 7."""
 
-CLEARLY_CLOSER = 0.5
-"""Of the mean difference to the version that an engine should run: below this share, it runs what it is closer to."""
+TIMES_ROUNDING_GENERATED = 6.0
+"""Of the mean |difference| between what an engine reports and what it scores: both are rounded, and tokens are few."""
+
+LARGEST_PER_MEAN = 25.0
+"""A single token's |difference|, in units of the mean's limit; honest ones stayed below 9."""
+
+SLOPE_OFF = 0.06
+"""How far the slope of the engine's movement on the learner's may lie, with confidence, from that of the learner's own
+bfloat16 path."""
+
+STANDARD_ERRORS = 4.0
+"""Half the width of that confidence interval."""
 
 UNMOVED = 0.25
-"""An engine whose log-probs moved by less than this share of what the learner's moved since another version still runs
-the other one. Both sides of the comparison are rounded alike, so this sees steps that a tolerance cannot."""
+"""An engine whose log-probs moved by less than this share of what the learner's moved still runs what it ran before. Both
+sides of the comparison are rounded alike, so this sees steps that no tolerance can."""
 
 _NO_STEP = 1e-4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Proven:
+class EngineScores:
+    """What an engine makes of the probes: without the adapter, with it, and of the probes that are read so, amplified."""
+
+    base: Scores
+    adapted: Scores
+    amplified: Scores = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Known:
     """A version that this engine has proven: the learner's probes and the engine's own scores of them."""
 
-    probes: tuple[Probe, ...]
-    scores: tuple[NDArray[np.float32], ...]
+    probes: Sequence[Probe]
+    scores: Scores
 
 
-def tolerance_for(learner_dtype: str, engine_dtype: str, mean: float | None = None) -> Tolerance:
-    """`mean` replaces the table's; the largest single difference follows in proportion."""
-    if mean is not None:
-        return Tolerance(mean, mean * _MAX_PER_MEAN)
-    return EXACT if learner_dtype == engine_dtype == "float32" else _ROUNDED
+@dataclass(frozen=True, slots=True, eq=False)
+class Generated:
+    """Log-probs of generated tokens as reported with them, and as the engine scores them afterwards."""
+
+    reported_T: NDArray[np.float32]
+    scored_T: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """Of |log p engine - log p learner| over the tokens of all probes; NaN where anything was not a number."""
+class Slope:
+    """Least squares through the origin, with the half width of its confidence interval."""
 
-    mean: float
-    max: float
+    value: float
+    half_width: float
 
-    def within(self, tolerance: Tolerance) -> bool:
-        return self.mean <= tolerance.mean and self.max <= tolerance.max
+    @property
+    def lowest(self) -> float:
+        return self.value - self.half_width
 
-
-def difference(probes: Sequence[Probe], scores: Sequence[NDArray[np.float32]]) -> Difference:
-    """scores: the engine's log-probs [P] of each probe; entry 0 of each is left out."""
-    return _gap(scores, [probe.logprobs_P for probe in probes])
-
-
-def judge(
-    probes: Sequence[Probe],
-    scores: Sequence[NDArray[np.float32]],
-    tolerance: Tolerance,
-    earlier: Mapping[int, Proven],
-) -> str | None:
-    """None if the engine may serve this version, else the likely cause, for a person.
-
-    earlier: other versions that this engine has proven.
-    """
-    other = _runs_instead(probes, scores, earlier)
-    if other is not None:
-        return other
-    return None if difference(probes, scores).within(tolerance) else _other_cause(probes, scores)
+    @property
+    def highest(self) -> float:
+        return self.value + self.half_width
 
 
-def _runs_instead(
-    probes: Sequence[Probe], scores: Sequence[NDArray[np.float32]], earlier: Mapping[int, Proven]
-) -> str | None:
-    """Another version, or the base model, if the numbers say so clearly."""
-    learner = [probe.logprobs_P for probe in probes]
-    own = _gap(scores, learner).mean
-    for version, known in sorted(earlier.items(), reverse=True):
-        if len(known.probes) != len(probes):
-            continue
-        step = _gap(learner, [probe.logprobs_P for probe in known.probes]).mean
-        unmoved = step > _NO_STEP and _gap(scores, known.scores).mean < UNMOVED * step
-        if unmoved and own > EXACT.mean:
-            return f"these are the log-probs of version {version}: another version's weights under this name"
-    base = _gap(scores, [probe.base_logprobs_P for probe in probes]).mean
-    if own > EXACT.mean and base < CLEARLY_CLOSER * own:
-        return "these are nearly the base model's log-probs: the adapter has no effect (tensor names, target modules, rank)"
+@dataclass(frozen=True, slots=True, eq=False)
+class Readings:
+    """The learner's log-probs of all tokens under one strength of the adapter, computed in float32 and in bfloat16."""
+
+    exact_N: Floats
+    rounded_N: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """learner_dtype, engine_dtype: of weights and activations. merges: the engine merges the adapter into its weights. tolerance:
+    nats; replaces questions 1 and 2 by one: is the mean |difference| to the learner's reading at most this?"""
+
+    learner_dtype: str
+    engine_dtype: str
+    merges: bool = False
+    tolerance: float | None = None
+
+    @property
+    def exact(self) -> bool:
+        """Neither side rounds: a checkpoint in float32 has other weights once either side reads it in bfloat16."""
+        return self.learner_dtype == self.engine_dtype == "float32"
+
+    def verdict(
+        self,
+        probes: Sequence[Probe],
+        scores: EngineScores,
+        generated: Sequence[Generated] = (),
+        known: Mapping[int, Known] | None = None,
+    ) -> str | None:
+        """None if the engine may serve this version, else what was found and its likely cause, for a person.
+
+        known: other versions that this engine has proven.
+        """
+        if not probes:
+            return None
+        every = [*scores.base, *scores.adapted, *scores.amplified, *(g.reported_T for g in generated)]
+        if not all(np.isfinite(part).all() for part in every):
+            return "the engine's log-probs are not numbers: a damaged model or adapter"
+        adapted = _readings(probes, "adapted_P")
+        limit = self.tolerance or self._limit(adapted, TIMES_ROUNDING_GENERATED)
+        return (
+            _still_another(probes, scores, known or {})
+            or (self._by_tolerance(adapted, scores) if self.tolerance else self._by_rounding(probes, scores))
+            or _generates(generated, limit)
+        )
+
+    def levels(self, probes: Sequence[Probe], scores: EngineScores) -> dict[str, float]:
+        """Mean |difference| to the learner's float32 reading in units of rounding, by field of `Reading`: for reports."""
+        strengths = {"base_P": scores.base, "adapted_P": scores.adapted, "amplified_P": scores.amplified}
+        found = {}
+        for strength, of_engine in strengths.items():
+            if of_engine:
+                learner = _readings(probes, strength)
+                gap, rounding = (_mean(np.abs(n - learner.exact_N)) for n in (_joined(of_engine), learner.rounded_N))
+                found[strength] = gap / max(rounding, EXACT)
+        return found
+
+    def _by_tolerance(self, adapted: Readings, scores: EngineScores) -> str | None:
+        assert self.tolerance is not None
+        found = _beyond(np.abs(_joined(scores.adapted) - adapted.exact_N), self.tolerance)
+        return None if found is None else f"{found} (actors.probe_tolerance)"
+
+    def _by_rounding(self, probes: Sequence[Probe], scores: EngineScores) -> str | None:
+        base, adapted = _readings(probes, "base_P"), _readings(probes, "adapted_P")
+        found = self._level(base, scores.base)
+        if found is not None:
+            return f"without any adapter {found}: the base model's weights or data type differ from the learner's"
+        found = self._slope(base, adapted, scores)
+        if found is not None:
+            return found
+        found = self._level(adapted, scores.adapted)
+        if found is not None:
+            return f"{found}: {_PARTLY}"
+        amplified = _readings(probes, "amplified_P")
+        found = self._level(amplified, scores.amplified, TIMES_ROUNDING_AMPLIFIED) if scores.amplified else None
+        return (
+            None
+            if found is None
+            else f"with the adapter amplified {probes[0].amplification:g} times {found}: {_PARTLY}"
+        )
+
+    def _level(self, learner: Readings, scores: Scores, times: float = TIMES_ROUNDING) -> str | None:
+        return _beyond(np.abs(_joined(scores) - learner.exact_N), self._limit(learner, times))
+
+    def _limit(self, learner: Readings, times: float = TIMES_ROUNDING) -> float:
+        """Of the mean |difference|, in nats."""
+        if self.exact:
+            return EXACT
+        return EXACT + times * _mean(np.abs(learner.rounded_N - learner.exact_N))
+
+    def _slope(self, base: Readings, adapted: Readings, scores: EngineScores) -> str | None:
+        moved_N = adapted.exact_N - base.exact_N
+        found = slope_of(_joined(scores.adapted) - _joined(scores.base), moved_N)
+        own = Slope(1.0, 0.0)
+        if not self.exact:
+            own = slope_of(adapted.rounded_N - base.rounded_N, moved_N)
+        loses = (
+            self.merges and self.engine_dtype != "float32"
+        )  # merged weights round small updates away, more than any path
+        if found.lowest > max(1.0, own.highest) + SLOPE_OFF:
+            cause = "its effect is there more than once, or scaled up: is it merged into the base model as well?"
+        elif found.highest < min(1.0, own.lowest) - SLOPE_OFF and not loses:
+            cause = _PARTLY
+        else:
+            return None
+        return (
+            f"its log-probs moved {found.value:.2f} (+- {found.half_width:.2f}) times as far as the learner's: {cause}"
+        )
+
+
+_PARTLY = "the adapter is scaled, altered, or not applied in some of its modules or layers"
+
+
+def _readings(probes: Sequence[Probe], strength: str) -> Readings:
+    """strength: a field of `Reading`; probes that are not read so are left out."""
+    exact, rounded = (
+        [getattr(r, strength) for r in rs] for rs in zip(*((p.float32, p.bfloat16) for p in probes), strict=True)
+    )
+    return Readings(*(_joined([part for part in parts if part is not None]) for parts in (exact, rounded)))
+
+
+def _still_another(probes: Sequence[Probe], scores: EngineScores, known: Mapping[int, Known]) -> str | None:
+    """Another version, or the base model, where the engine's own numbers hardly moved since."""
+    now_N, learner_N = _joined(scores.adapted), _readings(probes, "adapted_P").exact_N
+    if _mean(np.abs(now_N - learner_N)) <= EXACT:
+        return None
+    base_N = _readings(probes, "base_P").exact_N
+    others = [("the base model: the adapter has no effect", _joined(scores.base), base_N)]
+    for version, other in sorted(known.items(), reverse=True):
+        if len(other.probes) == len(probes):
+            name = f"version {version}: another version's weights under this name"
+            others.append((name, _joined(other.scores), _readings(other.probes, "adapted_P").exact_N))
+    for name, engine_before_N, learner_before_N in others:
+        step = _mean(np.abs(learner_N - learner_before_N))
+        if step > _NO_STEP and _mean(np.abs(now_N - engine_before_N)) < UNMOVED * step:
+            return f"these are the log-probs of {name} (tensor names, target modules, a cache)"
     return None
 
 
-def _other_cause(probes: Sequence[Probe], scores: Sequence[NDArray[np.float32]]) -> str:
-    engine, learner = _joined(scores), _joined([probe.logprobs_P for probe in probes])
-    base = _joined([probe.base_logprobs_P for probe in probes])
-    if not np.isfinite(engine).all():
-        return "the engine's log-probs are not numbers: a damaged model or adapter"
-    effect, seen = learner - base, engine - base
-    size = float(np.linalg.norm(effect) * np.linalg.norm(seen))
-    if size > 0 and float(effect @ seen) / size > 0.7 and np.linalg.norm(seen) > 1.4 * np.linalg.norm(effect):
-        return "the adapter's effect is there more than once: is it merged into the base model as well?"
-    return "the base model's weights or data type differ from the learner's"
+def _generates(generated: Sequence[Generated], limit: float) -> str | None:
+    if not generated:
+        return None
+    reported_N, scored_N = (
+        np.concatenate(parts).astype(np.float64)
+        for parts in zip(*((g.reported_T, g.scored_T) for g in generated), strict=True)
+    )
+    found = _beyond(np.abs(reported_N - scored_N), limit)
+    if found is None:
+        return None
+    return (
+        f"of tokens that it generates, what it reports and what it scores disagree, {found}: decoding (cache, masks, "
+        "attention, rows of unequal length) computes something else than a plain forward"
+    )
 
 
-def _gap(scores: Sequence[NDArray[np.float32]], wanted: Sequence[NDArray[np.float32]]) -> Difference:
-    gaps = np.abs(_joined(scores) - _joined(wanted))
-    if not len(gaps):
-        return Difference(0.0, 0.0)
-    return Difference(float(gaps.mean()), float(gaps.max()))
+def slope_of(engine_N: Floats, learner_N: Floats) -> Slope:
+    """Of the engine's movement on the learner's. Standard errors allow for noise that differs from token to token (White 1980,
+    HC0). Without any movement the interval is unbounded."""
+    size = float(learner_N @ learner_N)
+    if size == 0:
+        return Slope(1.0, np.inf)
+    value = float(engine_N @ learner_N) / size
+    error = float(np.linalg.norm(learner_N * (engine_N - value * learner_N))) / size
+    return Slope(value, STANDARD_ERRORS * error)
 
 
-def _joined(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
+def _beyond(gaps_N: Floats, limit: float) -> str | None:
+    mean, largest = _mean(gaps_N), float(gaps_N.max(initial=0.0))
+    if mean <= limit and largest <= LARGEST_PER_MEAN * limit:
+        return None
+    limits = f"limits {limit:.4f} and {LARGEST_PER_MEAN * limit:.4f}"
+    return f"log-probs differ by {mean:.4f} on average and {largest:.4f} at most, {limits}"
+
+
+def _joined(parts: Sequence[NDArray[np.float32]]) -> Floats:
     return np.concatenate([np.zeros(0), *(part[1:].astype(np.float64) for part in parts)])
+
+
+def _mean(values_N: Floats) -> float:
+    return float(values_N.mean()) if len(values_N) else 0.0

@@ -14,7 +14,7 @@ import numpy as np
 from actors.adapter_shelf import AdapterShelf
 from actors.config import ActorSettings
 from actors.episodes import Episode, open_episodes, play
-from actors.proof import Proven, difference, judge, tolerance_for
+from actors.prover import Prover
 from contracts.adapter import Adapter
 from contracts.errors import AdapterMissingError, EngineError, ProofError
 from contracts.ports import Answer, AsyncEngine, GenerationRequest, Task, Tokenizer, Verifier
@@ -22,9 +22,6 @@ from contracts.problem import Lease, Sampling
 from contracts.reports import WorkerReport
 from contracts.rollout import FinishReason, Rollout, RolloutGroup, TurnOutcome
 from contracts.verdict import Invalid, Verdict
-
-PROOFS_REMEMBERED = 16
-"""Versions that a worker can tell from a new one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +52,7 @@ class RolloutWorker:
         self._task, self._verifier = task, verifier
         self._settings, self._clock = settings, clock
         self._shelf = AdapterShelf(settings.adapters_kept)
-        self._proven: dict[int, Proven] = {}
+        self._prover = Prover(worker_id, engine, settings)
         self._adopting, self._sampling, self._verifying = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self._groups = self._rollouts = self._tokens = self._adapter_loads = 0
         self._generate_s = self._verify_s = self._adapter_load_s = 0.0
@@ -71,12 +68,7 @@ class RolloutWorker:
                 return
             started = self._clock()
             self._check_template(adapter)
-            await self._engine.load_adapter(adapter)
-            try:
-                await self._prove(adapter)
-            except (ProofError, EngineError):
-                await self._engine.drop_adapter(adapter.manifest.policy_version)
-                raise
+            await self._prover.load_and_prove(adapter)
             await self._drop(self._shelf.put(adapter.manifest))
             self._adapter_loads += 1
             self._adapter_load_s += self._clock() - started
@@ -165,25 +157,6 @@ class RolloutWorker:
                 f"{self._worker_id} refuses {manifest.name}: tokenizer or chat template is {mine[:12]} here and "
                 f"{manifest.template_hash[:12]} at the learner; give both the same model folder"
             )
-
-    async def _prove(self, adapter: Adapter) -> None:
-        manifest, settings = adapter.manifest, self._settings
-        probes = manifest.probes
-        version = manifest.policy_version
-        scores = tuple(await asyncio.gather(*(self._engine.score(probe.tokens_P, version) for probe in probes)))
-        tolerance = tolerance_for(manifest.dtype, settings.dtype, settings.probe_tolerance)
-        cause = judge(probes, scores, tolerance, self._proven)
-        if cause is not None:
-            found = difference(probes, scores)
-            raise ProofError(
-                f"{self._worker_id} refuses {manifest.name}: its log-probs of the learner's probes differ by "
-                f"{found.mean:.4f} on average and {found.max:.4f} at most, limits {tolerance.mean:g} and {tolerance.max:g} "
-                f"({manifest.dtype} learner, {settings.dtype} engine). Likely cause: {cause}. actors.probe_tolerance sets "
-                "another limit"
-            )
-        self._proven[version] = Proven(probes, scores)
-        for old in sorted(self._proven)[:-PROOFS_REMEMBERED]:
-            del self._proven[old]
 
     async def _drop(self, versions: Sequence[int]) -> None:
         for version in versions:

@@ -237,7 +237,8 @@ def engine_arguments(
         "max_num_seqs": settings.max_num_seqs,
         "enable_lora": True,
         "max_loras": max_loras,
-        "max_cpu_loras": max_loras + 3,  # one of an evaluation, and a new one loads while pinned ones stay
+        # One of an evaluation, a new one and a passing copy of it to prove, while pinned ones stay.
+        "max_cpu_loras": max_loras + 4,
         "max_lora_rank": next(rank for rank in _RANKS if rank >= max_lora_rank),
         "enable_prefix_caching": True,
         "logprobs_mode": "processed_logprobs",

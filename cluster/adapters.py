@@ -39,10 +39,23 @@ class AdapterRegistry:
         self._keep = keep
         self._refs: dict[int, AdapterRef] = {}
         self._folders: dict[int, Path] = {}
+        self._skipped: set[int] = set()
 
     @property
     def newest(self) -> int:
         return max(self._refs)
+
+    @property
+    def servable(self) -> int | None:
+        """The newest version that workers may prove and serve; None where every one was skipped."""
+        return max(self._refs.keys() - self._skipped, default=None)
+
+    def skip(self, policy_version: int) -> None:
+        """No worker could prove this version: none tries it again."""
+        self._skipped.add(policy_version)
+
+    def skipped(self, policy_version: int) -> bool:
+        return policy_version in self._skipped
 
     def reference(self, policy_version: int) -> AdapterRef:
         return self._refs[policy_version]
@@ -90,10 +103,10 @@ class AdapterRegistry:
         return False
 
     def prune(self, pinned: Collection[int]) -> None:
-        """Forget references, and hide folders, of all but the newest `keep` versions and the pinned ones; the next
-        `publish`, which syncs the directory anyhow, deletes what is hidden."""
-        recent = set(sorted(self._refs)[-self._keep :])
-        for version in set(self._refs) - recent - set(pinned):
+        """Forget references, and hide folders, of all but the newest `keep` versions, the newest servable one and the pinned
+        ones; the next `publish`, which syncs the directory anyhow, deletes what is hidden."""
+        kept = {*sorted(self._refs)[-self._keep :], self.servable, *pinned}
+        for version in self._refs.keys() - kept:
             del self._refs[version]
             hide_folder(self._folders.pop(version))
 

@@ -22,6 +22,8 @@ SHOWN_UPDATES = 40
 _SHOWN_EVENTS = (
     "worker_lost",
     "version_refused",
+    "version_skipped",
+    "evaluation_skipped",
     "scaled",
     "joined",
     "left",

@@ -110,7 +110,7 @@ class Controller:
         self._outcomes = LeaseOutcomes(
             config.cluster, self._queue, self._ledger, self._lane, self._evaluator, recorder, history, admit=self._admit
         )
-        dispatcher = Dispatcher(config, self._queue, registry, recorder, self._changed, self._outcomes, self._spare_lag)
+        dispatcher = Dispatcher(config, self._queue, registry, recorder, self._changed, self._outcomes, self._lag_left)
         self.fleet = Fleet(config, parts.workers, dispatcher.serve, recorder, self._changed, clock)
         self._autoscaler = Autoscaler(config.cluster, self.fleet, recorder)
         self._control = RunControl(config.run_path, recorder, self.fleet.scale, self.stop)
@@ -333,11 +333,10 @@ class Controller:
             await self._changed.wait()
         return [], Wait()
 
-    def _spare_lag(self) -> int:
-        """A group that is sampled now is trained after all that are ahead of it: what is left of the bound, at most half."""
+    def _lag_left(self) -> int:
+        """A group that is sampled now is trained after all that are ahead of it: what is left of the bound, in versions."""
         ahead = len(self._queue.versions_under_way()) + len(self._lane) + len(self._buffer)
-        limit = self._config.learner.max_policy_lag
-        return max(0, min(limit // 2, limit - ahead // self._config.cluster.groups_per_batch))
+        return self._config.learner.max_policy_lag - ahead // self._config.cluster.groups_per_batch
 
     def _drop_stale(self) -> None:
         """What grew too old while it waited: counted, and its slots go to other problems."""

@@ -4,8 +4,10 @@
      ^                    | EngineError, deadline: leases return, the worker is SUSPECT until it passes its health check
      +--------------------+ PartLostError: leases return, the worker is GONE
 
-Beside it `_follow` keeps the worker on the newest version: adopt, prove; a refused version is an incident, tried once
-more with fresh bytes; two refusals in a row retire the worker. Rollouts under way are not touched by an update.
+Beside it `_follow` keeps the worker on the newest servable version: adopt, prove; a refused version is an incident, tried
+once more with fresh bytes. A worker that alone refuses what others prove is retired; a version that nobody can prove is
+skipped, and the run stops where that leaves no version to sample with (proof_votes.py). Rollouts under way are not touched
+by an update.
 """
 
 import asyncio
@@ -16,10 +18,11 @@ from typing import Protocol
 from cluster.adapters import AdapterRegistry
 from cluster.change_signal import Signal, cancelled
 from cluster.config import RunConfig
+from cluster.proof_votes import Blame, ProofVotes
 from cluster.recorder import Recorder
 from cluster.seat import Seat, SeatState
 from cluster.work_queue import WorkQueue
-from contracts.errors import AdapterMissingError, EngineError, PartLostError, ProofError
+from contracts.errors import AdapterMissingError, EngineError, PartLostError, ProofError, RunStopped
 from contracts.problem import Lease, Purpose
 from contracts.rollout import RolloutGroup
 
@@ -31,10 +34,12 @@ class Outcomes(Protocol):
 
     def sampling_failed(self, leases: Sequence[Lease], error: Exception, *, crashed_alone: bool = False) -> None: ...
 
+    def unservable(self, leases: Sequence[Lease], error: Exception) -> None: ...
+
 
 class Dispatcher:
-    """Serves seats. spare_lag: how many versions behind the newest a group that is sampled now may be. clock: wall-clock
-    seconds, for events."""
+    """Serves seats. lag_left: how many versions behind the newest a group that is sampled now may be when it is trained.
+    clock: wall-clock seconds, for events."""
 
     def __init__(
         self,
@@ -44,7 +49,7 @@ class Dispatcher:
         recorder: Recorder,
         changed: Signal,
         outcomes: Outcomes,
-        spare_lag: Callable[[], int],
+        lag_left: Callable[[], int],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._drain_s = config.cluster.drain_s
@@ -54,7 +59,10 @@ class Dispatcher:
         self._recorder = recorder
         self._changed = changed
         self._outcomes = outcomes
-        self._spare_lag = spare_lag
+        self._lag_left = lag_left
+        self._max_policy_lag = config.learner.max_policy_lag
+        self._seats: set[Seat] = set()
+        self._votes = ProofVotes()
         self._clock = clock
 
     async def serve(self, seat: Seat) -> Exception | None:
@@ -63,6 +71,7 @@ class Dispatcher:
         Consumes leases; produces calls; waits for leases, room or a version; unblocked by the signal.
         """
         follow = asyncio.ensure_future(self._follow(seat))
+        self._seats.add(seat)
         try:
             while seat.state is not SeatState.GONE:
                 for task in [task for task in (follow, *seat.calls) if task.done()]:
@@ -77,12 +86,18 @@ class Dispatcher:
                     await self._changed.wait()
             return seat.reason
         finally:
+            self._seats.discard(seat)
             seat.lose(PartLostError(f"{seat.worker_id} left the run"))
             await cancelled([follow, *seat.calls])
 
     def _give(self, seat: Seat) -> bool:
         """Hand over the next leases if there are any and the worker has room."""
-        room = seat.room(self._registry.newest, self._spare_lag())
+        servable = self._registry.servable
+        if servable is None:
+            return False
+        left = self._lag_left()
+        spare = max(0, min(self._max_policy_lag // 2, left))
+        room = seat.room(self._registry.newest, servable, spare, left)
         if room <= 0:
             return False
         leases = self._queue.dispatch(seat.version, room, one=seat.settings.continuous, idle=seat.rows == 0)
@@ -97,14 +112,20 @@ class Dispatcher:
 
     async def _call(self, seat: Seat, leases: Sequence[Lease], rows: int) -> None:
         """One call to the worker; whatever happens, its leases are done or back in the queue. rows: what it takes up."""
-        alone = leases[0].attempt > 0
+        alone, version = leases[0].attempt > 0, leases[0].policy_version
+        evaluates = leases[0].purpose is Purpose.EVAL
         try:
             async with asyncio.timeout(leases[0].deadline_s + self._grace_s):
-                if leases[0].purpose is Purpose.EVAL:  # newer versions may have pushed this one out
-                    await seat.handle.adopt(self._registry.reference(leases[0].policy_version))
+                if evaluates and self._registry.skipped(version):
+                    raise ProofError(f"no worker could prove version {version}: it is not evaluated")
+                if evaluates:  # newer versions may have pushed this one out
+                    await seat.handle.adopt(self._registry.reference(version))
                 groups = await seat.handle.sample(leases)
         except (AdapterMissingError, ProofError, ValueError) as error:
-            self._outcomes.sampling_failed(leases, error)
+            if evaluates and self._registry.skipped(version):
+                self._outcomes.unservable(leases, error)
+            else:
+                self._outcomes.sampling_failed(leases, error)
         except (EngineError, TimeoutError) as error:
             seat.suspect()
             self._outcomes.sampling_failed(leases, _told(seat, error), crashed_alone=alone)
@@ -122,39 +143,78 @@ class Dispatcher:
             self._changed.notify()
 
     async def _follow(self, seat: Seat) -> None:
-        """Consumes published versions; produces proven ones; waits for the next; unblocked by the signal."""
+        """Consumes published versions; produces proven ones; waits for the next; unblocked by the signal. Raises RunStopped
+        where no version is left to sample with."""
         while seat.state is not SeatState.GONE:
-            newest = self._registry.newest
-            if seat.version >= newest or seat.state is SeatState.DRAINING:
+            version = self._registry.servable
+            done = version is None or seat.version >= version or seat.state is SeatState.DRAINING
+            if version is None or done or self._held_back(seat, version):
                 await self._changed.wait()
                 continue
             try:
                 async with asyncio.timeout(seat.settings.lease_deadline_s + self._grace_s):
-                    await seat.handle.adopt(self._registry.reference(newest))
+                    await seat.handle.adopt(self._registry.reference(version))
             except (ProofError, ValueError) as error:
-                self._refused(seat, newest, error)
+                self._refused(seat, version, error)
             except PartLostError as error:
                 seat.lose(error)
             except (EngineError, AdapterMissingError, TimeoutError) as error:
                 seat.suspect()
                 told = str(_told(seat, error))
-                self._recorder.event("adopt_failed", worker=seat.worker_id, version=newest, error=told)
+                self._recorder.event("adopt_failed", worker=seat.worker_id, version=version, error=told)
                 await self._changed.wait(timeout_s=1.0)
             else:
-                seat.proven(newest)
-                self._recorder.event("proven", worker=seat.worker_id, version=newest)
+                seat.proven(version)
+                self._votes.proven(version, seat.worker_id)
+                self._recorder.event("proven", worker=seat.worker_id, version=version)
             self._changed.notify()
 
     def _refused(self, seat: Seat, version: int, error: Exception) -> None:
-        retired = seat.refused(error)
+        seat.refusal = error
+        refusals = self._votes.refused(version, seat.worker_id)
+        blame = self._blame(seat, version)
         self._recorder.incident(
-            "version_refused",
-            str(error),
-            worker=seat.worker_id,
-            version=version,
-            refusals=seat.refusals,
-            retired=retired,
+            "version_refused", str(error), worker=seat.worker_id, version=version, refusals=refusals, follows=blame
         )
+
+    def _held_back(self, seat: Seat, version: int) -> bool:
+        """Act on what this worker and the others said of a version; true where this worker is not to try it now."""
+        blame = self._blame(seat, version)
+        if blame is Blame.WORKER:
+            assert seat.refusal is not None, "a worker that is at fault has refused"
+            seat.lose(seat.refusal)
+            self._changed.notify()
+        if blame is Blame.VERSION:
+            self._skip(version, str(seat.refusal))
+        return blame not in (None, Blame.AGAIN)
+
+    def _blame(self, seat: Seat, version: int) -> Blame | None:
+        undecided = [
+            other.worker_id
+            for other in self._seats
+            if other is not seat and other.version < version and other.state not in (SeatState.GONE, SeatState.DRAINING)
+        ]
+        return self._votes.blame(version, seat.worker_id, undecided)
+
+    def _skip(self, version: int, refusal: str) -> None:
+        """Nobody serves this version; go on with the one before while the lag bound allows."""
+        self._registry.skip(version)
+        newest, servable = self._registry.newest, self._registry.servable
+        goes_on = servable is not None and newest - servable <= self._max_policy_lag
+        served = f"version {servable} is served on" if goes_on else "no version is left to sample with"
+        headline = (
+            f"version {version} is skipped, {served}: every try to prove it was refused, and the bytes are the same for "
+            "every worker, so this is the proof's tolerance or the learner's own numbers, and no worker's fault. Last "
+            f"refusal: {refusal}"
+        )
+        self._recorder.incident("version_skipped", headline, version=version, serves=servable, newest=newest)
+        self._changed.notify()
+        if not goes_on:
+            raise RunStopped(
+                f"{headline}. learner.max_policy_lag = {self._max_policy_lag} allows nothing older. `memr resume` takes the "
+                'run up; to get past this version, resume with actors.dtype = "float32" (smaller rounding), or with a larger '
+                "actors.probe_tolerance if you trust the numbers above"
+            )
 
     async def _check_health(self, seat: Seat) -> None:
         """A real one-token generation. A worker without a version yet has nothing to generate with: it must adopt."""

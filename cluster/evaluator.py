@@ -16,6 +16,10 @@ from contracts.reports import EvalReport
 from contracts.rollout import RolloutGroup
 
 
+class _Unservable(Exception):
+    """No worker serves the version that an evaluation asks for."""
+
+
 class Evaluator:
     """submit: puts a lease into the work queue. record: writes the finished report. done: (step, max_new_tokens, k) of
     evaluations that an earlier process finished."""
@@ -46,6 +50,12 @@ class Evaluator:
 
     def given_up(self, lease_id: int) -> None:
         self._settle(lease_id, None)
+
+    def unservable(self, lease_id: int) -> None:
+        """The whole evaluation is off: a share of it would pass for the accuracy."""
+        future = self._results.pop(lease_id)
+        if not future.done():
+            future.set_exception(_Unservable())
 
     def _settle(self, lease_id: int, group: RolloutGroup | None) -> None:
         future = self._results.pop(lease_id)
@@ -102,7 +112,11 @@ class Evaluator:
         self._results |= results
         for lease in leases:
             self._submit(lease)
-        self._record(evaluate_groups(plan, await asyncio.gather(*results.values())))
+        try:
+            groups = await asyncio.gather(*results.values())
+        except _Unservable:
+            return
+        self._record(evaluate_groups(plan, groups))
 
 
 async def _when(stopping: Callable[[], bool], changed: Signal) -> None:

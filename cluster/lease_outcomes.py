@@ -43,6 +43,7 @@ class LeaseOutcomes:
         self._admit = admit
         self._streak = FailureStreak(settings.stop_after_failures)
         self.quarantine = Quarantine()
+        self._not_evaluated: set[int] = set()
         self._tokens = 0
         self.returned = 0  # groups that came back, evaluations too
         self.dropped_rollouts = 0
@@ -82,6 +83,16 @@ class LeaseOutcomes:
                 self._ledger.failed(lease.lease_id, QUARANTINED if poison else type(error).__name__)
             self._streak.failed(self._attempts, error)
         self._admit()
+
+    def unservable(self, leases: Sequence[Lease], error: Exception) -> None:
+        """No worker serves the version that these evaluation leases ask for: no attempt can help, and no worker failed."""
+        version = leases[0].policy_version
+        if version not in self._not_evaluated:
+            self._not_evaluated.add(version)
+            self._recorder.incident("evaluation_skipped", f"{error}; `memr eval` does it from the adapter on disk")
+        for lease in leases:
+            self._queue.done(lease.lease_id)
+            self._evaluator.unservable(lease.lease_id)
 
     def _book(self, group: RolloutGroup) -> None:
         if len(group.trainable_rollouts) >= MIN_TRAINABLE:

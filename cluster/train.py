@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.text import Text
 
@@ -37,6 +35,7 @@ from cluster.model_store import resolve_model
 from cluster.notify import Notifier
 from cluster.notify_watcher import NotifyWatcher
 from cluster.placement import place
+from cluster.probes import probe_sequences
 from cluster.ray_parts import PartInputs, Site
 from cluster.ray_session import Session, ray_session, share
 from cluster.recorder import Recorder, Watcher
@@ -53,7 +52,6 @@ from contracts.ports import Task, Tokenizer
 from tasks.load import load_task
 from tasks.prompts import check_prompt_lengths
 
-NUM_PROBES = 3
 HEARTBEAT_S = 1.0
 HASHED_PROBLEMS = 256
 NUM_PROMPTS_OF_ENDLESS_TASK = 512
@@ -106,7 +104,7 @@ def _train(
     tokenizer = load_worker_tokenizer(config.actors, model_path)
     task = load_task(config.task)
     check_prompts(config, task, tokenizer)
-    inputs = PartInputs(model_path, tokenizer.fingerprint, probe_sequences(task, tokenizer))
+    inputs = PartInputs(model_path, tokenizer.fingerprint, probe_sequences(config, task, tokenizer))
     identity = {"template_hash": inputs.template_hash, "task_hash": task_hash(task)}
     run_path = config.run_path
     resumes = (run_path / "manifest.json").exists()
@@ -164,11 +162,6 @@ def task_hash(task: Task) -> str:
         problem = task.train_problem(index)
         digest.update(f"{problem.problem_id}\0{problem.question}\0{problem.answer}\0".encode())
     return digest.hexdigest()
-
-
-def probe_sequences(task: Task, tokenizer: Tokenizer) -> tuple[NDArray[np.int32], ...]:
-    """A few prompts of the task, fixed for the run, that learner and engines score alike."""
-    return tuple(tokenizer.encode_chat(task.train_problem(i).messages) for i in range(NUM_PROBES))
 
 
 async def _run(

@@ -24,16 +24,31 @@ class LoraShape:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Probe:
-    """A fixed token sequence and the learner's log-probs of it, under one adapter and without any.
+class Reading:
+    """What the learner makes of one probe, computed in one data type, under three strengths of an adapter.
 
-    tokens_P: int32. logprobs_P, base_logprobs_P: float32, log p(token i | tokens before i) at temperature 1; entry 0
-    is 0. The base's say what an engine got wrong (actors/proof.py).
+    float32 [P] each, log p(token i | tokens before i) at temperature 1; entry 0 is 0.
+    base_P: without the adapter. adapted_P: with it. amplified_P: with its scale multiplied by `Probe.amplification`; None
+    where this probe is not read so.
+    """
+
+    base_P: NDArray[np.float32]
+    adapted_P: NDArray[np.float32]
+    amplified_P: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probe:
+    """A fixed token sequence and two readings of it by the learner: the same weights, computed in float32 and in bfloat16.
+
+    tokens_P: int32. What the readings differ by is rounding alone, at these weights and on these tokens.
+    amplification: a power of two, 1 where the adapter is large enough as it is; the same in every probe of a version.
     """
 
     tokens_P: NDArray[np.int32]
-    logprobs_P: NDArray[np.float32]
-    base_logprobs_P: NDArray[np.float32]
+    float32: Reading
+    bfloat16: Reading
+    amplification: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

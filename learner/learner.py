@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from contracts.adapter import Adapter, AdapterManifest, Probe
+from contracts.adapter import Adapter, AdapterManifest
 from contracts.bonus_rule import DEFAULT_RULE, BonusRule
 from contracts.errors import BadNumbersError, DataError, LearnerError
 from contracts.reports import StepReport
@@ -31,6 +31,7 @@ from learner.losses import k3, policy_loss, token_weights
 from learner.master_weights import MasterWeights
 from learner.packing import MicroBatch, pack, rows_of
 from learner.policy import LoraPolicy
+from learner.probe_reader import ProbeReader
 from learner.reference import Reference
 from learner.schedule import learning_rate
 from learner.staleness import reject_stale
@@ -58,8 +59,7 @@ class Learner:
     ) -> None:
         self._policy, self._settings, self._bonus_rule = policy, settings, bonus_rule
         self._template_hash = template_hash
-        with policy.reference():
-            self._probes = tuple((tokens_P, policy.sequence_logprobs(tokens_P)) for tokens_P in probe_tokens)
+        self._probes = ProbeReader(policy, probe_tokens)
         self._max_new_tokens = max_new_tokens
         self._clock = clock
         self._masters = MasterWeights(policy.adapter_parameters, settings)
@@ -104,7 +104,7 @@ class Learner:
             lora=self._policy.lora,
             dtype=self._policy.dtype_name,
             template_hash=self._template_hash,
-            probes=tuple(Probe(p, self._policy.sequence_logprobs(p), base_P) for p, base_P in self._probes),
+            probes=self._probes.probes(),
         )
         return Adapter(manifest, weights)
 

@@ -7,13 +7,14 @@ Simplified away: adapters on embeddings and the output head, and models that pos
 `load` compares our log-probs with the model's own and refuses what does not agree.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import Linear as LoraLinear
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
@@ -23,6 +24,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from contracts.adapter import LoraShape
 from contracts.errors import DataError
 from learner import packed_attention
+from learner.compute_dtype import computed_in
 from learner.config import LearnerSettings
 from learner.lora_forward import frozen_weight, lora_layers, sum_once
 from learner.merged_survival import survival
@@ -140,12 +142,52 @@ class LoraPolicy:
         with self._model.disable_adapter():
             yield
 
+    @contextmanager
+    def computed_in(self, dtype_name: str) -> Iterator[None]:
+        """Inside, log-probs are computed in another data type from the same weights (learner/compute_dtype.py)."""
+        own, dtype = self._head_VD, getattr(torch, dtype_name)
+        if own.dtype == dtype:
+            yield
+            return
+        self._head_VD = own.to(dtype)
+        try:
+            with computed_in(self._backbone, dtype):
+                yield
+        finally:
+            self._head_VD = own
+
+    @contextmanager
+    def amplified(self, factor: float) -> Iterator[None]:
+        """Inside, the adapter's effect on every layer is multiplied by factor."""
+        scalings = [m.scaling for m in self._model.modules() if isinstance(m, LoraLayer)]
+        own = [scaling[_ADAPTER] for scaling in scalings]
+        try:
+            for scaling, value in zip(scalings, own, strict=True):
+                scaling[_ADAPTER] = value * factor
+            yield
+        finally:
+            for scaling, value in zip(scalings, own, strict=True):
+                scaling[_ADAPTER] = value
+
+    def relative_size(self) -> float:
+        """The adapter against the weights it adapts: median over layers of |scale B A| / |W|, Frobenius norms."""
+        ratios = [_relative_size(m) for m in self._model.modules() if isinstance(m, LoraLayer)]
+        return float(torch.stack(ratios).median())
+
     def sequence_logprobs(self, tokens_P: NDArray[np.int32]) -> NDArray[np.float32]:
         """[P] log p(token i | tokens before i) at temperature 1; entry 0 is 0."""
-        if len(tokens_P) < 2:
-            return np.zeros(len(tokens_P), np.float32)
-        logprob_N = self.logprobs(_whole_sequence(tokens_P))
-        return np.concatenate([np.zeros(1, np.float32), logprob_N.cpu().numpy()])
+        return self.sequences_logprobs([tokens_P])[0]
+
+    def sequences_logprobs(self, sequences: Sequence[NDArray[np.int32]]) -> list[NDArray[np.float32]]:
+        """The same of several, packed as in training."""
+        found = [np.zeros(len(tokens_P), np.float32) for tokens_P in sequences]
+        rows = {i: _whole_sequence(tokens_P) for i, tokens_P in enumerate(sequences) if len(tokens_P) > 1}
+        index = {id(row): i for i, row in rows.items()}
+        for batch in pack([[row] for row in rows.values()], self._settings.micro_batch_tokens, share_prompts=True):
+            ends = np.cumsum([len(row.tokens_T) for row in batch.rows])[:-1]
+            for row, logprobs_T in zip(batch.rows, np.split(self.logprobs(batch).cpu().numpy(), ends), strict=True):
+                found[index[id(row)]][1:] = logprobs_T
+        return found
 
     def merged_survival(self) -> float:
         """Share of the adapter that bfloat16 weights would keep if it were merged into them (merged_survival.py), from
@@ -210,9 +252,24 @@ def device_of(settings: LearnerSettings) -> torch.device:
     return torch.device(settings.device)
 
 
-def _whole_sequence(tokens_P: NDArray[np.int32]) -> MicroBatch:
+@torch.no_grad()
+def _relative_size(layer: LoraLayer) -> Tensor:
+    """|B A| from the r x r products of the two: B A itself, as large as W, is never made."""
+    a_RI, b_OR, w_OI = (
+        _weight(module).float() for module in (layer.lora_A[_ADAPTER], layer.lora_B[_ADAPTER], layer.get_base_layer())
+    )
+    size = ((b_OR.t() @ b_OR) * (a_RI @ a_RI.t())).sum().clamp(min=0).sqrt()
+    return torch.as_tensor(layer.scaling[_ADAPTER] * size / torch.linalg.norm(w_OI))
+
+
+def _weight(module: nn.Module) -> Tensor:
+    weight: object = module.weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
+def _whole_sequence(tokens_P: NDArray[np.int32]) -> TrainRow:
     """The sequence as a rollout whose prompt is its first token."""
     rest = len(tokens_P) - 1
     zeros_T, ones_T = np.zeros(rest, np.float32), np.ones(rest, np.bool_)
-    row = TrainRow(tokens_P[:1], tokens_P[1:], zeros_T, ones_T, advantage=0.0, temperature=1.0, lag=0)
-    return pack([[row]], budget_tokens=1, share_prompts=True)[0]
+    return TrainRow(tokens_P[:1], tokens_P[1:], zeros_T, ones_T, advantage=0.0, temperature=1.0, lag=0)

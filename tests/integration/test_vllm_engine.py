@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 from actors.config import ActorSettings
 from actors.load import EngineNeeds, load_engine, load_worker_tokenizer, start_engine
 from actors.rollout_worker import RolloutWorker
-from contracts.adapter import Adapter, AdapterManifest, Probe
+from contracts.adapter import Adapter, AdapterManifest
 from contracts.errors import AdapterMissingError, ProofError
 from contracts.ports import AsyncEngine, GenerationRequest, Tokenizer
 from contracts.problem import Sampling
 from contracts.rollout import FinishReason
 from learner.config import LearnerSettings
 from learner.policy import LoraPolicy
+from learner.probe_reader import ProbeReader
 from tasks.config import TaskSettings
 from tasks.load import load_task, make_verifier
 
@@ -56,6 +57,7 @@ class Teacher:
         self.policy = LoraPolicy.load(str(model), LearnerSettings(dtype="float32", device="cpu"), seed=0)
         self._untrained = self.policy.adapter_bytes()
         self.sequences = [tokenizer.encode_chat([{"role": "user", "content": q}]) for q in QUESTIONS]
+        self.reader = ProbeReader(self.policy, self.sequences)
 
     def weights(self, version: int) -> bytes:
         """Version 0 has B = 0; the others move it, each in its own direction, about as far as a short training."""
@@ -73,9 +75,7 @@ class Teacher:
     def adapter(self, version: int, weights: bytes | None = None, template_hash: str | None = None) -> Adapter:
         """The manifest is honest about `version`; `weights` are what is shipped in its place."""
         honest = self.weights(version)
-        with self.policy.reference():
-            base = [self.policy.sequence_logprobs(tokens_P) for tokens_P in self.sequences]
-        probes = zip(self.sequences, self.logprobs(honest, self.sequences), base, strict=True)
+        self.policy.load_adapter_bytes(honest)
         shipped = weights if weights is not None else honest
         manifest = AdapterManifest(
             policy_version=version,
@@ -85,7 +85,7 @@ class Teacher:
             lora=self.policy.lora,
             dtype="float32",
             template_hash=template_hash if template_hash is not None else self.tokenizer.fingerprint,
-            probes=tuple(Probe(*probe) for probe in probes),
+            probes=self.reader.probes(),
         )
         return Adapter(manifest, shipped)
 
@@ -282,7 +282,7 @@ def test_the_probe_catches_an_adapter_that_is_merged_into_the_base_model_too(
     AutoTokenizer.from_pretrained(smollm2_dir).save_pretrained(tmp_path / "merged")
     engine = start(loop, SETTINGS, tmp_path / "merged", teacher.tokenizer)
     try:
-        with pytest.raises(ProofError, match="more than once"):
+        with pytest.raises(ProofError, match="without any adapter .* base model"):
             loop.run(worker_on(engine, teacher.tokenizer).adopt(adapter))
     finally:
         engine.close()

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from actors.config import ActorSettings
 from actors.one_thread_engine import OneThreadEngine
+from actors.prover import FIRST_COPY
 from actors.rollout_worker import RolloutWorker, Unverified
 from actors.seeds import rollout_seed, turn_seed
-from contracts.adapter import Adapter, AdapterManifest, LoraShape, Probe
+from contracts.adapter import Adapter, AdapterManifest, LoraShape, Probe, Reading
 from contracts.errors import AdapterMissingError, EngineError, ProofError
 from contracts.ports import Answer, Environment, EnvironmentReply, Generation, GenerationRequest
 from contracts.problem import Lease, Problem, Purpose, Sampling
@@ -296,7 +297,9 @@ def test_another_artifact_under_a_known_number_is_refused_even_after_the_first_w
 
 
 def probe() -> Probe:
-    return Probe(np.array([3, 4, 5], np.int32), np.array([0, -1, -1], np.float32), np.array([0, -2, -2], np.float32))
+    """Two readings that differ by 1 nat: so much rounding that an engine may be 2.5 nats off."""
+    exact_P, rounded_P = np.array([0, -1, -1], np.float32), np.array([0, -2, -2], np.float32)
+    return Probe(np.array([3, 4, 5], np.int32), Reading(exact_P, exact_P), Reading(rounded_P, rounded_P))
 
 
 def test_an_adapter_whose_probes_agree_is_served() -> None:
@@ -305,13 +308,19 @@ def test_an_adapter_whose_probes_agree_is_served() -> None:
     assert worker.report().policy_version == 4
 
 
-@pytest.mark.parametrize("shift", [0.5, -0.5, float("nan")])
+@pytest.mark.parametrize("shift", [4.0, -4.0, float("nan")])
 def test_an_adapter_whose_probes_disagree_is_unloaded_and_takes_no_work(shift: float) -> None:
     engine = RecordingEngine(score_shift=shift)
     worker, _, _ = make_worker(engine, versions=())
-    with pytest.raises(ProofError, match=r"w7 refuses v000004-.*actors\.probe_tolerance"):
+    with pytest.raises(ProofError, match=r"w7 refuses v000004-.*bfloat16 engine"):
         worker.adopt(adapter(4, probes=(probe(),)))
-    assert engine.events == [("load", 4), ("drop", 4)]
+    assert [event[:2] for event in engine.events] == [
+        ("load", FIRST_COPY - 1),
+        ("drop", FIRST_COPY - 1),
+        ("load", 4),
+        ("generate", 4),
+        ("drop", 4),
+    ]
     with pytest.raises(AdapterMissingError):
         worker.sample([lease(0)])
 

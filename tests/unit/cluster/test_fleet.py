@@ -43,13 +43,22 @@ def names(run: Run, kind: str) -> list[str]:
 def test_room_of_a_seat(engine: str, version: int, rows: int, room: int) -> None:
     settings = ActorSettings.model_validate({"engine": engine})
     seat = Seat(FakeWorker(), "worker", settings, version=version, rows=rows)
-    assert seat.room(newest=5, spare_lag=1) == room
+    assert seat.room(newest=5, servable=5, spare_lag=1, lag_left=2) == room
+
+
+@pytest.mark.parametrize("engine", ["scripted", "vllm"])
+@pytest.mark.parametrize(("newest", "lag_left", "works"), [(6, 1, True), (6, 0, False), (7, 1, False), (7, 2, True)])
+def test_past_a_skipped_version_work_goes_on_while_its_groups_can_still_train(
+    engine: str, newest: int, lag_left: int, works: bool
+) -> None:
+    seat = Seat(FakeWorker(), "worker", ActorSettings.model_validate({"engine": engine}), version=5)
+    assert (seat.room(newest=newest, servable=5, spare_lag=0, lag_left=lag_left) > 0) is works
 
 
 @pytest.mark.parametrize("state", [SeatState.SUSPECT, SeatState.DRAINING, SeatState.GONE])
 def test_only_a_serving_seat_takes_work(state: SeatState) -> None:
     seat = Seat(FakeWorker(), "worker", ActorSettings(engine="scripted"), state=state, version=0)
-    assert seat.room(0, 0) == 0
+    assert seat.room(0, 0, 0, 0) == 0
 
 
 async def test_scaling_up_and_down_while_the_run_goes_on(tmp_path: Path) -> None:
@@ -134,17 +143,81 @@ async def test_a_suspect_that_fails_its_health_check_is_replaced(tmp_path: Path)
     assert run.lines("metrics.jsonl")[-1]["ledger"]["trained"] == 8
 
 
-async def test_a_refused_version_is_tried_once_more_and_two_in_a_row_retire_the_worker(tmp_path: Path) -> None:
-    def refuse_1(version: int) -> Exception | None:
-        return ProofError("log-probs differ by 0.5") if version == 1 else None
+def refusing(*versions: int) -> Callable[[int], Exception | None]:
+    def refuse(version: int) -> Exception | None:
+        return ProofError(f"log-probs of v{version} differ by 0.5") if version in versions else None
 
-    run = Run(make_config(tmp_path, updates=3), workers=[FakeWorker("w0", refuse=refuse_1)])
+    return refuse
+
+
+def incidents(run: Run) -> list[str]:
+    return [path.stem.split("-", 1)[1] for path in sorted((run.path / "incidents").iterdir())]
+
+
+async def test_a_version_that_the_only_worker_refuses_twice_is_skipped_where_there_is_lag(tmp_path: Path) -> None:
+    run = Run(make_config(tmp_path, lag=1, updates=4), workers=[FakeWorker("w0", refuse=refusing(2))])
+    await run.run()
+    assert run.workers.made == 1, "the bytes are the same for any other worker"
+    assert names(run, "refuse") == ["w0", "w0"], "fresh bytes once"
+    assert incidents(run) == ["version_refused", "version_refused", "version_skipped"]
+    assert run.lines("metrics.jsonl")[-1]["ledger"]["trained"] == 16
+    assert [e for e in run.events if e[0] == "sample" and e[2] == 2] == []
+
+
+async def test_without_lag_the_run_stops_for_tolerance_and_says_what_to_change(tmp_path: Path) -> None:
+    run = Run(make_config(tmp_path, updates=3), workers=[FakeWorker("w0", refuse=refusing(1))])
+    with pytest.raises(
+        RunStopped, match=r"version 1 is skipped, no version is left .*no worker's fault.*v1 differ by 0.5"
+    ):
+        await run.run()
+    assert run.workers.made == 1
+    assert names(run, "refuse") == ["w0", "w0"]
+
+
+async def test_a_stop_for_tolerance_resumes_once_the_version_is_proven(tmp_path: Path) -> None:
+    run = Run(make_config(tmp_path, updates=3), workers=[FakeWorker("w0", refuse=refusing(1))])
+    with pytest.raises(RunStopped):
+        await run.run()
+    again = Run(make_config(tmp_path, updates=3))
+    await again.run()
+    assert again.lines("metrics.jsonl")[-1]["ledger"]["trained"] == 12
+
+
+async def test_when_every_later_version_is_refused_the_run_stops_at_the_lag_bound(tmp_path: Path) -> None:
+    workers = [FakeWorker(f"w{i}", refuse=refusing(*range(2, 100))) for i in range(2)]
+    config = make_config(tmp_path, lag=2, updates=50, actors={"num_workers": 2})
+    run = Run(config, workers=workers)
+    with pytest.raises(RunStopped, match=r"learner.max_policy_lag = 2 allows nothing older"):
+        await run.run()
+    assert run.workers.made == 2, "no worker is retired for it"
+    assert "worker_lost" not in incidents(run)
+    assert run.learner.version == 4, "versions 2 and 3 were skipped, 4 is one too many"
+
+
+async def test_version_0_that_nobody_can_prove_stops_the_run(tmp_path: Path) -> None:
+    run = Run(make_config(tmp_path, lag=2), workers=[FakeWorker("w0", refuse=refusing(0))])
+    with pytest.raises(RunStopped, match="version 0 is skipped"):
+        await run.run()
+    assert run.workers.made == 1
+
+
+async def test_a_worker_that_alone_refuses_what_others_prove_is_retired(tmp_path: Path) -> None:
+    bad = FakeWorker("w0", refuse=refusing(1))
+    good = FakeWorker("w1", delay_s=lambda lease: 0.01)
+    run = Run(make_config(tmp_path, updates=3, actors={"num_workers": 2}), workers=[bad, good])
     await run.run()
     assert names(run, "refuse") == ["w0", "w0"]
-    assert [e for e in run.events if e[0] == "sample" and e[1] == "w0" and e[2] == 1] == []
-    kinds = [path.name.split("-", 1)[1] for path in sorted((run.path / "incidents").iterdir())]
-    assert kinds == ["version_refused.json", "version_refused.json", "worker_lost.json"]
+    assert run.workers.made == 3, "replaced"
+    assert incidents(run) == ["version_refused", "version_refused", "worker_lost"]
     assert run.lines("metrics.jsonl")[-1]["ledger"]["trained"] == 12
+
+
+async def test_a_skipped_version_is_not_evaluated_and_an_incident_says_so(tmp_path: Path) -> None:
+    config = make_config(tmp_path, lag=1, updates=4, eval={"problems": 3, "every_updates": 2, "pass_at_k": 0})
+    run = Run(config, workers=[FakeWorker("w0", refuse=refusing(2))])
+    await run.run()
+    assert incidents(run) == ["version_refused", "version_refused", "version_skipped", "evaluation_skipped"]
+    assert [line["policy_version"] for line in run.lines("eval.jsonl")] == [0, 4]
 
 
 async def test_one_refusal_is_forgiven_when_the_second_try_proves_it(tmp_path: Path) -> None:

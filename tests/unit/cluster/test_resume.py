@@ -13,16 +13,10 @@ from typing import Any
 import pytest
 
 from cluster.checkpoint import read_checkpoint, verify
-<<<<<<< HEAD
-from cluster.config import RunConfig
+from cluster.config import RunConfig, dump_config, load_config
 from cluster.history import Past, read_past
 from cluster.resume import calls_after, check_same_run, read_run_past
 from cluster.run_log import BEGINNING
-=======
-from cluster.config import dump_config, load_config
-from cluster.history import Past
-from cluster.resume import check_same_run, read_run_past
->>>>>>> side
 from contracts.errors import ConfigError, DataError
 from contracts.rollout import ScoredGroup
 from tests.fakes import FakeLearner, FakeMemory, FakeWorker, make_group, make_scored
@@ -211,7 +205,6 @@ def test_another_run_is_refused_with_every_difference_and_what_may_change_may_ch
         check_same_run(tmp_path, before, {"template_hash": "t", "task_hash": "other data"}, override=True)
 
 
-<<<<<<< HEAD
 def test_a_call_of_one_group_right_after_the_snapshot_is_told_again(tmp_path: Path) -> None:
     """A snapshot of version 5 holds groups 0 to 4; group 5 was scored against version 5."""
     snapshot = tmp_path / "snapshot-00000005"
@@ -281,7 +274,8 @@ async def test_a_log_that_a_power_cut_shortened_below_the_checkpoint_loses_no_la
     assert [step for step, _ in batches] == list(range(6, 13))
     assert max(Counter(lease for _, leases in batches for lease in leases).values()) == 1
     assert third.lines("metrics.jsonl")[-1]["ledger"]["trained"] == 4 * 12
-=======
+
+
 def test_a_run_begun_with_merged_weights_goes_on_with_them(tmp_path: Path) -> None:
     """As 57c9e8c wrote it: every setting is in config.toml, so another default changes nothing; given anew it is named."""
     unset: dict[str, Any] = {"engine": "transformers"}
@@ -294,4 +288,3 @@ def test_a_run_begun_with_merged_weights_goes_on_with_them(tmp_path: Path) -> No
     assert own.actors.merges_in_bfloat16
     with pytest.raises(ConfigError, match="lora_path: was 'merged', is 'auto'"):
         check_same_run(tmp_path, make_config(tmp_path, model={"name": "base"}, actors=unset), {}, override=False)
->>>>>>> side

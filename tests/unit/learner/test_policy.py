@@ -71,8 +71,8 @@ def test_published_adapter_loads_in_plain_peft_and_gives_the_probes() -> None:
     set_peft_model_state_dict(model, tensors)
     model.eval()
     (probe,) = manifest.probes
-    assert probe.logprobs_P[0] == 0
-    np.testing.assert_allclose(probe.logprobs_P, base_logprobs(model), atol=1e-5)
+    assert probe.float32.adapted_P[0] == 0
+    np.testing.assert_allclose(probe.float32.adapted_P, base_logprobs(model), atol=1e-5)
 
 
 def test_same_policy_publishes_the_same_bytes() -> None:
