@@ -164,7 +164,7 @@ def _learner(config: RunConfig, model_path: str, tokenizer: Tokenizer, task: Tas
         model_path,
         config.run.seed,
         tokenizer.fingerprint,
-        probe_sequences(task, tokenizer),
+        probe_sequences(config, task, tokenizer),
         config.actors.max_new_tokens,
         config.memory.bonus_rule,
     )
