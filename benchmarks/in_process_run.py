@@ -20,10 +20,11 @@ from cluster.controller import Controller
 from cluster.history import History
 from cluster.model_store import resolve_model
 from cluster.parts import Parts, WorkerHandle
+from cluster.probes import probe_sequences
 from cluster.recorder import Recorder
 from cluster.run_dir import RunRecord, create_run, read_run
 from cluster.run_log import RunLog
-from cluster.train import check_prompts, probe_sequences
+from cluster.train import check_prompts
 from contracts.adapter import Adapter
 from contracts.ports import MemoryService, PolicyLearner, Task, Tokenizer
 from contracts.problem import Lease
