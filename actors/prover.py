@@ -24,7 +24,7 @@ from contracts.problem import Sampling
 PROOFS_REMEMBERED = 16
 """Versions that a worker can tell from a new one."""
 
-GENERATED_TOKENS = 16
+GENERATED_TOKENS = 8
 """Per prompt, at most."""
 
 FIRST_COPY = 1_000_000_000

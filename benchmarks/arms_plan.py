@@ -24,6 +24,8 @@ ARMS: Mapping[str, Mapping[str, Any]] = {
     "old_clip": {"profile": "memr", "mix": "capped", "stage": "before_normalisation", "no_signal": "normalised"},
     "scaled": _MEMR | {"stage": "before_normalisation"},
     "no_task_signal": _MEMR | {"stage": "before_normalisation", "where": "no_task_signal"},
+    "no_task_signal_x10": _MEMR
+    | {"stage": "before_normalisation", "where": "no_task_signal", "no_signal_weight": 10.0},
     "right_answers": _MEMR | {"stage": "after_normalisation", "where": "right_answers"},
 }
 """Settings of [memory]. old_clip is the default profile of commit 57c9e8c. NAME_annealed is NAME with its whole bonus

@@ -19,13 +19,13 @@ from contracts.problem import ChatMessage, Problem
 MAX_TOKENS = 2048
 """Of the longest probe."""
 
-MIN_TOKENS = 160
+MIN_TOKENS = 64
 """The longest probe may have these whatever an update costs."""
 
-UPDATE_SHARE = 8
+UPDATE_SHARE = 16
 """The longest probe has at most one of so many of an update's tokens."""
 
-SHUFFLED_TOKENS = 64
+SHUFFLED_TOKENS = 32
 NUM_PROMPTS = 32
 _SEED = 20
 

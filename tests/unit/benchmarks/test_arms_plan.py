@@ -13,7 +13,14 @@ from benchmarks.arms_table import comparison_rows
 from memory_service.config import MemorySettings
 
 PLAN = Plan(tasks=("easy", "hard"), first_seeds=2, seeds=4, max_seeds=8, more=2)
-QUALITY = {OFF: 0.0, "old_clip": -0.1, "scaled": 0.05, "no_task_signal": 0.1, "right_answers": 0.02}
+QUALITY = {
+    OFF: 0.0,
+    "old_clip": -0.1,
+    "scaled": 0.05,
+    "no_task_signal": 0.1,
+    "no_task_signal_x10": 0.03,
+    "right_answers": 0.02,
+}
 
 
 def result_of(cell: Cell, noise: float = 0.01) -> dict[str, float]:
