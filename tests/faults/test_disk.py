@@ -11,13 +11,14 @@ from tests.faults.fault_run import FaultRun
 
 pytestmark = pytest.mark.timeout(300)
 MIB = 2**20
+DISK_MIB = 240
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(disk)]
     if subprocess.run(mount, capture_output=True, timeout=30, check=False).returncode:
         pytest.skip("mounting a file system takes root")
     try:
@@ -32,7 +33,7 @@ def begin(disk: Path, **settings: object) -> FaultRun:
 
 def test_a_full_disk_ends_the_run_with_its_reason_and_with_room_it_goes_on(small_disk: Path) -> None:
     ballast = small_disk / "ballast"
-    ballast.write_bytes(bytes(156 * MIB))
+    ballast.write_bytes(bytes((DISK_MIB - 4) * MIB))
     full = begin(small_disk, resources__enabled="false")
     try:
         assert full.finish() == 3, full.output[-2000:]

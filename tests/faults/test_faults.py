@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,9 +40,18 @@ GOLDEN = [
 ]
 
 
+UPDATES = 300
+"""At ten a second more than pass while every fault is found in turn."""
+SETTINGS: dict[str, Any] = {
+    "learner__num_updates": UPDATES,
+    "learner__scripted__update_s": 0.1,
+    "eval__problems": 0,
+}
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> "FaultRun":
-    return FaultRun(tmp_path, "r", learner__num_updates=220, eval__problems=0)
+    return FaultRun(tmp_path, "r", **SETTINGS)
 
 
 def test_every_process_killed_or_stopped_in_turn(run: FaultRun) -> None:
@@ -62,7 +72,7 @@ def test_every_process_killed_or_stopped_in_turn(run: FaultRun) -> None:
     finally:
         run.end()
     books = run.books()
-    assert (books.issued, books.trained) == (220 * 8, 220 * 8)
+    assert (books.issued, books.trained) == (UPDATES * 8, UPDATES * 8)
     assert (books.lost, books.trained_twice, books.sampled_twice, books.steps_in_order) == (0, 0, 0, True)
     assert run.survivors() == []
     assert not re.search(r"\[state-dump\]|A worker died or was killed", run.output), (
@@ -98,7 +108,7 @@ def test_a_signal_while_models_load_ends_the_start_and_leaves_a_directory_to_go_
         assert run.survivors() == []
     finally:
         run.end()
-    again = FaultRun(run.path.parent, "r", learner__num_updates=220, eval__problems=0)
+    again = FaultRun(run.path.parent, "r", **SETTINGS)
     try:
         again.wait_for_step(2)
         again.process.send_signal(signal.SIGTERM)
@@ -125,7 +135,7 @@ def test_a_second_interrupt_ends_at_once_and_the_run_can_be_taken_up(run: FaultR
 
 
 def test_a_run_that_cannot_be_kept_alive_ends_with_3_and_an_incident(tmp_path: Path) -> None:
-    run = FaultRun(tmp_path, "r", learner__num_updates=220, eval__problems=0, supervision__run_restarts=1)
+    run = FaultRun(tmp_path, "r", **SETTINGS, supervision__run_restarts=1)
     try:
         for _ in range(2):
             run.wait_for_step(run.steps() + 3)

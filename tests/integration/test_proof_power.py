@@ -22,7 +22,7 @@ HONEST_VERSIONS = 3
 LEARNING_RATE = 5e-4  # the quickstart's
 
 
-@pytest.fixture(scope="module", params=["bfloat16", "float32"])
+@pytest.fixture(scope="module", params=["bfloat16", pytest.param("float32", marks=pytest.mark.long)])
 def made(request: pytest.FixtureRequest, smollm2_dir: Path) -> tuple[Trainee, list[Adapter]]:
     """A learner and its first versions, 0 to 3."""
     trainee = Trainee(run_config(LEARNING_RATE, request.param, max_operand=99), str(smollm2_dir))

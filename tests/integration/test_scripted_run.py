@@ -100,7 +100,7 @@ def test_status_report_memory_and_check_work_on_a_finished_run(finished: Path) -
     assert "finished, 6 updates" in status.stdout
     assert memr("report", str(finished)).returncode == 0
     html = (finished / "report.html").read_text()
-    assert html.count("data:image/png") == 10
+    assert html.count("data:image/png") == 11
     assert "What is" in html
     assert "success" in memr("memory", "inspect", str(finished)).stdout
     assert "What is" in memr("memory", "query", str(finished), "What is 3 + 4?").stdout

@@ -55,5 +55,7 @@ def test_an_engine_that_dies_costs_a_worker_and_no_rollout(tmp_path: Path, smoll
     assert [line["policy_version"] for line in record.metrics] == [1, 2, 3]
     assert all(line["mismatch_mean"] < 0.3 for line in record.metrics), "bfloat16, up to one version of lag"
     proven = {event["version"] for event in record.events if event["event"] == "proven"}
-    assert {0, 1, 2} <= proven
+    assert 0 in proven
+    assert max(proven) > 0, "the worker that came later serves what is newest then, which may skip versions"
+    assert "version_refused" not in kinds
     assert {line["step"] for line in record.evals} == {0, 3}
