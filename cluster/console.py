@@ -41,9 +41,18 @@ def step_text(line: dict[str, Any], num_updates: int) -> str:
     """One update in one plain line."""
     return (
         f"update {line['step']:>4}/{num_updates}  accuracy {line['accuracy']:.2f}  reward {line['reward']:.2f}  "
-        f"exploit {line['intrinsic_exploit']:.2f}  explore {line['intrinsic_explore']:.2f}  "
         f"tokens/answer {line['completion_tokens_mean']:.0f}  lag {line['lag_mean']:.1f}  "
-        f"memory {line['memory_episodes']} ({short_text(line)})  step {line['step_s']:.1f} s ({waits_text(line)})"
+        f"{_memory_text(line)}step {line['step_s']:.1f} s ({waits_text(line)})"
+    )
+
+
+def _memory_text(line: dict[str, Any]) -> str:
+    """Empty where memory is off."""
+    if line["memory_version"] < 0:
+        return ""
+    return (
+        f"exploit {line['intrinsic_exploit']:.2f}  explore {line['intrinsic_explore']:.2f}  "
+        f"memory {line['memory_episodes']} ({short_text(line)})  "
     )
 
 
@@ -180,24 +189,28 @@ def _numbers(history: Sequence[dict[str, Any]]) -> Table:
     table = Table.grid(padding=(0, 2))
     rows = [
         ("accuracy in training", f"{last['accuracy']:.2f}", spark([line["accuracy"] for line in history])),
-        ("intrinsic", f"exploit {last['intrinsic_exploit']:.2f}, explore {last['intrinsic_explore']:.2f}", ""),
-        (
-            "memory changes",
-            short_text(last),
-            spark([line.get("bonus_advantage_share", 0.0) for line in history]),
-        ),
+        *(_memory_rows(history) if last["memory_version"] >= 0 else ()),
         (
             "tokens per answer",
             f"{last['completion_tokens_mean']:.0f}",
             spark([line["completion_tokens_mean"] for line in history]),
         ),
-        ("memory", f"{last['memory_episodes']} episodes, {last['memory_queries']} questions", ""),
         ("seconds per update", f"{last['step_s']:.1f}", waits_text(last)),
         ("lag, mismatch", f"{last['lag_mean']:.1f}, {last['mismatch_mean']:.4f}", ""),
     ]
     for name, value, extra in rows:
         table.add_row(Text(name, style="bold"), value, Text(extra, style="green"))
     return table
+
+
+def _memory_rows(history: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    last = history[-1]
+    shares = [line.get("bonus_advantage_share", 0.0) for line in history]
+    return [
+        ("intrinsic", f"exploit {last['intrinsic_exploit']:.2f}, explore {last['intrinsic_explore']:.2f}", ""),
+        ("memory changes", short_text(last), spark(shares)),
+        ("memory", f"{last['memory_episodes']} episodes, {last['memory_queries']} questions", ""),
+    ]
 
 
 def _flow_text(status: dict[str, Any]) -> str:

@@ -66,7 +66,7 @@ def short_text(line: Mapping[str, Any]) -> str:
         return "-"
     groups = line["bonus_groups"]
     changed = round(line["bonus_changed_share"] * groups)
-    return f"changed {changed} of {groups} groups, {line['bonus_advantage_share']:.0%} of advantage"
+    return f"changed {changed} of {groups} groups, {line['bonus_advantage_share']:.1%} of advantage"
 
 
 def _mean(lines: Sequence[Mapping[str, Any]], name: str, weight: str = "bonus_groups") -> float:

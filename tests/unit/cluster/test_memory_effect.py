@@ -51,19 +51,20 @@ def test_what_was_not_there_is_said_and_not_made_up() -> None:
     assert "was not recorded" in effect_text(memory_effect([{"bonus": 0.5}]))
     assert "no group to act on in 2 updates" in effect_text(memory_effect([line(0, 0.0, 0.0)] * 2))
     assert short_text({"bonus": 0.5}) == "-"
-    assert short_text(line(8, 0.75, 0.12)) == "changed 6 of 8 groups, 12% of advantage"
+    assert short_text(line(8, 0.75, 0.12)) == "changed 6 of 8 groups, 12.0% of advantage"
 
 
 def test_the_live_line_shows_what_memory_changes() -> None:
     base = make_line()
-    assert "memory 40 (changed 6 of 8 groups, 12% of advantage)" in step_text(base | line(8, 0.75, 0.12), 30)
+    assert "memory 40 (changed 6 of 8 groups, 12.0% of advantage)" in step_text(base | line(8, 0.75, 0.12), 30)
     assert "memory 40 (-)" in step_text(base, 30)
+    assert "memory 40" not in step_text(base | {"memory_version": -1}, 30), "where it is off"
 
 
 def make_line() -> dict[str, Any]:
     zeros = dict.fromkeys(["accuracy", "reward", "intrinsic_exploit", "intrinsic_explore", "lag_mean", "step_s"], 0.0)
     waits = dict.fromkeys(["wait_rollouts_s", "wait_memory_s", "update_s", "completion_tokens_mean"], 0.0)
-    return zeros | waits | {"step": 1, "memory_episodes": 40}
+    return zeros | waits | {"step": 1, "memory_version": 5, "memory_episodes": 40}
 
 
 @pytest.mark.parametrize("with_effect", [True, False])
