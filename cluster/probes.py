@@ -22,8 +22,9 @@ MAX_TOKENS = 2048
 MIN_TOKENS = 64
 """The longest probe may have these whatever an update costs."""
 
-UPDATE_SHARE = 16
-"""The longest probe has at most one of so many of an update's tokens."""
+UPDATE_SHARE = 64
+"""The longest probe has at most one of so many of an update's tokens: read twice, once in float32, it then costs a few per
+cent of the update."""
 
 SHUFFLED_TOKENS = 32
 NUM_PROMPTS = 32

@@ -26,11 +26,10 @@ def config(**sections: dict[str, Any]) -> RunConfig:
 @pytest.mark.parametrize(
     ("prompt", "new", "groups", "rollouts", "longest"),
     [
-        (256, 16, 8, 8, 64),  # the quickstart: a sixteenth of an update
-        (256, 2, 8, 8, MIN_TOKENS),
-        (64, 16, 8, 8, 63),  # a prompt and its answer must fit, with a token to spare
-        (4096, 256, 16, 8, MAX_TOKENS),
-        (4096, 64, 16, 8, 512),
+        (256, 16, 8, 8, MIN_TOKENS),  # the quickstart: a 64th of an update would be 16
+        (64, 256, 16, 8, 63),  # a prompt and its answer must fit, with a token to spare
+        (4096, 1024, 16, 8, MAX_TOKENS),
+        (4096, 256, 16, 8, 512),
     ],
 )
 def test_the_longest_probe_follows_from_prompts_and_the_size_of_an_update(
@@ -45,7 +44,7 @@ def test_the_longest_probe_follows_from_prompts_and_the_size_of_an_update(
 
 
 def test_probes_are_fixed_and_of_every_kind() -> None:
-    given = config(task={"max_prompt_tokens": 400}, actors={"max_new_tokens": 256})
+    given = config(task={"max_prompt_tokens": 400}, actors={"max_new_tokens": 1024})
     task, tokenizer = load_task(given.task), tiny_tokenizer()
     probes = probe_sequences(given, task, tokenizer)
     again = probe_sequences(given, load_task(given.task), tiny_tokenizer())
