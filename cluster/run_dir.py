@@ -52,7 +52,7 @@ def create_run(config: RunConfig, details: dict[str, Any]) -> Path:
         make_directory(path)
         for folder in FOLDERS:
             (path / folder).mkdir(exist_ok=True)
-        write_config(path, config)
+        swap_file(path / "config.toml", dump_config(config).encode())  # the next line puts both names on disk
         replace_file(path / "manifest.json", json.dumps(_manifest() | details, indent=1).encode())
     except OSError as error:
         raise ConfigError(
