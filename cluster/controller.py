@@ -359,8 +359,8 @@ class Controller:
         """Workers follow the newest version by themselves: nobody is interrupted, nothing is drained."""
         self._recorder.event("published", version=adapter.manifest.policy_version, bytes=adapter.manifest.num_bytes)
         await asyncio.to_thread(self._registry.publish, adapter)
-        pinned = {*self._queue.versions_needed(), *self._queue.versions_under_way(), self._checkpointed_version()}
-        self._registry.prune(pinned)
+        under_way = {*self._queue.versions_needed(), *self._queue.versions_under_way(), *self._evaluator.versions}
+        self._registry.prune({*under_way, self._checkpointed_version()})
         self._changed.notify()
 
     def _checkpointed_version(self) -> int:
