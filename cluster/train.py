@@ -180,9 +180,8 @@ async def _run(
     core = CoreParts(config, inputs, site, RunProcesses(run_path))
     core.processes.add_own_ray()
     ends = ExitStack()  # last in, first out: whatever a full disk lets fail, the processes are ended
-    ends.callback(core.end_all)
-    ends.callback(history.close)
-    ends.callback(recorder.close)
+    for end in (core.end_all, history.close, recorder.close):
+        ends.callback(end)
     try:
         _report_log_losses(log, recorder)
         parts = await start_parts(core, config, inputs, recorder)
