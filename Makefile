@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | cksum
 help:
 	@echo "make quickstart   set up, train SmolLM2-135M with Memory-R+ on this machine, write a report"
 	@echo "make test         set up, run every check (ruff, mypy, import-linter, pytest)"
-	@echo "make test-long    the long property and crash tests (about an hour)"
+	@echo "make test-long    the long property and crash tests"
 	@echo "make lint         the static checks alone"
 	@echo "make bench        the benchmarks behind README's numbers (long)"
 	@echo "make clean        remove .venv and caches; runs/ stays"

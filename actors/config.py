@@ -162,11 +162,6 @@ class ActorSettings(Settings):
         return {pool.name: self._with(pool) for pool in self.pools}
 
     @property
-    def merges(self) -> bool:
-        """Whether adapters are merged into the weights, which rounds them to the weights' data type."""
-        return self.engine == "transformers" and self.lora_path == "merged"
-
-    @property
     def continuous(self) -> bool:
         """Whether the engine takes new requests while others decode."""
         return self.engine == "vllm"

@@ -199,9 +199,8 @@ class Judge:
         own = Slope(1.0, 0.0)
         if not self.exact:
             own = slope_of(adapted.rounded_N - base.rounded_N, moved_N)
-        loses = (
-            self.merges and self.engine_dtype != "float32"
-        )  # merged weights round small updates away, more than any path
+        # Weights that the adapter is merged into round small updates away, more than any path does.
+        loses = self.merges and self.engine_dtype != "float32"
         if found.lowest > max(1.0, own.highest) + SLOPE_OFF:
             cause = "its effect is there more than once, or scaled up: is it merged into the base model as well?"
         elif found.highest < min(1.0, own.lowest) - SLOPE_OFF and not loses:

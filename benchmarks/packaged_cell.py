@@ -64,7 +64,7 @@ def run_packaged(cell: Cell, settings: Mapping[str, Any], directory: Path) -> di
         **measures(record.evals, record.config),
         "seconds": run_seconds(record),
         "training": training_facts(record.metrics),
-        "incidents": sum(event.get("event") == "incident" for event in record.events),
+        "incidents": sum("headline" in event for event in record.events),
     }
 
 

@@ -334,7 +334,7 @@ def main() -> None:
     total, refused = (
         sum(count) for count in zip(*((t.versions, len(t.refused)) for t in tallies.values()), strict=True)
     )
-    show("proof_power", f"{total} honest versions proven, {refused} refused; faults caught of those tried", rows)
+    show("proof_power", f"{total} honest proofs, {refused} refused; faults caught of those tried", rows)
 
 
 if __name__ == "__main__":

@@ -79,6 +79,7 @@ class AlarmSettings(Settings):
         limits are of another quantity and go."""
         if not isinstance(values, dict):
             return values
-        kept = {name: value for name, value in values.items() if not name.startswith("intrinsic_share")}
+        old = ("intrinsic_share", "intrinsic_share_above", "intrinsic_share_after_updates")
+        kept = {name: value for name, value in values.items() if name not in old}
         action = values.get("intrinsic_share")
         return kept if action is None else {"memory_dominant": action} | kept

@@ -36,7 +36,7 @@ from cluster.dispatcher import Dispatcher
 from cluster.evaluator import Evaluator
 from cluster.fleet import Fleet
 from cluster.health import Health
-from cluster.history import History, Past
+from cluster.history import History, Past, TrainedBatch
 from cluster.lease_outcomes import LeaseOutcomes
 from cluster.ledger import Books, Fate, Ledger, LedgerEvent
 from cluster.memory_lane import MemoryLane
@@ -194,14 +194,7 @@ class Controller:
                 f"the learner is at version {adapter.manifest.policy_version}, the run after update {self._step}: take "
                 f"{past.checkpoint} away, and `memr resume` goes on from the checkpoint before it"
             )
-        for batch in past.batches:
-            report, adapter = await replay_batch(self._parts.learner, batch, self._recorder)
-            await self._publish(adapter)
-            self._step = batch.step
-            if batch.step > self._recorder.last_step():
-                self._record(batch.groups, report, StepTiming(0.0, 0.0, 0.0, 0.0, 0.0))
-            else:
-                self._recorder.groups(batch.step, batch.groups)  # a power cut may have left the line alone
+        await self._replay(past.batches)
         for scored in past.buffered.values():
             self._buffer.put(scored)
         for group in past.untold.values():
@@ -213,6 +206,18 @@ class Controller:
                 self._queue.add(training_lease(self._config, lease_id, self._task.train_problem(lease_id)))
         self.taken_up = True
         return not past.begun
+
+    async def _replay(self, batches: Sequence[TrainedBatch]) -> None:
+        """Makes logged updates again, in their order; the lines of metrics that were lost are written again."""
+        recorded = self._recorder.last_step() if batches else 0
+        for batch in batches:
+            report, adapter = await replay_batch(self._parts.learner, batch, self._recorder)
+            await self._publish(adapter)
+            self._step = batch.step
+            if batch.step > recorded:
+                self._record(batch.groups, report, StepTiming(0.0, 0.0, 0.0, 0.0, 0.0))
+            else:
+                self._recorder.groups(batch.step, batch.groups)  # a power cut may have left the line alone
 
     def _take_up_books(self, books: Books) -> None:
         for lease_id, reason in books.reasons.items():
@@ -354,8 +359,8 @@ class Controller:
         """Workers follow the newest version by themselves: nobody is interrupted, nothing is drained."""
         self._recorder.event("published", version=adapter.manifest.policy_version, bytes=adapter.manifest.num_bytes)
         await asyncio.to_thread(self._registry.publish, adapter)
-        pinned = {*self._queue.versions_needed(), *self._queue.versions_under_way(), self._checkpointed_version()}
-        self._registry.prune(pinned)
+        under_way = {*self._queue.versions_needed(), *self._queue.versions_under_way(), *self._evaluator.versions}
+        self._registry.prune({*under_way, self._checkpointed_version()})
         self._changed.notify()
 
     def _checkpointed_version(self) -> int:

@@ -212,8 +212,8 @@ class Dispatcher:
         if not goes_on:
             raise RunStopped(
                 f"{headline}. learner.max_policy_lag = {self._max_policy_lag} allows nothing older. `memr resume` takes the "
-                'run up; to get past this version, resume with actors.dtype = "float32" (smaller rounding), or with a larger '
-                "actors.probe_tolerance if you trust the numbers above"
+                'run up; to get past this version, resume with --override and actors.dtype = "float32" (smaller rounding), or a '
+                "larger actors.probe_tolerance if you trust the numbers above"
             )
 
     async def _check_health(self, seat: Seat) -> None:

@@ -39,11 +39,16 @@ class Evaluator:
         self._done = frozenset(done)
         self._next_id = -1
         self._results: dict[int, asyncio.Future[RolloutGroup | None]] = {}
-        self._begun: list[asyncio.Task[None]] = []
+        self._begun: dict[asyncio.Task[None], int] = {}
 
     @property
     def open_leases(self) -> int:
         return len(self._results)
+
+    @property
+    def versions(self) -> set[int]:
+        """That evaluations under way are of, also between two of their runs, when no lease names them."""
+        return {version for task, version in self._begun.items() if not task.done()}
 
     def finished(self, group: RolloutGroup) -> None:
         self._settle(group.lease_id, group)
@@ -64,7 +69,7 @@ class Evaluator:
 
     def begin(self, policy_version: int, step: int, *, at_edge: bool) -> None:
         """`evaluate` beside whatever goes on; `all_done` or `give_up` sees to its end."""
-        self._begun.append(asyncio.ensure_future(self.evaluate(policy_version, step, at_edge=at_edge)))
+        self._begun[asyncio.ensure_future(self.evaluate(policy_version, step, at_edge=at_edge))] = policy_version
 
     async def all_done(self, changed: Signal, stopping: Callable[[], bool]) -> bool:
         """Waits for what was begun, and raises what it raised. False where the run is stopping: what is missing then is
@@ -82,7 +87,7 @@ class Evaluator:
 
     async def give_up(self) -> None:
         """Cancels what was begun and is not done."""
-        await cancelled(self._begun)
+        await cancelled(list(self._begun))
 
     async def evaluate(self, policy_version: int, step: int, *, at_edge: bool) -> None:
         """Greedy accuracy; before and after training (`at_edge`) also with the generous limit; pass@k."""

@@ -44,9 +44,8 @@ def probe_sequences(config: RunConfig, task: Task, tokenizer: Tokenizer) -> tupl
 def longest_probe(config: RunConfig) -> int:
     """Tokens of the longest probe."""
     update_tokens = config.cluster.groups_per_batch * config.actors.rollouts_per_group * config.actors.max_new_tokens
-    room = max(
-        2, config.task.max_prompt_tokens - 1
-    )  # an engine scores a probe and its whole answer with one token to spare
+    # An engine scores a probe and its whole answer with one token to spare.
+    room = max(2, config.task.max_prompt_tokens - 1)
     return min(MAX_TOKENS, room, max(MIN_TOKENS, update_tokens // UPDATE_SHARE))
 
 

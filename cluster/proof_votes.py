@@ -1,10 +1,10 @@
 """Whose fault is a refused version? What each worker said of each version, and what follows. No I/O.
 
-refused once                             -> AGAIN: fresh bytes, the same worker
-twice by it alone, others have proven it -> WORKER: this worker is at fault, it is retired
-twice by it alone, others have yet to try -> WAIT: theirs decides
-twice, and nobody is left who may prove it -> VERSION: the bytes are the same for all, so it is tolerance or the
-                                             learner, not a worker; the version is skipped
+refused once                               -> AGAIN: fresh bytes, the same worker
+twice, and another has proven it           -> WORKER: this worker is at fault, it is retired
+twice by it alone, others have yet to try  -> WAIT: theirs decides
+by two workers, or twice by the only one   -> VERSION: the bytes are the same for all, so it is tolerance or the
+                                              learner, not a worker; the version is skipped
 """
 
 from collections import Counter

@@ -1,6 +1,6 @@
 """Taking a run up again: which run directory may go on, and how its parts become what they were.
 
- RUN/checkpoints (newest that matches its manifest) + RUN/log (what came after) -> Past -> Controller._take_up
+ RUN/checkpoints (newest that matches its manifest) + RUN/log (what came after) -> Past -> Controller.take_up
 
 A crash costs the optimiser steps since the checkpoint, which are replayed from the log; no rollout is sampled again.
 """

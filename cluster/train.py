@@ -12,7 +12,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import ExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,16 +179,11 @@ async def _run(
     history = History(log)
     core = CoreParts(config, inputs, site, RunProcesses(run_path))
     core.processes.add_own_ray()
+    ends = ExitStack()  # last in, first out: whatever a full disk lets fail, the processes are ended
+    for end in (core.end_all, history.close, recorder.close):
+        ends.callback(end)
     try:
-        if log.torn_bytes:
-            recorder.event("torn_log_cut", bytes=log.torn_bytes)
-        if log.ended_at is not None:
-            recorder.incident(
-                "log_cut_short",
-                f"the log ends at byte {log.ended_at.offset} of segment {log.ended_at.segment}, before the place that a "
-                "checkpoint points to: the disk lost what it had confirmed. The run goes on from the checkpoint, in a new "
-                "segment; `memr replay` cannot go past the gap",
-            )
+        _report_log_losses(log, recorder)
         parts = await start_parts(core, config, inputs, recorder)
         registry = AdapterRegistry(run_path / "adapters", share, config.cluster.adapters_on_disk)
         controller = Controller(config, task, parts, registry, recorder, history, past)
@@ -208,9 +203,20 @@ async def _run(
             raise
         return Outcome(run_path, 130, past.step + len(past.batches), 0.0)
     finally:
-        recorder.close()
-        history.close()
-        core.end_all()
+        ends.close()
+
+
+def _report_log_losses(log: RunLog, recorder: Recorder) -> None:
+    """What the log had lost when it was opened: its torn tail, or frames below a checkpoint's place."""
+    if log.torn_bytes:
+        recorder.event("torn_log_cut", bytes=log.torn_bytes)
+    if log.ended_at is not None:
+        recorder.incident(
+            "log_cut_short",
+            f"the log ends at byte {log.ended_at.offset} of segment {log.ended_at.segment}, before the place that a "
+            "checkpoint points to: the disk lost what it had confirmed. The run goes on from the checkpoint, in a new "
+            "segment; `memr replay` cannot go past the gap",
+        )
 
 
 async def signs_of_life(controller: Controller, recorder: Recorder) -> None:

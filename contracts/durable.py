@@ -93,8 +93,11 @@ def remove_folder(folder: Path) -> None:
 
 
 def hide_folder(folder: Path) -> None:
-    """The first half of `remove_folder`, for who syncs the parent soon anyhow and sweeps then."""
-    folder.rename(folder.with_name(f".{folder.name}.removed"))
+    """The first half of `remove_folder`, for who syncs the parent soon anyhow and sweeps then. What an earlier death left
+    hidden under the same name makes room."""
+    hidden = folder.with_name(f".{folder.name}.removed")
+    shutil.rmtree(hidden, ignore_errors=True)
+    folder.rename(hidden)
 
 
 def sweep_hidden(parent: Path) -> None:

@@ -10,7 +10,7 @@ class StepReport:
 
     policy_version: after the update. lag: version at the update minus version at the first token.
     mismatch: |log p learner - log p engine| on trained tokens, before the update.
-    reward_parts: mean weighted value by part name.
+    bonus: as it was paid (memory.where may pay none). reward_parts: mean weighted value by part name.
     adapter_delta_norm: L2 norm of the change of all LoRA weights in this update.
     skipped: why the weights were left as they were, naming the first bad tensor; empty for an update that was made.
     merged_survival: share of the adapter that would be left in bfloat16 weights it is merged into (docs/algorithms.md).

@@ -25,7 +25,7 @@ from contracts.rollout import FinishReason, ScoredGroup
 from contracts.verdict import Scored
 from learner.bonus_effect import bonus_effect
 from learner.config import LearnerSettings, ScriptedLearnerSettings
-from learner.credit import credit_all
+from learner.credit import CreditedGroup, credit_all
 from learner.staleness import reject_stale
 
 
@@ -60,8 +60,9 @@ class ScriptedLearner:
             self._sleep(self._update_s)
         lags = [self._version - scored.group.policy_version for scored in groups]
         self._version += 1
-        report = _report(groups, lags, self._version, self._update_s)
-        effect = bonus_effect(groups, credit_all(groups, self._settings, self._bonus_rule))
+        credited = credit_all(groups, self._settings, self._bonus_rule)
+        report = _report(groups, credited, lags, self._version, self._update_s)
+        effect = bonus_effect(groups, credited)
         return replace(report, skipped=self._bad_numbers(), **dataclasses.asdict(effect))
 
     def _bad_numbers(self) -> str:
@@ -100,10 +101,12 @@ class _StoredVersion(Stored):
     policy_version: Count
 
 
-def _report(groups: Sequence[ScoredGroup], lags: Sequence[int], version: int, update_s: float) -> StepReport:
+def _report(
+    groups: Sequence[ScoredGroup], credited: Sequence[CreditedGroup], lags: Sequence[int], version: int, update_s: float
+) -> StepReport:
     rollouts = [rollout for scored in groups for rollout in scored.group.trainable_rollouts]
     rewards = [rollout.task_reward for rollout in rollouts]
-    bonus = np.concatenate([scored.bonus_G for scored in groups])
+    bonus = np.concatenate([group.bonus_G for group in credited])
     spreads = [np.std([r.task_reward for r in scored.group.trainable_rollouts]) for scored in groups]
     names = sorted({name for r in rollouts if isinstance(r.verdict, Scored) for name in r.verdict.parts})
     parts = {

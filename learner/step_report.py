@@ -56,7 +56,7 @@ def make_report(
         accuracy=_mean([rollout.correct for rollout in rollouts]),
         intrinsic_exploit=_mean(_trainable(groups, "exploit_G")),
         intrinsic_explore=_mean(_trainable(groups, "explore_G")),
-        bonus=_mean(_trainable(groups, "bonus_G")),
+        bonus=_mean(np.concatenate([group.bonus_G for group in credited])),
         reward=_mean(np.concatenate([group.rewards_G for group in credited])),
         reward_parts=_part_means(rollouts),
         advantage_abs_mean=_mean(np.abs(advantages)),

@@ -84,6 +84,14 @@ def test_a_removed_folder_has_lost_its_name_on_disk_before_its_first_file_goes(
     assert list(tmp_path.iterdir()) == [], "and what an earlier death left half-removed is gone too"
 
 
+def test_a_folder_goes_although_an_earlier_death_left_one_of_its_name_hidden(tmp_path: Path) -> None:
+    for name in (".old.removed", "old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a").write_text("x")
+    remove_folder(tmp_path / "old")
+    assert list(tmp_path.iterdir()) == []
+
+
 def refusing(number: int) -> Callable[[int], None]:
     def fsync(descriptor: int) -> None:
         raise OSError(number, os.strerror(number))

@@ -6,7 +6,11 @@ import pytest
 from contracts.bonus_rule import BonusRule, NoSignal, Where
 from contracts.rollout import BonusStage, ScoredGroup
 from learner.bonus_effect import BonusEffect, bonus_effect
+from learner.config import ScriptedLearnerSettings
 from learner.credit import credit_all
+from learner.scripted_learner import ScriptedLearner
+from learner.step_report import UpdateNorms, make_report
+from learner.update_record import UpdateRecord
 from tests.unit.learner.builders import group, rollout, scored, settings, tiny_learner
 
 RULE = BonusRule(no_signal=NoSignal.CENTRED)
@@ -59,3 +63,16 @@ def test_the_step_report_carries_it() -> None:
     assert (report.bonus_groups, report.bonus_signal_groups, report.bonus_changed_share) == (1, 1, 1.0)
     assert report.bonus_signal_share == report.bonus_advantage_share == pytest.approx(0.08 / 0.58)
     assert report.bonus_std == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("where", list(Where))
+def test_the_bonus_that_is_told_is_the_one_that_was_paid(where: Where) -> None:
+    batch = [of([1.0, 0.0], [0.0, 1.0], [0.25, 0.5]), of([0.0, 0.0], [0.0, 1.0], [0.25, 0.5])]
+    rule, norms = BonusRule(where=where), UpdateNorms(0.0, 0.0, 0.0)
+    report = ScriptedLearner(4, ScriptedLearnerSettings(), bonus_rule=rule).step(batch)
+    paid = {Where.EVERYWHERE: 1.5, Where.NO_TASK_SIGNAL: 0.75, Where.RIGHT_ANSWERS: 0.25, Where.WRONG_ANSWERS: 1.25}
+    assert report.bonus == pytest.approx(paid[where] / 4)
+    assert report.reward == pytest.approx(report.task_reward + report.bonus)
+    real = make_report(batch, credit_all(batch, settings(), rule), UpdateRecord(), norms, 1, (0.0, 0.0), 0)
+    assert real.bonus == pytest.approx(report.bonus)
+    assert real.reward == pytest.approx(report.reward)
