@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import Field
 
 from cluster.ledger import Books, Fate, LedgerEvent
-from cluster.run_log import Frame, Position, RunLog, read_log
+from cluster.run_log import BEGINNING, Frame, Position, RunLog, read_log
 from contracts.arrow import groups_from_bytes, groups_to_bytes
 from contracts.bounded_json import Count, Finite, Stored, parse_fields
 from contracts.errors import DataError
@@ -146,10 +146,11 @@ class _Scores(Stored):
     memory_version: int
 
 
-def read_past(directory: Path, past: Past, start: Position, *, memory_on: bool) -> Past:
-    """`past` as a checkpoint left it at `start`, with everything since then. Raises DataError for a log that is not ours."""
+def read_past(directory: Path, past: Past, start: Position, *, memory_on: bool, floor: Position = BEGINNING) -> Past:
+    """`past` as a checkpoint left it at `start`, with everything since then. floor: the furthest position that a checkpoint
+    knows. Raises DataError for a log that is not ours, or damaged before the floor."""
     groups = past.untold | past.sampled | {lease: scored.group for lease, scored in past.buffered.items()}
-    for frame in read_log(directory, start):
+    for frame in read_log(directory, start, floor):
         try:
             _apply(past, groups, frame, directory.parent / "checkpoints", memory_on=memory_on)
         except (KeyError, ValueError, DataError) as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cluster.checkpoint import log_floor
 from cluster.history import Past, read_past
 from cluster.run_dir import read_run
 from cluster.run_log import BEGINNING
@@ -33,7 +34,7 @@ def replay_run(run_path: Path) -> ReplayReport:
     settings = run.config.memory
     if not settings.enabled:
         raise DataError(f"{run_path} ran with memory.profile = 'off': there are no intrinsic rewards to recompute")
-    past = read_past(run_path / "log", Past(), BEGINNING, memory_on=True)
+    past = read_past(run_path / "log", Past(), BEGINNING, memory_on=True, floor=log_floor(run_path))
     memory = EpisodicMemory(settings, load_encoder(settings), value_of_correct=run.config.value_of_correct)
     rollouts, largest, worst = 0, 0.0, ""
     for call in past.calls:

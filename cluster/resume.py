@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cluster.checkpoint import read_checkpoint
+from cluster.checkpoint import log_floor, read_checkpoint
 from cluster.config import RunConfig, load_config
 from cluster.history import Past, TrainedBatch, read_past
 from cluster.incidents import append_event
@@ -153,7 +153,8 @@ def nothing_left(run_path: Path, config: RunConfig) -> bool:
 def read_run_past(run_path: Path, config: RunConfig) -> Past:
     """Everything an earlier process left. Raises DataError for a damaged log."""
     past, position = read_checkpoint(run_path)
-    return read_past(run_path / "log", past, position, memory_on=config.memory.enabled)
+    floor = log_floor(run_path)
+    return read_past(run_path / "log", past, position, memory_on=config.memory.enabled, floor=floor)
 
 
 async def restore_parts(past: Past, parts: Parts, recorder: Recorder) -> Adapter:

@@ -49,7 +49,8 @@ class Frame:
 class RunLog:
     """The writing end. Opening cuts a torn tail; `torn_bytes` says how much that was.
 
-    floor: the furthest position that anybody stored. `ended_at` is where a log that is shorter than this ended, else None.
+    floor: the furthest position that anybody stored; nothing before it is looked at, or cut. `ended_at` is where a log that
+    is shorter than this ended, else None.
     """
 
     def __init__(self, directory: Path, segment_bytes: int = SEGMENT_BYTES, floor: Position = BEGINNING) -> None:
@@ -58,7 +59,7 @@ class RunLog:
         self.torn_bytes = 0
         directory.mkdir(parents=True, exist_ok=True)
         segments = _segments(directory)
-        self._open(segments[-1] if segments else 0)
+        self._open(segments[-1] if segments else 0, floor)
         self.ended_at = self.position if self.position < floor else None
         if self.ended_at is not None:
             self._next_segment(max(self._segment, floor.segment) + 1)
@@ -95,18 +96,19 @@ class RunLog:
         self.close()
         self._open(segment)
 
-    def _open(self, segment: int) -> None:
+    def _open(self, segment: int, floor: Position = BEGINNING) -> None:
         path = _path(self._directory, segment)
-        self._segment, self._offset = segment, _whole_bytes(path) if path.exists() else 0
+        self._segment, self._offset = segment, _whole_bytes(path, segment, floor) if path.exists() else 0
         self._file = path.open("ab")
         self.torn_bytes += self._file.tell() - self._offset
         self._file.truncate(self._offset)
         sync_directory(self._directory)
 
 
-def read_log(directory: Path, start: Position = BEGINNING) -> Iterator[Frame]:
-    """Every whole frame from `start` on; where the segment of `start` ends before it, from the next segment on. Raises
-    DataError for damage before the end, which no crash leaves behind, and for a `start` inside a frame."""
+def read_log(directory: Path, start: Position = BEGINNING, floor: Position = BEGINNING) -> Iterator[Frame]:
+    """Every whole frame from `start` on; where the segment of `start` ends before it, from the next segment on. floor: the
+    furthest position that anybody stored. Raises DataError for damage before the floor or before a later segment, which no
+    crash leaves behind, and for a `start` inside a frame."""
     segments = [segment for segment in _segments(directory) if segment >= start.segment]
     for segment in segments:
         path = _path(directory, segment)
@@ -125,8 +127,11 @@ def read_log(directory: Path, start: Position = BEGINNING) -> Iterator[Frame]:
                 )
         except OSError as error:
             raise DataError(f"{path} cannot be read at byte {offset}: {error}") from error
-        if damaged and segment != segments[-1]:
-            raise DataError(f"{path} is damaged at byte {offset}, and later segments follow: restore it from a copy")
+        if damaged and (segment != segments[-1] or (_reaches(path, segment, floor) and offset < floor.offset)):
+            raise DataError(
+                f"{path} is damaged at byte {offset}, and what came later is whole: restore it from a copy, or start the run "
+                "again under another name"
+            )
 
 
 def _frames(path: Path, segment: int, offset: int) -> Iterator[Frame]:
@@ -150,11 +155,16 @@ def _is_boundary(path: Path, offset: int) -> bool:
     return offset == 0 or any(frame.end.offset == offset for frame in _frames(path, 0, 0))
 
 
-def _whole_bytes(path: Path) -> int:
-    offset = 0
-    for frame in _frames(path, 0, 0):
+def _whole_bytes(path: Path, segment: int, floor: Position) -> int:
+    offset = floor.offset if _reaches(path, segment, floor) else 0
+    for frame in _frames(path, segment, offset):
         offset = frame.end.offset
     return offset
+
+
+def _reaches(path: Path, segment: int, floor: Position) -> bool:
+    """Whether the segment holds everything up to a floor that lies in it."""
+    return segment == floor.segment and path.stat().st_size >= floor.offset
 
 
 def _segments(directory: Path) -> list[int]:

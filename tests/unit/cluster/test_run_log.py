@@ -116,6 +116,31 @@ def test_a_log_that_reaches_the_stored_position_goes_on_where_it_ends(tmp_path: 
     log.close()
 
 
+def spoilt(directory: Path, offset: int) -> None:
+    path = directory / "000000.log"
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 0xFF
+    path.write_bytes(data)
+
+
+def test_a_bad_byte_before_a_stored_position_cuts_nothing_that_came_after(tmp_path: Path) -> None:
+    stored = written(tmp_path, [(1, b"one"), (2, b"two")]).position
+    written(tmp_path, [(3, b"three")])
+    spoilt(tmp_path, 10)
+    log = RunLog(tmp_path, floor=stored)
+    assert (log.torn_bytes, log.ended_at) == (0, None)
+    log.append(4, b"four")
+    log.close()
+    assert back(tmp_path, stored) == [(3, b"three"), (4, b"four")]
+
+
+def test_who_reads_from_before_a_bad_byte_is_told_and_does_not_take_it_for_the_end(tmp_path: Path) -> None:
+    stored = written(tmp_path, [(1, b"one"), (2, b"two")]).position
+    spoilt(tmp_path, 10)
+    with pytest.raises(DataError, match=r"000000\.log is damaged at byte 0, and what came later is whole"):
+        list(read_log(tmp_path, floor=stored))
+
+
 def test_a_position_inside_a_frame_is_refused_and_not_a_torn_tail(tmp_path: Path) -> None:
     """What memr up to commit 57c9e8c made of a log that a power cut had shortened."""
     stored = synced_and_cut(tmp_path, 12)
