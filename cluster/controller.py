@@ -22,6 +22,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from cluster.adapters import AdapterRegistry
@@ -46,7 +47,7 @@ from cluster.quarantine import QUARANTINED, SKIPPED
 from cluster.recorder import Recorder
 from cluster.resume import replay_batch, restore_parts
 from cluster.run_control import RunControl
-from cluster.undivided import Undivided
+from cluster.undivided import Undivided, errors_of
 from cluster.work_queue import WorkQueue
 from contracts.adapter import Adapter
 from contracts.errors import DataError, RunStopped
@@ -145,20 +146,28 @@ class Controller:
         if self._parts.memory is not None:
             loops.append(self._memory_loop())
         main = asyncio.ensure_future(self._train_and_evaluate())
-        pending = {main, *(asyncio.ensure_future(loop) for loop in loops)}
-        in_order = False
+        every = {main, *(asyncio.ensure_future(loop) for loop in loops)}
+        pending, in_order, raised = every, False, None
         try:
             while not main.done():
                 done, pending = await asyncio.wait(pending, timeout=RECHECK_S, return_when=asyncio.FIRST_COMPLETED)
                 for finished in done:
                     finished.result()  # a loop's error is the run's
             in_order = True
-        except RunStopped:
-            in_order = True
+        except BaseException as error:
+            in_order, raised = isinstance(error, RunStopped), error
             raise
         finally:
             await cancelled(pending)
-            await (self._undivided.finished() if in_order else self._undivided.given_up())
+            errors = await (self._undivided.finished() if in_order else self._undivided.given_up())
+            self._tell_of([*errors_of(every), *errors], raised)
+
+    def _tell_of(self, errors: Sequence[BaseException], raised: BaseException | None) -> None:
+        """An incident for each error that the end of the run does not tell itself."""
+        for error in {id(error): error for error in errors if error is not raised}.values():
+            name = type(error).__name__
+            with suppress(OSError):  # of a full disk, which must not hide what ended the run
+                self._recorder.incident("error_under_way", f"while the run was ending, {name}: {error}", error=name)
 
     def stop(self) -> None:
         """Finish the update under way, then return from `run`; evaluations under way are made when the run is resumed."""
@@ -240,6 +249,8 @@ class Controller:
                 await self._learn()
                 if every and self._step % every == 0 and 0 < self._step < num_updates:
                     self._evaluator.begin(self._registry.newest, self._step, at_edge=False)
+            if not self._stopping:
+                self.health.check()  # of the very last update: no further one would look
             if await self._evaluator.all_done(self._changed, self._is_stopping):
                 self._evaluator.begin(self._registry.newest, self._step, at_edge=True)
                 self._all_done = await self._evaluator.all_done(self._changed, self._is_stopping)
