@@ -48,6 +48,7 @@ from cluster.recorder import Recorder
 from cluster.resume import replay_batch, restore_parts
 from cluster.run_control import RunControl
 from cluster.undivided import Undivided, errors_of
+from cluster.verified import Verified
 from cluster.work_queue import WorkQueue
 from contracts.adapter import Adapter
 from contracts.errors import DataError, RunStopped
@@ -116,6 +117,7 @@ class Controller:
         self._autoscaler = Autoscaler(config.cluster, self.fleet, recorder)
         self._control = RunControl(config.run_path, recorder, self.fleet.scale, self.stop)
         self._undivided = Undivided()
+        self._verified = Verified()
         self._step = 0
         self._updating = False
         self._stopping = False
@@ -194,6 +196,7 @@ class Controller:
         if past.begun:
             self._take_up_books(self._ledger.books())
         self._step = past.step
+        self._recorder.take_up_transcripts(past.step)
         if lost := self._registry.set_aside_after(past.step + len(past.batches)):
             self._recorder.event("adapters_set_aside", names=lost)
         adapter = await restore_parts(past, self._parts, self._recorder)
@@ -436,15 +439,15 @@ class Controller:
             tuple(self._lane.groups),
             tuple(self._lane.untold),
         )
-        folder = await save_checkpoint(
-            self._config.run_path, cut, self._parts, self._config.cluster.checkpoints_kept, sync=self._sync
-        )
+        run_path, keep = self._config.run_path, self._config.cluster.checkpoints_kept
+        folder = await save_checkpoint(run_path, cut, self._parts, keep, sync=self._sync, verified=self._verified)
         self._recorder.event("checkpoint", step=self._step, folder=str(folder))
 
-    def _sync(self) -> None:
-        """Before a checkpoint has its name: the log that it points into, and lines that no replay would write again."""
+    async def _sync(self) -> None:
+        """Before a checkpoint has its name: the log that it points into, and what no replay would write again, beside the
+        loops, as transcripts are many."""
         self._history.sync()
-        self._recorder.sync()
+        await asyncio.to_thread(self._recorder.sync)
 
     def status(self) -> dict[str, object]:
         return {

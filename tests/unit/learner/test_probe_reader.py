@@ -109,11 +109,12 @@ def test_the_relative_size_is_that_of_the_product_against_the_weight() -> None:
 
 
 def test_the_frozen_weights_are_read_for_their_norms_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    made, norm, sizes = policy("bfloat16"), torch.linalg.norm, []
+    made, norm = policy("bfloat16"), torch.linalg.norm
+    sizes: list[int] = []
 
     def counted(tensor: torch.Tensor) -> torch.Tensor:
         sizes.append(tensor.numel())
-        return norm(tensor)
+        return torch.as_tensor(norm(tensor))
 
     monkeypatch.setattr(torch.linalg, "norm", counted)
     first = made.relative_size()
