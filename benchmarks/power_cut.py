@@ -92,7 +92,12 @@ def costs(folder: Path) -> list[dict[str, Any]]:
 def cost(folder: Path, updates: int = 30) -> dict[str, Any]:
     """Milliseconds, median, of what one update of 8 x 8 rollouts of 64 tokens puts on disk, on the disk of `folder`."""
     history = History(RunLog(folder / "log"))
-    times: dict[str, list[float]] = {"sampled, not synced": [], "trained": [], "adapter": [], "transcripts": []}
+    times: dict[str, list[float]] = {
+        "sampled, not synced": [],
+        "trained": [],
+        "adapter": [],
+        "transcripts, not synced": [],
+    }
     groups = [make_group(i, rewards=[0.0] * 8, tokens=64) for i in range(8)]
     scored = [make_scored(group) for group in groups]
     (folder / "rollouts").mkdir()
@@ -101,7 +106,7 @@ def cost(folder: Path, updates: int = 30) -> dict[str, Any]:
             "sampled, not synced": partial(history.sampled, groups),
             "trained": partial(history.trained, step, range(8), "hash"),
             "adapter": partial(write_adapter, make_adapter(step, bytes(4 * 2**20)), folder / "adapters"),
-            "transcripts": partial(write_groups, scored, folder / "rollouts" / f"{step}.parquet"),
+            "transcripts, not synced": partial(write_groups, scored, folder / "rollouts" / f"{step}.parquet"),
         }
         for name, action in actions.items():
             started = time.monotonic()

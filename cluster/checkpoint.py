@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from cluster.history import Past
 from cluster.ledger import FATES, Books
 from cluster.parts import Parts
 from cluster.run_log import BEGINNING, Position
+from cluster.verified import Verified
 from contracts.arrow import groups_to_parquet, read_groups
 from contracts.bounded_json import Count, Stored, read_fields
 from contracts.bounded_tables import read_parquet
@@ -71,7 +72,7 @@ class Cut:
 
 
 async def save_checkpoint(
-    run_path: Path, cut: Cut, parts: Parts, keep: int, *, sync: Callable[[], None] = lambda: None
+    run_path: Path, cut: Cut, parts: Parts, keep: int, *, sync: Callable[[], Awaitable[None]], verified: Verified
 ) -> Path:
     """Returns the folder. Learner and memory write side by side. What memory was told after the cut may be in its
     snapshot too: its version tells, and resume does not tell it again. sync: puts log and metrics on disk; it is called
@@ -79,8 +80,8 @@ async def save_checkpoint(
 
     Raises DataError for a checkpoint that resume would pass over; it stays under its temporary name."""
     folder = run_path / "checkpoints" / f"step-{cut.step:06d}"
-    if await asyncio.to_thread(_is_good, folder):
-        sync()
+    if await asyncio.to_thread(verified.is_good, folder, _is_good):
+        await sync()
         return folder
     temporary = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -90,7 +91,7 @@ async def save_checkpoint(
         saves.append(_save_memory(parts, temporary))
     await asyncio.gather(*saves)
     await asyncio.to_thread(_write, temporary, cut)
-    sync()
+    await sync()
     try:
         await asyncio.to_thread(read_back, temporary)
     except DataError as error:
@@ -98,7 +99,8 @@ async def save_checkpoint(
             f"the checkpoint of step {cut.step} cannot be read back: {error}. The one before it stays the newest"
         ) from error
     await asyncio.to_thread(_name, temporary, folder)
-    await asyncio.to_thread(prune_checkpoints, run_path, keep)
+    await asyncio.to_thread(verified.add, folder)
+    await asyncio.to_thread(prune_checkpoints, run_path, keep, verified)
     return folder
 
 
@@ -266,11 +268,14 @@ def _by_lease(groups: Iterable[ScoredGroup]) -> dict[int, ScoredGroup]:
     return {scored.group.lease_id: scored for scored in groups}
 
 
-def prune_checkpoints(run_path: Path, keep: int) -> None:
-    """Delete all but the newest `keep` that resume would take; what it would pass over is left for people to see."""
-    good = [folder for folder in _folders(run_path) if _is_good(folder)]
+def prune_checkpoints(run_path: Path, keep: int, verified: Verified | None = None) -> None:
+    """Delete all but the newest `keep` that resume would take; what it would pass over is left for people to see.
+    verified: those that need not be hashed again."""
+    verified = verified or Verified()
+    good = [folder for folder in _folders(run_path) if verified.is_good(folder, _is_good)]
     for folder in good[: -max(LEAST_KEPT, keep)]:
         remove_folder(folder)
+        verified.forget(folder)
 
 
 def _is_good(folder: Path) -> bool:

@@ -22,6 +22,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from cluster.adapters import AdapterRegistry
@@ -46,7 +47,8 @@ from cluster.quarantine import QUARANTINED, SKIPPED
 from cluster.recorder import Recorder
 from cluster.resume import replay_batch, restore_parts
 from cluster.run_control import RunControl
-from cluster.undivided import Undivided
+from cluster.undivided import Undivided, errors_of
+from cluster.verified import Verified
 from cluster.work_queue import WorkQueue
 from contracts.adapter import Adapter
 from contracts.errors import DataError, RunStopped
@@ -115,6 +117,7 @@ class Controller:
         self._autoscaler = Autoscaler(config.cluster, self.fleet, recorder)
         self._control = RunControl(config.run_path, recorder, self.fleet.scale, self.stop)
         self._undivided = Undivided()
+        self._verified = Verified()
         self._step = 0
         self._updating = False
         self._stopping = False
@@ -145,20 +148,28 @@ class Controller:
         if self._parts.memory is not None:
             loops.append(self._memory_loop())
         main = asyncio.ensure_future(self._train_and_evaluate())
-        pending = {main, *(asyncio.ensure_future(loop) for loop in loops)}
-        in_order = False
+        every = {main, *(asyncio.ensure_future(loop) for loop in loops)}
+        pending, in_order, raised = every, False, None
         try:
             while not main.done():
                 done, pending = await asyncio.wait(pending, timeout=RECHECK_S, return_when=asyncio.FIRST_COMPLETED)
                 for finished in done:
                     finished.result()  # a loop's error is the run's
             in_order = True
-        except RunStopped:
-            in_order = True
+        except BaseException as error:
+            in_order, raised = isinstance(error, RunStopped), error
             raise
         finally:
             await cancelled(pending)
-            await (self._undivided.finished() if in_order else self._undivided.given_up())
+            errors = await (self._undivided.finished() if in_order else self._undivided.given_up())
+            self._tell_of([*errors_of(every), *errors], raised)
+
+    def _tell_of(self, errors: Sequence[BaseException], raised: BaseException | None) -> None:
+        """An incident for each error that the end of the run does not tell itself."""
+        for error in {id(error): error for error in errors if error is not raised}.values():
+            name = type(error).__name__
+            with suppress(OSError):  # of a full disk, which must not hide what ended the run
+                self._recorder.incident("error_under_way", f"while the run was ending, {name}: {error}", error=name)
 
     def stop(self) -> None:
         """Finish the update under way, then return from `run`; evaluations under way are made when the run is resumed."""
@@ -185,6 +196,7 @@ class Controller:
         if past.begun:
             self._take_up_books(self._ledger.books())
         self._step = past.step
+        self._recorder.take_up_transcripts(past.step)
         if lost := self._registry.set_aside_after(past.step + len(past.batches)):
             self._recorder.event("adapters_set_aside", names=lost)
         adapter = await restore_parts(past, self._parts, self._recorder)
@@ -240,6 +252,8 @@ class Controller:
                 await self._learn()
                 if every and self._step % every == 0 and 0 < self._step < num_updates:
                     self._evaluator.begin(self._registry.newest, self._step, at_edge=False)
+            if not self._stopping:
+                self.health.check()  # of the very last update: no further one would look
             if await self._evaluator.all_done(self._changed, self._is_stopping):
                 self._evaluator.begin(self._registry.newest, self._step, at_edge=True)
                 self._all_done = await self._evaluator.all_done(self._changed, self._is_stopping)
@@ -425,15 +439,15 @@ class Controller:
             tuple(self._lane.groups),
             tuple(self._lane.untold),
         )
-        folder = await save_checkpoint(
-            self._config.run_path, cut, self._parts, self._config.cluster.checkpoints_kept, sync=self._sync
-        )
+        run_path, keep = self._config.run_path, self._config.cluster.checkpoints_kept
+        folder = await save_checkpoint(run_path, cut, self._parts, keep, sync=self._sync, verified=self._verified)
         self._recorder.event("checkpoint", step=self._step, folder=str(folder))
 
-    def _sync(self) -> None:
-        """Before a checkpoint has its name: the log that it points into, and lines that no replay would write again."""
+    async def _sync(self) -> None:
+        """Before a checkpoint has its name: the log that it points into, and what no replay would write again, beside the
+        loops, as transcripts are many."""
         self._history.sync()
-        self._recorder.sync()
+        await asyncio.to_thread(self._recorder.sync)
 
     def status(self) -> dict[str, object]:
         return {

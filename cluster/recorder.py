@@ -4,21 +4,26 @@ JSONL is the truth: metrics.jsonl (one line per update), eval.jsonl, events.json
 rollouts/*.parquet. Watchers (TensorBoard, the console) get the same dictionaries afterwards; one that raises is dropped
 with an event and the run goes on.
 
-A power cut takes no evaluation that was told. Lines of the other files, and transcripts, may go since the newest
-checkpoint: all but events come back when the updates are replayed. status.json is a sign of life, and is not synced.
+A power cut takes no evaluation that was told. Lines of the other files, and transcripts, may go or be torn since the newest
+checkpoint: all but events and dropped groups come back when the updates are replayed. status.json is a sign of life, and is
+not synced.
 """
 
 import dataclasses
 import json
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from cluster.incidents import write_incident
 from cluster.ledger import LedgerEvent
-from contracts.arrow import write_groups
-from contracts.durable import swap_file, sync, sync_directory, whole_lines
+from contracts.arrow import read_groups, write_groups
+from contracts.durable import swap_file, sync, sync_directory, sync_file, whole_lines
+from contracts.errors import DataError
 from contracts.reports import EvalReport
 from contracts.rollout import ScoredGroup
 
@@ -46,6 +51,8 @@ class Recorder:
         self._watchers = list(watchers)
         self._wall_clock = wall_clock
         self._files: dict[str, TextIO] = {}
+        self._opening, self._syncing = threading.Lock(), threading.Lock()
+        self._unsynced: deque[Path] = deque()  # transcripts, in the order in which they were written
         self.transcripts = True
         """Off: rollouts/ is not written, for want of disk; watchers still see the groups."""
         for folder in ("ledger", "rollouts"):
@@ -104,8 +111,23 @@ class Recorder:
         """The batch of one update, or dropped groups, as one Parquet file."""
         first = min(scored.group.lease_id for scored in groups)
         if self.transcripts:
-            write_groups(groups, self._run_path / "rollouts" / f"step-{step:06d}-{fate}-{first:08d}.parquet")
+            path = self._run_path / "rollouts" / f"step-{step:06d}-{fate}-{first:08d}.parquet"
+            write_groups(groups, path)
+            self._unsynced.append(path)
         self._tell(lambda watcher: watcher.show_groups(groups))
+
+    def take_up_transcripts(self, step: int) -> None:
+        """Of an earlier life, after its checkpoint of `step`, which nobody synced: what a power cut tore goes, the others
+        are synced with the next checkpoint."""
+        for path in sorted((self._run_path / "rollouts").glob("step-*-*.parquet")):
+            number = path.name.split("-")[1]
+            if number.isdecimal() and int(number) >= step:
+                try:
+                    read_groups(path)
+                except DataError:
+                    path.unlink()
+                else:
+                    self._unsynced.append(path)
 
     def status(self, line: dict[str, Any]) -> None:
         """`status.json`, replaced whole: what `memr status` reads of a live run."""
@@ -116,10 +138,20 @@ class Recorder:
         self._tell(lambda watcher: watcher.watch("status", line))
 
     def sync(self) -> None:
-        """Every line so far is safe from a power cut, those of an earlier process too; evaluations were at once."""
-        for name in LINES:
-            if name in self._files or (self._run_path / name).exists():
-                sync(self._file(name))
+        """Every line and transcript so far is safe from a power cut, lines of an earlier process too; evaluations were at
+        once. May be called from another thread while the loop goes on writing."""
+        with self._syncing:
+            for name in LINES:
+                if name in self._files or (self._run_path / name).exists():
+                    self._file(name)
+                    sync_file(self._run_path / name)
+            self._sync_transcripts()
+
+    def _sync_transcripts(self) -> None:
+        for _ in range(len(self._unsynced)):
+            with suppress(FileNotFoundError):  # somebody took it away
+                sync_file(self._unsynced[0])
+            self._unsynced.popleft()
         sync_directory(self._run_path / "rollouts")
 
     def close(self) -> None:
@@ -135,9 +167,10 @@ class Recorder:
         file.flush()
 
     def _file(self, name: str) -> TextIO:
-        if name not in self._files:
-            self._files[name] = _append_to(self._run_path / name)
-        return self._files[name]
+        with self._opening:
+            if name not in self._files:
+                self._files[name] = _append_to(self._run_path / name)
+            return self._files[name]
 
     def _tell(self, action: Callable[[Watcher], None]) -> None:
         for watcher in list(self._watchers):

@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from cluster.plan import make_plan, plan_rows
 from cluster.run_dir import RunRecord, read_run
 from cluster.summary import before_after, state_of
 from contracts.arrow import read_groups
+from contracts.errors import DataError
 from contracts.rollout import ScoredGroup
 from contracts.verdict import Scored
 
@@ -197,7 +199,11 @@ def _transcripts(run_path: Path) -> list[dict[str, Any]]:
     """A group from the start, the middle and the end of training."""
     files = sorted((run_path / "rollouts").glob("*-trained-*.parquet"))
     chosen = sorted({0, len(files) // 2, len(files) - 1}) if files else []
-    return [_transcript(files[i], read_groups(files[i])) for i in chosen][:NUM_TRANSCRIPTS]
+    found = []
+    for path in [files[i] for i in chosen][:NUM_TRANSCRIPTS]:
+        with suppress(DataError):  # torn by a power cut, until the run is resumed
+            found.append(_transcript(path, read_groups(path)))
+    return found
 
 
 def _transcript(path: Path, groups: Sequence[ScoredGroup]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from contracts.bounded_json import parse_fields
 from contracts.bounded_tables import check_schema, read_parquet, read_stream
-from contracts.durable import swap_file
+from contracts.durable import place_file
 from contracts.errors import DataError
 from contracts.problem import Purpose
 from contracts.rollout import BonusStage, FinishReason, Neighbour, Rollout, RolloutGroup, ScoredGroup, TurnOutcome
@@ -96,8 +96,8 @@ def groups_from_bytes(payload: bytes) -> list[ScoredGroup]:
 
 
 def write_groups(groups: Sequence[ScoredGroup], path: Path) -> None:
-    """One Parquet file, written whole or not at all; its name is safe once the folder was synced."""
-    swap_file(path, groups_to_parquet(groups))
+    """One Parquet file, whole or not there for who looks; safe from a power cut once it and its folder were synced."""
+    place_file(path, groups_to_parquet(groups))
 
 
 def groups_to_parquet(groups: Sequence[ScoredGroup]) -> memoryview:

@@ -65,6 +65,13 @@ def write_file(path: Path, data: bytes | memoryview) -> None:
         sync(file)
 
 
+def place_file(path: Path, data: bytes | memoryview) -> None:
+    """Old or new for who looks; a power cut may leave neither, or a torn one, until `sync_file` and `sync_directory`."""
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
 def swap_file(path: Path, data: bytes | memoryview) -> None:
     """Old or new, never torn; which of the two a power cut leaves is open."""
     temporary = path.with_name(f".{path.name}.partial")

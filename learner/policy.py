@@ -9,6 +9,7 @@ Simplified away: adapters on embeddings and the output head, and models that pos
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -171,8 +172,14 @@ class LoraPolicy:
 
     def relative_size(self) -> float:
         """The adapter against the weights it adapts: median over layers of |scale B A| / |W|, Frobenius norms."""
-        ratios = [_relative_size(m) for m in self._model.modules() if isinstance(m, LoraLayer)]
+        layers = [m for m in self._model.modules() if isinstance(m, LoraLayer)]
+        ratios = [_adapter_norm(layer) / norm for layer, norm in zip(layers, self._base_norms, strict=True)]
         return float(torch.stack(ratios).median())
+
+    @cached_property
+    def _base_norms(self) -> list[Tensor]:
+        """Of the frozen weights, in the order of the layers: they never change, so they are read once."""
+        return [_base_norm(m) for m in self._model.modules() if isinstance(m, LoraLayer)]
 
     def sequence_logprobs(self, tokens_P: NDArray[np.int32]) -> NDArray[np.float32]:
         """[P] log p(token i | tokens before i) at temperature 1; entry 0 is 0."""
@@ -253,13 +260,16 @@ def device_of(settings: LearnerSettings) -> torch.device:
 
 
 @torch.no_grad()
-def _relative_size(layer: LoraLayer) -> Tensor:
-    """|B A| from the r x r products of the two: B A itself, as large as W, is never made."""
-    a_RI, b_OR, w_OI = (
-        _weight(module).float() for module in (layer.lora_A[_ADAPTER], layer.lora_B[_ADAPTER], layer.get_base_layer())
-    )
+def _adapter_norm(layer: LoraLayer) -> Tensor:
+    """|scale B A| from the r x r products of the two: B A itself, as large as W, is never made."""
+    a_RI, b_OR = (_weight(module).float() for module in (layer.lora_A[_ADAPTER], layer.lora_B[_ADAPTER]))
     size = ((b_OR.t() @ b_OR) * (a_RI @ a_RI.t())).sum().clamp(min=0).sqrt()
-    return torch.as_tensor(layer.scaling[_ADAPTER] * size / torch.linalg.norm(w_OI))
+    return torch.as_tensor(layer.scaling[_ADAPTER] * size)
+
+
+@torch.no_grad()
+def _base_norm(layer: LoraLayer) -> Tensor:
+    return torch.as_tensor(torch.linalg.norm(_weight(layer.get_base_layer()).float()))
 
 
 def _weight(module: nn.Module) -> Tensor:

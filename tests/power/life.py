@@ -230,8 +230,9 @@ class _Telling(Recorder):
         self.events = self._safe = len(self.lines("events.jsonl"))
 
     def sync(self) -> None:
+        events = self.events  # the loop may tell more while this thread syncs
         super().sync()
-        self._safe = self.events
+        self._safe = max(self._safe, events)
 
     def event(self, what: str, **details: Any) -> None:
         super().event(what, **details)

@@ -26,6 +26,8 @@ pytestmark = [pytest.mark.skipif(bool(why_not()), reason=why_not()), pytest.mark
 FEW = (
     "run_log.sync < history.trained",
     "run_log.sync < history.sync",
+    "recorder._sync_transcripts < recorder.sync < life.sync: sync_file step-#-trained",
+    "recorder._sync_transcripts < recorder.sync < life.sync: sync_directory rollouts",
     "checkpoint._name: place_folder checkpoints",
     "checkpoint._write: write_file checkpoint.json",
     "adapters.write_adapter < adapters.publish: place_folder adapters",

@@ -1,6 +1,8 @@
 """JSONL is the truth, watchers may fail, and a run can be read whatever became of it."""
 
 import json
+import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from rich.console import Console
 from cluster.config import RunConfig
 from cluster.console import LiveConsole, PlainConsole, eval_text, event_text, spark
 from cluster.recorder import Recorder
+from cluster.report import _transcripts
 from cluster.run_dir import claim_run, create_run, read_run
 from cluster.summary import before_after, recent_bottleneck, state_of
 from contracts.errors import ConfigError, DataError
@@ -153,3 +156,96 @@ def test_metrics_end_at_the_first_zeros_and_of_events_the_later_ones_stay(tmp_pa
     recorder.close()
     assert (tmp_path / "metrics.jsonl").read_text().splitlines() == [f'{{"step": {step}}}' for step in (1, 2)]
     assert (tmp_path / "events.jsonl").read_text().splitlines() == [f'{{"step": {step}}}' for step in (1, 2)]
+
+
+class Syncs:
+    """Paths that were synced, by the name of their file, in order; `threads` asked for them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.names: list[str] = []
+        self.threads: set[int] = set()
+        really = os.fsync
+
+        def fsync(descriptor: int) -> None:
+            self.names.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+            if "parquet" in self.names[-1]:
+                self.threads.add(threading.get_ident())
+            really(descriptor)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+
+    def transcripts(self) -> list[str]:
+        return [name for name in self.names if "-trained-" in name or "-dropped-" in name]
+
+
+def test_transcripts_are_written_at_once_and_synced_once_with_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder, syncs = Recorder(tmp_path), Syncs(monkeypatch)
+    recorder.groups(1, [make_scored(make_group(0))])
+    recorder.groups(1, [make_scored(make_group(1))], fate="dropped")
+    first = ["step-000001-trained-00000000.parquet", "step-000001-dropped-00000001.parquet"]
+    assert sorted(path.name for path in (tmp_path / "rollouts").iterdir()) == sorted(first)
+    assert syncs.names == []
+    recorder.sync()
+    assert syncs.names == [*first, "rollouts"], "their folder last"
+    recorder.groups(2, [make_scored(make_group(2))])
+    recorder.sync()
+    recorder.close()
+    assert syncs.transcripts() == [*first, "step-000002-trained-00000002.parquet"]
+
+
+def test_a_sync_that_the_disk_refused_is_made_the_next_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(tmp_path)
+    recorder.groups(1, [make_scored(make_group(0))])
+
+    def refuses(descriptor: int) -> None:
+        raise OSError("refused")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", refuses)
+        with pytest.raises(OSError, match="refused"):
+            recorder.sync()
+    syncs = Syncs(monkeypatch)
+    recorder.sync()
+    assert syncs.transcripts() == ["step-000001-trained-00000000.parquet"]
+
+
+def test_a_transcript_that_somebody_took_away_is_no_error(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path)
+    recorder.groups(1, [make_scored(make_group(0))])
+    for path in (tmp_path / "rollouts").iterdir():
+        path.unlink()
+    recorder.sync()
+
+
+def test_transcripts_of_an_earlier_life_are_synced_with_the_next_checkpoint_and_torn_ones_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Recorder(tmp_path)
+    for step in (1, 2, 3):
+        before.groups(step, [make_scored(make_group(step))], fate="dropped")
+    torn = tmp_path / "rollouts" / "step-000003-dropped-00000003.parquet"
+    torn.write_bytes(bytes(torn.stat().st_size))
+    recorder, syncs = Recorder(tmp_path), Syncs(monkeypatch)
+    recorder.take_up_transcripts(2)
+    recorder.sync()
+    assert syncs.transcripts() == ["step-000002-dropped-00000002.parquet"]
+    assert sorted(int(path.name[5:11]) for path in (tmp_path / "rollouts").iterdir()) == [1, 2]
+
+
+async def test_a_report_leaves_a_torn_transcript_out(tmp_path: Path) -> None:
+    _, path = await finished(tmp_path)
+    assert len(_transcripts(path)) == 2
+    torn = sorted((path / "rollouts").glob("*-trained-*"))[-1]
+    torn.write_bytes(bytes(torn.stat().st_size))
+    assert len(_transcripts(path)) == 1
+
+
+async def test_a_run_syncs_its_transcripts_beside_the_loops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, syncs = Run(make_config(tmp_path, updates=4, cluster={"checkpoint_every_updates": 2})), Syncs(monkeypatch)
+    await run.run()
+    assert len(syncs.transcripts()) == len(set(syncs.transcripts())) == 4
+    at_checkpoint = [name for name in syncs.names if "-trained-" in name or name == "step-000002"]
+    assert at_checkpoint[:2] == [f"step-00000{i}-trained-{4 * (i - 1):08d}.parquet" for i in (1, 2)]
+    assert syncs.threads.isdisjoint({threading.get_ident()})

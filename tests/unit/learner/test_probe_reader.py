@@ -108,6 +108,26 @@ def test_the_relative_size_is_that_of_the_product_against_the_weight() -> None:
     assert made.relative_size() == pytest.approx(float(np.sort(ratios)[(len(ratios) - 1) // 2]), rel=1e-4)
 
 
+def test_the_frozen_weights_are_read_for_their_norms_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, norm = policy("bfloat16"), torch.linalg.norm
+    sizes: list[int] = []
+
+    def counted(tensor: torch.Tensor) -> torch.Tensor:
+        sizes.append(tensor.numel())
+        return torch.as_tensor(norm(tensor))
+
+    monkeypatch.setattr(torch.linalg, "norm", counted)
+    first = made.relative_size()
+    layers = len(sizes)
+    assert layers == len([name for name in made.adapter_parameters if "lora_A" in name]) > 0
+    with torch.no_grad():
+        for name, weight in made.adapter_parameters.items():
+            if "lora_B" in name:
+                weight.mul_(2.0)
+    assert made.relative_size() == pytest.approx(2 * first), "the adapter's own part is read at each publish"
+    assert len(sizes) == layers
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_reading_probes_changes_no_byte_of_what_is_learned(dtype: str) -> None:
     def three_updates(*probes: NDArray[np.int32]) -> bytes:
