@@ -39,23 +39,22 @@ class AdapterRegistry:
         self._keep = keep
         self._refs: dict[int, AdapterRef] = {}
         self._folders: dict[int, Path] = {}
-        self._skipped: set[int] = set()
+        self._skipped: dict[int, set[str]] = {}  # kinds of workers
 
     @property
     def newest(self) -> int:
         return max(self._refs)
 
-    @property
-    def servable(self) -> int | None:
-        """The newest version that workers may prove and serve; None where every one was skipped."""
-        return max(self._refs.keys() - self._skipped, default=None)
+    def servable(self, kind: str) -> int | None:
+        """The newest version that workers of a kind may prove and serve; None where every one was skipped."""
+        return max((version for version in self._refs if not self.skipped(version, kind)), default=None)
 
-    def skip(self, policy_version: int) -> None:
-        """No worker could prove this version: none tries it again."""
-        self._skipped.add(policy_version)
+    def skip(self, policy_version: int, kind: str) -> None:
+        """No worker of this kind could prove this version: none of them tries it again."""
+        self._skipped.setdefault(policy_version, set()).add(kind)
 
-    def skipped(self, policy_version: int) -> bool:
-        return policy_version in self._skipped
+    def skipped(self, policy_version: int, kind: str) -> bool:
+        return kind in self._skipped.get(policy_version, ())
 
     def reference(self, policy_version: int) -> AdapterRef:
         return self._refs[policy_version]
@@ -103,9 +102,10 @@ class AdapterRegistry:
         return False
 
     def prune(self, pinned: Collection[int]) -> None:
-        """Forget references, and hide folders, of all but the newest `keep` versions, the newest servable one and the pinned
-        ones; the next `publish`, which syncs the directory anyhow, deletes what is hidden."""
-        kept = {*sorted(self._refs)[-self._keep :], self.servable, *pinned}
+        """Forget references, and hide folders, of all but the newest `keep` versions, the newest that each kind of worker
+        may serve and the pinned ones; the next `publish`, which syncs the directory anyhow, deletes what is hidden."""
+        servable = {self.servable(kind) for kinds in self._skipped.values() for kind in kinds}
+        kept = {*sorted(self._refs)[-self._keep :], *servable, *pinned}
         for version in self._refs.keys() - kept:
             del self._refs[version]
             hide_folder(self._folders.pop(version))
