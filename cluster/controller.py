@@ -341,7 +341,10 @@ class Controller:
         return [], Wait()
 
     def _lag_left(self) -> int:
-        """A group that is sampled now is trained after all that are ahead of it: what is left of the bound, in versions."""
+        """A group that is sampled now is trained after all that are ahead of it: what is left of the bound, in versions.
+        After the last update none is trained: evaluations alone are sampled, with any version."""
+        if self._registry.newest >= self._config.learner.num_updates:
+            return self._registry.newest
         ahead = len(self._queue.versions_under_way()) + len(self._lane) + len(self._buffer)
         return self._config.learner.max_policy_lag - ahead // self._config.cluster.groups_per_batch
 

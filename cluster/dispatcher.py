@@ -63,6 +63,7 @@ class Dispatcher:
         self._outcomes = outcomes
         self._lag_left = lag_left
         self._max_policy_lag = config.learner.max_policy_lag
+        self._num_updates = config.learner.num_updates
         self._seats: set[Seat] = set()
         self._votes: defaultdict[str, ProofVotes] = defaultdict(ProofVotes)  # by kind of worker
         self._kinds = kinds
@@ -210,7 +211,8 @@ class Dispatcher:
         self._registry.skip(version, seat.kind)
         newest, kinds = self._registry.newest, {seat.kind, *self._kinds()}
         kept = {kind: v for kind in sorted(kinds) if (v := self._registry.servable(kind)) is not None}
-        served = {kind: v for kind, v in kept.items() if newest - v <= self._max_policy_lag}
+        last = newest >= self._num_updates  # nothing is trained any more: no lag bound holds
+        served = {kind: v for kind, v in kept.items() if last or newest - v <= self._max_policy_lag}
         whose = f" by the workers of pool '{seat.kind}'" if len(kinds) > 1 else ""
         headline = (
             f"version {version} is skipped{whose}, {_what_is_served(served, len(kinds))}: every try to prove it was "
@@ -221,7 +223,7 @@ class Dispatcher:
             "version_skipped", headline, version=version, pool=seat.kind, serves=kept.get(seat.kind), newest=newest
         )
         self._changed.notify()
-        if not served:
+        if not served and not last:
             raise RunStopped(
                 f"{headline}. learner.max_policy_lag = {self._max_policy_lag} allows nothing older. `memr resume` takes the "
                 'run up; to get past this version, resume with --override and actors.dtype = "float32" (smaller rounding), or a '

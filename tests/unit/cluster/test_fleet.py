@@ -276,6 +276,22 @@ async def test_a_version_that_every_pool_refuses_is_not_evaluated(tmp_path: Path
     assert [line["policy_version"] for line in run.lines("eval.jsonl")] == [0, 4]
 
 
+@pytest.mark.parametrize(("lag", "refused"), [(0, [3]), (1, [2, 3])])
+async def test_a_last_version_that_nobody_can_prove_lacks_its_evaluation_and_no_more(
+    tmp_path: Path, lag: int, refused: list[int]
+) -> None:
+    """The lag bound is used up, but nothing is trained any more: every update is made, older evaluations too."""
+    config = make_config(tmp_path, lag=lag, updates=3, eval={"problems": 3, "every_updates": 1, "pass_at_k": 0})
+    slow_to_evaluate = FakeWorker("w0", refuse=refusing(*refused), delay_s=lambda lease: 0.01)
+    run = Run(config, workers=[slow_to_evaluate])
+    await run.run()
+    assert not run.controller.stopped_early
+    assert run.lines("metrics.jsonl")[-1]["ledger"]["trained"] == 12
+    assert [line["policy_version"] for line in run.lines("eval.jsonl")] == [v for v in range(4) if v not in refused]
+    assert incidents(run).count("evaluation_skipped") == len(refused)
+    assert run.workers.made == 1
+
+
 async def test_one_refusal_is_forgiven_when_the_second_try_proves_it(tmp_path: Path) -> None:
     torn = iter([ProofError("torn on the way")])
     run = Run(make_config(tmp_path, updates=2), workers=[FakeWorker("w0", refuse=lambda version: next(torn, None))])
