@@ -237,6 +237,8 @@ class Controller:
             for step in dict.fromkeys(first):
                 if self._registry.reload(step):
                     self._evaluator.begin(step, step, at_edge=step == 0)
+                elif self._config.eval.problems and self._registry.given_up(step):
+                    self._outcomes.left_out(step, f"no worker could prove version {step}: it is not evaluated")
             self._admit()
             while self._step < num_updates and not self._stopping:
                 await self._learn()

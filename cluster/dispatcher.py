@@ -131,7 +131,7 @@ class Dispatcher:
                     await seat.handle.adopt(self._registry.reference(version))
                 groups = await seat.handle.sample(leases)
         except (AdapterMissingError, ProofError, ValueError) as error:
-            if evaluates and self._skipped_by_all(version):
+            if evaluates and (self._skipped_by_all(version) or self._registry.refused_by_all(version)):
                 self._outcomes.unservable(leases, error)
             else:
                 self._outcomes.sampling_failed(leases, error)
@@ -174,6 +174,7 @@ class Dispatcher:
                 await self._changed.wait(timeout_s=1.0)
             else:
                 seat.proven(version)
+                self._registry.proven(version, seat.kind)
                 self._votes[seat.kind].proven(version, seat.worker_id)
                 self._recorder.event("proven", worker=seat.worker_id, version=version)
             self._changed.notify()
@@ -208,8 +209,9 @@ class Dispatcher:
 
     def _skip(self, seat: Seat, version: int) -> None:
         """No worker of this kind serves this version; go on with what each kind may serve while the lag bound allows."""
-        self._registry.skip(version, seat.kind)
         newest, kinds = self._registry.newest, {seat.kind, *self._kinds()}
+        others = [self._registry.skipped(version, kind) for kind in kinds - {seat.kind}]
+        self._registry.skip(version, seat.kind, by_all=all(others))
         kept = {kind: v for kind in sorted(kinds) if (v := self._registry.servable(kind)) is not None}
         last = newest >= self._num_updates  # nothing is trained any more: no lag bound holds
         served = {kind: v for kind, v in kept.items() if last or newest - v <= self._max_policy_lag}

@@ -292,6 +292,21 @@ async def test_a_last_version_that_nobody_can_prove_lacks_its_evaluation_and_no_
     assert run.workers.made == 1
 
 
+async def test_a_skipped_version_is_not_evaluated_after_a_resume_either(tmp_path: Path) -> None:
+    """From disk it comes without probes: any worker would take it, and its accuracy would count."""
+    sections: dict[str, dict[str, Any]] = {
+        "eval": {"problems": 3, "every_updates": 2, "pass_at_k": 0},
+        "cluster": {"checkpoint_every_updates": 1},
+    }
+    first = Run(make_config(tmp_path, lag=1, updates=3, **sections), workers=[FakeWorker("w0", refuse=refusing(2))])
+    await first.run()
+    assert incidents(first).count("evaluation_skipped") == 1
+    again = Run(make_config(tmp_path, lag=1, updates=6, **sections))
+    await again.run()
+    assert [line["policy_version"] for line in again.lines("eval.jsonl")] == [0, 3, 4, 6]
+    assert incidents(again).count("evaluation_skipped") == 2, "told again where it would have been made"
+
+
 async def test_one_refusal_is_forgiven_when_the_second_try_proves_it(tmp_path: Path) -> None:
     torn = iter([ProofError("torn on the way")])
     run = Run(make_config(tmp_path, updates=2), workers=[FakeWorker("w0", refuse=lambda version: next(torn, None))])
