@@ -21,9 +21,10 @@ from cluster.change_signal import Signal, cancelled
 from cluster.config import RunConfig
 from cluster.proof_votes import Blame, ProofVotes
 from cluster.recorder import Recorder
+from cluster.refusal_advice import what_it_means, what_to_do
 from cluster.seat import Seat, SeatState
 from cluster.work_queue import WorkQueue
-from contracts.errors import AdapterMissingError, EngineError, PartLostError, ProofError, RunStopped
+from contracts.errors import AdapterMissingError, EngineError, PartLostError, ProofError, RunStopped, cause_of_refusal
 from contracts.problem import Lease, Purpose
 from contracts.rollout import RolloutGroup
 
@@ -184,7 +185,13 @@ class Dispatcher:
         refusals = self._votes[seat.kind].refused(version, seat.worker_id)
         blame = self._blame(seat, version)
         self._recorder.incident(
-            "version_refused", str(error), worker=seat.worker_id, version=version, refusals=refusals, follows=blame
+            "version_refused",
+            str(error),
+            worker=seat.worker_id,
+            version=version,
+            refusals=refusals,
+            follows=blame,
+            cause=cause_of_refusal(error),
         )
 
     def _held_back(self, seat: Seat, version: int) -> bool:
@@ -209,6 +216,7 @@ class Dispatcher:
 
     def _skip(self, seat: Seat, version: int) -> None:
         """No worker of this kind serves this version; go on with what each kind may serve while the lag bound allows."""
+        assert seat.refusal is not None, "who skips a version has refused it"
         newest, kinds = self._registry.newest, {seat.kind, *self._kinds()}
         others = [self._registry.skipped(version, kind) for kind in kinds - {seat.kind}]
         self._registry.skip(version, seat.kind, by_all=all(others))
@@ -218,8 +226,7 @@ class Dispatcher:
         whose = f" by the workers of pool '{seat.kind}'" if len(kinds) > 1 else ""
         headline = (
             f"version {version} is skipped{whose}, {_what_is_served(served, len(kinds))}: every try to prove it was "
-            "refused, and the bytes are the same for every worker, so this is the proof's tolerance or the learner's own "
-            f"numbers, and no worker's fault. Last refusal: {seat.refusal}"
+            f"refused: {what_it_means(seat.refusal)}. Last refusal: {seat.refusal}"
         )
         self._recorder.incident(
             "version_skipped", headline, version=version, pool=seat.kind, serves=kept.get(seat.kind), newest=newest
@@ -228,8 +235,7 @@ class Dispatcher:
         if not served and not last:
             raise RunStopped(
                 f"{headline}. learner.max_policy_lag = {self._max_policy_lag} allows nothing older. `memr resume` takes the "
-                'run up; to get past this version, resume with --override and actors.dtype = "float32" (smaller rounding), or a '
-                "larger actors.probe_tolerance if you trust the numbers above"
+                f"run up; {what_to_do(seat.refusal)}"
             )
 
     def _skipped_by_all(self, version: int) -> bool:
