@@ -110,6 +110,12 @@ class Readings:
     rounded_N: Floats
 
 
+class OtherWeights(str):
+    """A verdict on which weights the engine holds, that no tolerance for rounding would answer."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Judge:
     """learner_dtype, engine_dtype: of weights and activations. merges: the engine merges the adapter into its weights. tolerance:
@@ -132,7 +138,8 @@ class Judge:
         generated: Sequence[Generated] = (),
         known: Mapping[int, Known] | None = None,
     ) -> str | None:
-        """None if the engine may serve this version, else what was found and its likely cause, for a person.
+        """None if the engine may serve this version, else what was found and its likely cause, for a person (OtherWeights
+        where it is not a matter of rounding).
 
         known: other versions that this engine has proven.
         """
@@ -140,7 +147,7 @@ class Judge:
             return None
         every = [*scores.base, *scores.adapted, *scores.amplified, *(g.reported_T for g in generated)]
         if not all(np.isfinite(part).all() for part in every):
-            return "the engine's log-probs are not numbers: a damaged model or adapter"
+            return OtherWeights("the engine's log-probs are not numbers: a damaged model or adapter")
         adapted = _readings(probes, "adapted_P")
         limit = self.tolerance or self._limit(adapted, TIMES_ROUNDING_GENERATED)
         return (
@@ -169,7 +176,9 @@ class Judge:
         base, adapted = _readings(probes, "base_P"), _readings(probes, "adapted_P")
         found = self._level(base, scores.base)
         if found is not None:
-            return f"without any adapter {found}: the base model's weights or data type differ from the learner's"
+            return OtherWeights(
+                f"without any adapter {found}: the base model's weights or data type differ from the learner's"
+            )
         found = self._slope(base, adapted, scores)
         if found is not None:
             return found
@@ -237,7 +246,7 @@ def _still_another(probes: Sequence[Probe], scores: EngineScores, known: Mapping
     for name, engine_before_N, learner_before_N in others:
         step = _mean(np.abs(learner_N - learner_before_N))
         if step > _NO_STEP and _mean(np.abs(now_N - engine_before_N)) < UNMOVED * step:
-            return f"these are the log-probs of {name} (tensor names, target modules, a cache)"
+            return OtherWeights(f"these are the log-probs of {name} (tensor names, target modules, a cache)")
     return None
 
 

@@ -15,9 +15,9 @@ from dataclasses import replace
 import numpy as np
 
 from actors.config import ActorSettings
-from actors.proof import EngineScores, Generated, Judge, Known, Scores
+from actors.proof import EngineScores, Generated, Judge, Known, OtherWeights, Scores
 from contracts.adapter import Adapter, AdapterManifest, Probe
-from contracts.errors import EngineError, ProofError
+from contracts.errors import EngineError, ProofError, RefusalCause
 from contracts.ports import AsyncEngine, GenerationRequest
 from contracts.problem import Sampling
 
@@ -105,7 +105,8 @@ class Prover:
         if verdict is not None:
             raise ProofError(
                 f"{self._worker_id} refuses {manifest.name}: {verdict} ({manifest.dtype} learner, {self._settings.dtype} "
-                "engine; docs/architecture.md, 'Proof before service')"
+                "engine; docs/architecture.md, 'Proof before service')",
+                RefusalCause.IDENTITY if isinstance(verdict, OtherWeights) else RefusalCause.ROUNDING,
             )
         self._known[manifest.policy_version] = Known(manifest.probes, scores.adapted)
         for old in sorted(self._known)[:-PROOFS_REMEMBERED]:
@@ -118,5 +119,6 @@ class Prover:
         if found != manifest.weights_hash:
             raise ProofError(
                 f"{self._worker_id} refuses {manifest.name}: the bytes that arrived hash to {found[:12]}; they are fetched "
-                "again, and if that repeats the object store or the network is damaged"
+                "again, and if that repeats the object store or the network is damaged",
+                RefusalCause.BYTES,
             )

@@ -16,7 +16,7 @@ from actors.config import ActorSettings
 from actors.episodes import Episode, open_episodes, play
 from actors.prover import Prover
 from contracts.adapter import Adapter
-from contracts.errors import AdapterMissingError, EngineError, ProofError
+from contracts.errors import AdapterMissingError, EngineError, ProofError, RefusalCause
 from contracts.ports import Answer, AsyncEngine, GenerationRequest, Task, Tokenizer, Verifier
 from contracts.problem import Lease, Sampling
 from contracts.reports import WorkerReport
@@ -155,7 +155,8 @@ class RolloutWorker:
         if manifest.template_hash and manifest.template_hash != mine:
             raise ProofError(
                 f"{self._worker_id} refuses {manifest.name}: tokenizer or chat template is {mine[:12]} here and "
-                f"{manifest.template_hash[:12]} at the learner; give both the same model folder"
+                f"{manifest.template_hash[:12]} at the learner; give both the same model folder",
+                RefusalCause.IDENTITY,
             )
 
     async def _drop(self, versions: Sequence[int]) -> None:

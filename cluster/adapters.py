@@ -6,6 +6,9 @@ learner --Adapter--> publish: disk copy (`adapters/v000123-<hash>/`, manifest la
 A version is never published twice and never replaced: a folder of the same version with other weights, or of a version that
 the log does not know (a life of the run that a power cut took back), gets the name `lost-v000123-<hash>` first. The folder is also a PEFT adapter that plain
 `PeftModel.from_pretrained` loads.
+
+Beside the manifest, `refused.json` names the kinds of workers that could not prove a version: read back from disk it has no
+probes, so nobody could find out again.
 """
 
 import dataclasses
@@ -21,11 +24,20 @@ from safetensors import SafetensorError, safe_open
 from cluster.parts import AdapterRef
 from contracts.adapter import Adapter, AdapterManifest, LoraShape
 from contracts.bounded_json import Count, Finite, Stored, read_bounded, read_fields
-from contracts.durable import hide_folder, place_folder, remove_folder, sweep_hidden, sync_directory, write_file
+from contracts.durable import (
+    hide_folder,
+    place_folder,
+    remove_folder,
+    replace_file,
+    sweep_hidden,
+    sync_directory,
+    write_file,
+)
 from contracts.errors import DataError
 from contracts.peft_folder import WEIGHTS_FILE, peft_files
 
 MANIFEST_FILE = "manifest.json"
+REFUSED_FILE = "refused.json"
 MAX_WEIGHTS_BYTES = 4 * 2**30
 
 
@@ -39,23 +51,43 @@ class AdapterRegistry:
         self._keep = keep
         self._refs: dict[int, AdapterRef] = {}
         self._folders: dict[int, Path] = {}
-        self._skipped: set[int] = set()
+        self._skipped: dict[int, set[str]] = {}  # kinds of workers
 
     @property
     def newest(self) -> int:
         return max(self._refs)
 
-    @property
-    def servable(self) -> int | None:
-        """The newest version that workers may prove and serve; None where every one was skipped."""
-        return max(self._refs.keys() - self._skipped, default=None)
+    def servable(self, kind: str) -> int | None:
+        """The newest version that workers of a kind may prove and serve; None where every one was skipped."""
+        return max((version for version in self._refs if not self.skipped(version, kind)), default=None)
 
-    def skip(self, policy_version: int) -> None:
-        """No worker could prove this version: none tries it again."""
-        self._skipped.add(policy_version)
+    def skip(self, policy_version: int, kind: str, *, by_all: bool = False) -> None:
+        """No worker of this kind could prove this version: none of them tries it again. by_all: nor any of another kind.
+        On disk when this returns."""
+        kinds = self._skipped.setdefault(policy_version, set())
+        kinds.add(kind)
+        self._write_refused(policy_version, kinds, by_all=by_all)
 
-    def skipped(self, policy_version: int) -> bool:
-        return policy_version in self._skipped
+    def proven(self, policy_version: int, kind: str) -> None:
+        """A worker of this kind serves it: what an earlier life of the run wrote of refusals holds no more."""
+        if self.refused_by_all(policy_version) or kind in self._refused(policy_version).kinds:
+            self._write_refused(policy_version, {*self._refused(policy_version).kinds} - {kind}, by_all=False)
+
+    def refused_by_all(self, policy_version: int) -> bool:
+        """Whether every kind of worker refused this version, in this life or an earlier one, and none has proven it since."""
+        return self._refused(policy_version).by_all
+
+    def _refused(self, policy_version: int) -> "_Refused":
+        """Of a version that is in reach."""
+        folder = self._folders.get(policy_version)
+        return _read_refused(folder) if folder is not None else _Refused(kinds=())
+
+    def _write_refused(self, policy_version: int, kinds: Collection[str], *, by_all: bool) -> None:
+        refused = _Refused(kinds=tuple(sorted(kinds)), by_all=by_all)
+        replace_file(self._folders[policy_version] / REFUSED_FILE, refused.model_dump_json().encode())
+
+    def skipped(self, policy_version: int, kind: str) -> bool:
+        return kind in self._skipped.get(policy_version, ())
 
     def reference(self, policy_version: int) -> AdapterRef:
         return self._refs[policy_version]
@@ -91,21 +123,31 @@ class AdapterRegistry:
         return sorted(self._directory.glob(f"v{policy_version:06d}-*"))
 
     def reload(self, policy_version: int) -> bool:
-        """Make an older version of this run reachable again, from its folder; False if the folder is gone.
-        Raises DataError for a folder that is not what it says."""
+        """Make an older version of this run reachable again, from its folder; False if the folder is gone, or if nobody
+        could prove the version: without probes nobody would notice. Raises DataError for a folder that is not what it
+        says."""
         if policy_version in self._refs:
             return True
         for folder in self._published(policy_version):
             if (folder / MANIFEST_FILE).exists():
-                adapter = read_adapter(folder)
+                adapter, refused = read_adapter(folder), _read_refused(folder)
+                if refused.by_all:
+                    return False
+                self._skipped[policy_version] = set(refused.kinds)
                 self._refs[policy_version], self._folders[policy_version] = self._share(adapter), folder
                 return True
         return False
 
+    def given_up(self, policy_version: int) -> bool:
+        """Whether `reload` refuses it because nobody could prove it."""
+        found = [f for f in self._published(policy_version) if (f / MANIFEST_FILE).exists()]
+        return policy_version not in self._refs and bool(found) and _read_refused(found[0]).by_all
+
     def prune(self, pinned: Collection[int]) -> None:
-        """Forget references, and hide folders, of all but the newest `keep` versions, the newest servable one and the pinned
-        ones; the next `publish`, which syncs the directory anyhow, deletes what is hidden."""
-        kept = {*sorted(self._refs)[-self._keep :], self.servable, *pinned}
+        """Forget references, and hide folders, of all but the newest `keep` versions, the newest that each kind of worker
+        may serve and the pinned ones; the next `publish`, which syncs the directory anyhow, deletes what is hidden."""
+        servable = {self.servable(kind) for kinds in self._skipped.values() for kind in kinds}
+        kept = {*sorted(self._refs)[-self._keep :], *servable, *pinned}
         for version in self._refs.keys() - kept:
             del self._refs[version]
             hide_folder(self._folders.pop(version))
@@ -148,6 +190,18 @@ class _StoredManifest(Stored):
     lora: _StoredShape
     dtype: str
     template_hash: str
+
+
+class _Refused(Stored):
+    """Kinds of workers that could not prove a version. by_all: it was every kind of the run."""
+
+    kinds: tuple[str, ...]
+    by_all: bool = False
+
+
+def _read_refused(folder: Path) -> _Refused:
+    path = folder / REFUSED_FILE
+    return read_fields(path, _Refused) if path.exists() else _Refused(kinds=())
 
 
 def read_adapter(folder: Path) -> Adapter:

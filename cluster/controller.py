@@ -112,7 +112,9 @@ class Controller:
         self._outcomes = LeaseOutcomes(
             config.cluster, self._queue, self._ledger, self._lane, self._evaluator, recorder, history, admit=self._admit
         )
-        dispatcher = Dispatcher(config, self._queue, registry, recorder, self._changed, self._outcomes, self._lag_left)
+        dispatcher = Dispatcher(
+            config, self._queue, registry, recorder, self._changed, self._outcomes, self._lag_left, self._kinds
+        )
         self.fleet = Fleet(config, parts.workers, dispatcher.serve, recorder, self._changed, clock)
         self._autoscaler = Autoscaler(config.cluster, self.fleet, recorder)
         self._control = RunControl(config.run_path, recorder, self.fleet.scale, self.stop)
@@ -247,6 +249,8 @@ class Controller:
             for step in dict.fromkeys(first):
                 if self._registry.reload(step):
                     self._evaluator.begin(step, step, at_edge=step == 0)
+                elif self._config.eval.problems and self._registry.given_up(step):
+                    self._outcomes.left_out(step, f"no worker could prove version {step}: it is not evaluated")
             self._admit()
             while self._step < num_updates and not self._stopping:
                 await self._learn()
@@ -353,9 +357,16 @@ class Controller:
         return [], Wait()
 
     def _lag_left(self) -> int:
-        """A group that is sampled now is trained after all that are ahead of it: what is left of the bound, in versions."""
+        """A group that is sampled now is trained after all that are ahead of it: what is left of the bound, in versions.
+        After the last update none is trained: evaluations alone are sampled, with any version."""
+        if self._registry.newest >= self._config.learner.num_updates:
+            return self._registry.newest
         ahead = len(self._queue.versions_under_way()) + len(self._lane) + len(self._buffer)
         return self._config.learner.max_policy_lag - ahead // self._config.cluster.groups_per_batch
+
+    def _kinds(self) -> list[str]:
+        """Of the workers that the run shall have."""
+        return [kind for kind, workers in self.fleet.targets.items() if workers]
 
     def _drop_stale(self) -> None:
         """What grew too old while it waited: counted, and its slots go to other problems."""

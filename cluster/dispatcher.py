@@ -5,14 +5,15 @@
      +--------------------+ PartLostError: leases return, the worker is GONE
 
 Beside it `_follow` keeps the worker on the newest servable version: adopt, prove; a refused version is an incident, tried
-once more with fresh bytes. A worker that alone refuses what others prove is retired; a version that nobody can prove is
-skipped, and the run stops where that leaves no version to sample with (proof_votes.py). Rollouts under way are not touched
-by an update.
+once more with fresh bytes. A worker that alone refuses what others of its kind prove is retired; a version that nobody of a
+kind can prove is skipped by that kind, and the run stops where that leaves no kind a version to sample with
+(proof_votes.py). Rollouts under way are not touched by an update.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from cluster.adapters import AdapterRegistry
@@ -20,9 +21,10 @@ from cluster.change_signal import Signal, cancelled
 from cluster.config import RunConfig
 from cluster.proof_votes import Blame, ProofVotes
 from cluster.recorder import Recorder
+from cluster.refusal_advice import what_it_means, what_to_do
 from cluster.seat import Seat, SeatState
 from cluster.work_queue import WorkQueue
-from contracts.errors import AdapterMissingError, EngineError, PartLostError, ProofError, RunStopped
+from contracts.errors import AdapterMissingError, EngineError, PartLostError, ProofError, RunStopped, cause_of_refusal
 from contracts.problem import Lease, Purpose
 from contracts.rollout import RolloutGroup
 
@@ -39,7 +41,7 @@ class Outcomes(Protocol):
 
 class Dispatcher:
     """Serves seats. lag_left: how many versions behind the newest a group that is sampled now may be when it is trained.
-    clock: wall-clock seconds, for events."""
+    kinds: of the workers that the run shall have. clock: wall-clock seconds, for events."""
 
     def __init__(
         self,
@@ -50,6 +52,7 @@ class Dispatcher:
         changed: Signal,
         outcomes: Outcomes,
         lag_left: Callable[[], int],
+        kinds: Callable[[], Collection[str]],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._drain_s = config.cluster.drain_s
@@ -61,8 +64,10 @@ class Dispatcher:
         self._outcomes = outcomes
         self._lag_left = lag_left
         self._max_policy_lag = config.learner.max_policy_lag
+        self._num_updates = config.learner.num_updates
         self._seats: set[Seat] = set()
-        self._votes = ProofVotes()
+        self._votes: defaultdict[str, ProofVotes] = defaultdict(ProofVotes)  # by kind of worker
+        self._kinds = kinds
         self._clock = clock
 
     async def serve(self, seat: Seat) -> Exception | None:
@@ -92,7 +97,8 @@ class Dispatcher:
 
     def _give(self, seat: Seat) -> bool:
         """Hand over the next leases if there are any and the worker has room."""
-        servable = self._registry.servable
+        self._leave_out_evaluations()
+        servable = self._registry.servable(seat.kind)
         if servable is None:
             return False
         left = self._lag_left()
@@ -100,7 +106,13 @@ class Dispatcher:
         room = seat.room(self._registry.newest, servable, spare, left)
         if room <= 0:
             return False
-        leases = self._queue.dispatch(seat.version, room, one=seat.settings.continuous, idle=seat.rows == 0)
+        leases = self._queue.dispatch(
+            seat.version,
+            room,
+            one=seat.settings.continuous,
+            idle=seat.rows == 0,
+            evaluates=lambda version: version <= seat.version and not self._registry.skipped(version, seat.kind),
+        )
         if not leases:
             return False
         rows = sum(lease.num_rollouts for lease in leases)
@@ -116,13 +128,11 @@ class Dispatcher:
         evaluates = leases[0].purpose is Purpose.EVAL
         try:
             async with asyncio.timeout(leases[0].deadline_s + self._grace_s):
-                if evaluates and self._registry.skipped(version):
-                    raise ProofError(f"no worker could prove version {version}: it is not evaluated")
                 if evaluates:  # newer versions may have pushed this one out
                     await seat.handle.adopt(self._registry.reference(version))
                 groups = await seat.handle.sample(leases)
         except (AdapterMissingError, ProofError, ValueError) as error:
-            if evaluates and self._registry.skipped(version):
+            if evaluates and (self._skipped_by_all(version) or self._registry.refused_by_all(version)):
                 self._outcomes.unservable(leases, error)
             else:
                 self._outcomes.sampling_failed(leases, error)
@@ -146,7 +156,7 @@ class Dispatcher:
         """Consumes published versions; produces proven ones; waits for the next; unblocked by the signal. Raises RunStopped
         where no version is left to sample with."""
         while seat.state is not SeatState.GONE:
-            version = self._registry.servable
+            version = self._registry.servable(seat.kind)
             done = version is None or seat.version >= version or seat.state is SeatState.DRAINING
             if version is None or done or self._held_back(seat, version):
                 await self._changed.wait()
@@ -165,16 +175,23 @@ class Dispatcher:
                 await self._changed.wait(timeout_s=1.0)
             else:
                 seat.proven(version)
-                self._votes.proven(version, seat.worker_id)
+                self._registry.proven(version, seat.kind)
+                self._votes[seat.kind].proven(version, seat.worker_id)
                 self._recorder.event("proven", worker=seat.worker_id, version=version)
             self._changed.notify()
 
     def _refused(self, seat: Seat, version: int, error: Exception) -> None:
         seat.refusal = error
-        refusals = self._votes.refused(version, seat.worker_id)
+        refusals = self._votes[seat.kind].refused(version, seat.worker_id)
         blame = self._blame(seat, version)
         self._recorder.incident(
-            "version_refused", str(error), worker=seat.worker_id, version=version, refusals=refusals, follows=blame
+            "version_refused",
+            str(error),
+            worker=seat.worker_id,
+            version=version,
+            refusals=refusals,
+            follows=blame,
+            cause=cause_of_refusal(error),
         )
 
     def _held_back(self, seat: Seat, version: int) -> bool:
@@ -185,36 +202,53 @@ class Dispatcher:
             seat.lose(seat.refusal)
             self._changed.notify()
         if blame is Blame.VERSION:
-            self._skip(version, str(seat.refusal))
+            self._skip(seat, version)
         return blame not in (None, Blame.AGAIN)
 
     def _blame(self, seat: Seat, version: int) -> Blame | None:
         undecided = [
             other.worker_id
             for other in self._seats
-            if other is not seat and other.version < version and other.state not in (SeatState.GONE, SeatState.DRAINING)
+            if other is not seat and other.kind == seat.kind and other.version < version
+            if other.state not in (SeatState.GONE, SeatState.DRAINING)
         ]
-        return self._votes.blame(version, seat.worker_id, undecided)
+        return self._votes[seat.kind].blame(version, seat.worker_id, undecided)
 
-    def _skip(self, version: int, refusal: str) -> None:
-        """Nobody serves this version; go on with the one before while the lag bound allows."""
-        self._registry.skip(version)
-        newest, servable = self._registry.newest, self._registry.servable
-        goes_on = servable is not None and newest - servable <= self._max_policy_lag
-        served = f"version {servable} is served on" if goes_on else "no version is left to sample with"
+    def _skip(self, seat: Seat, version: int) -> None:
+        """No worker of this kind serves this version; go on with what each kind may serve while the lag bound allows."""
+        assert seat.refusal is not None, "who skips a version has refused it"
+        newest, kinds = self._registry.newest, {seat.kind, *self._kinds()}
+        others = [self._registry.skipped(version, kind) for kind in kinds - {seat.kind}]
+        self._registry.skip(version, seat.kind, by_all=all(others))
+        kept = {kind: v for kind in sorted(kinds) if (v := self._registry.servable(kind)) is not None}
+        last = newest >= self._num_updates  # nothing is trained any more: no lag bound holds
+        served = {kind: v for kind, v in kept.items() if last or newest - v <= self._max_policy_lag}
+        whose = f" by the workers of pool '{seat.kind}'" if len(kinds) > 1 else ""
         headline = (
-            f"version {version} is skipped, {served}: every try to prove it was refused, and the bytes are the same for "
-            "every worker, so this is the proof's tolerance or the learner's own numbers, and no worker's fault. Last "
-            f"refusal: {refusal}"
+            f"version {version} is skipped{whose}, {_what_is_served(served, len(kinds))}: every try to prove it was "
+            f"refused: {what_it_means(seat.refusal)}. Last refusal: {seat.refusal}"
         )
-        self._recorder.incident("version_skipped", headline, version=version, serves=servable, newest=newest)
+        self._recorder.incident(
+            "version_skipped", headline, version=version, pool=seat.kind, serves=kept.get(seat.kind), newest=newest
+        )
         self._changed.notify()
-        if not goes_on:
+        if not served and not last:
             raise RunStopped(
                 f"{headline}. learner.max_policy_lag = {self._max_policy_lag} allows nothing older. `memr resume` takes the "
-                'run up; to get past this version, resume with --override and actors.dtype = "float32" (smaller rounding), or a '
-                "larger actors.probe_tolerance if you trust the numbers above"
+                f"run up; {what_to_do(seat.refusal)}"
             )
+
+    def _skipped_by_all(self, version: int) -> bool:
+        kinds = self._kinds()
+        return bool(kinds) and all(self._registry.skipped(version, kind) for kind in kinds)
+
+    def _leave_out_evaluations(self) -> None:
+        """Of versions that no kind of worker serves."""
+        for version in sorted(self._queue.versions_needed()):
+            if self._skipped_by_all(version) and (leases := self._queue.withdraw_evaluations(version)):
+                self._outcomes.unservable(
+                    leases, ProofError(f"no worker could prove version {version}: it is not evaluated")
+                )
 
     async def _check_health(self, seat: Seat) -> None:
         """A real one-token generation. A worker without a version yet has nothing to generate with: it must adopt."""
@@ -232,6 +266,14 @@ class Dispatcher:
         """Finish what is in hand, within the bound; what is not finished returns to the queue."""
         if seat.calls:
             await asyncio.wait(seat.calls, timeout=self._drain_s)
+
+
+def _what_is_served(served: Mapping[str, int], num_kinds: int) -> str:
+    """served: version by kind of worker."""
+    if not served:
+        return "no version is left to sample with"
+    told = [f"version {version}" + (f" by '{kind}'" if num_kinds > 1 else "") for kind, version in served.items()]
+    return f"{' and '.join(told)} is served on"
 
 
 def _told(seat: Seat, error: Exception) -> Exception:

@@ -86,13 +86,16 @@ class LeaseOutcomes:
 
     def unservable(self, leases: Sequence[Lease], error: Exception) -> None:
         """No worker serves the version that these evaluation leases ask for: no attempt can help, and no worker failed."""
-        version = leases[0].policy_version
-        if version not in self._not_evaluated:
-            self._not_evaluated.add(version)
-            self._recorder.incident("evaluation_skipped", f"{error}; `memr eval` does it from the adapter on disk")
+        self.left_out(leases[0].policy_version, str(error))
         for lease in leases:
             self._queue.done(lease.lease_id)
             self._evaluator.unservable(lease.lease_id)
+
+    def left_out(self, policy_version: int, why: str) -> None:
+        """An incident, once for a version: its evaluation is missing, and no accuracy stands in for it."""
+        if policy_version not in self._not_evaluated:
+            self._not_evaluated.add(policy_version)
+            self._recorder.incident("evaluation_skipped", f"{why}; `memr eval` does it from the adapter on disk")
 
     def _book(self, group: RolloutGroup) -> None:
         if len(group.trainable_rollouts) >= MIN_TRAINABLE:

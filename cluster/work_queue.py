@@ -9,6 +9,7 @@ have to spare, and while both wait one call in EVAL_PERIOD, so that it neither h
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 
 from contracts.problem import Lease, Purpose
@@ -28,14 +29,22 @@ class WorkQueue:
     def add(self, lease: Lease) -> None:
         self._waiting[lease.purpose].append(lease)
 
-    def dispatch(self, policy_version: int, rows: int, *, one: bool = False, idle: bool = True) -> list[Lease]:
+    def dispatch(
+        self,
+        policy_version: int,
+        rows: int,
+        *,
+        one: bool = False,
+        idle: bool = True,
+        evaluates: Callable[[int], bool] = lambda _: True,
+    ) -> list[Lease]:
         """The next call's leases, one kind, one shape; training leases carry the version the worker holds.
 
         rows: samples the worker has room for; a lease of more goes out alone. one: a single lease per call. idle: the
         worker has nothing else in hand. A lease that failed before goes out alone, to an idle worker, so that what
-        fails with it is its own doing.
+        fails with it is its own doing. evaluates: whether the worker may serve a version to an evaluation.
         """
-        purpose = self._next_purpose()
+        purpose = self._next_purpose(evaluates)
         waiting = self._waiting[purpose]
         if not waiting:
             return []
@@ -60,6 +69,14 @@ class WorkQueue:
         """The worker left before it was done, which says nothing of the lease: first in line, no attempt spent."""
         del self._dispatched[lease.lease_id]
         self._waiting[lease.purpose].appendleft(lease)
+
+    def withdraw_evaluations(self, policy_version: int) -> list[Lease]:
+        """Those of a version that wait, as if they were at a worker: whoever takes them says `done`."""
+        waiting = self._waiting[Purpose.EVAL]
+        found = [lease for lease in waiting if lease.policy_version == policy_version]
+        self._waiting[Purpose.EVAL] = deque(lease for lease in waiting if lease.policy_version != policy_version)
+        self._dispatched |= {lease.lease_id: lease for lease in found}
+        return found
 
     def done(self, lease_id: int) -> None:
         """The lease left the queue for good: sampled, or given up."""
@@ -91,8 +108,9 @@ class WorkQueue:
     def _at_workers(self) -> list[Lease]:
         return [lease for lease in self._dispatched.values() if lease.purpose is Purpose.TRAIN]
 
-    def _next_purpose(self) -> Purpose:
-        if not self._waiting[Purpose.EVAL]:
+    def _next_purpose(self, evaluates: Callable[[int], bool]) -> Purpose:
+        evaluations = self._waiting[Purpose.EVAL]
+        if not evaluations or not evaluates(evaluations[0].policy_version):
             return Purpose.TRAIN
         starved = self._training_calls >= EVAL_PERIOD - 1
         return Purpose.EVAL if starved or not self._waiting[Purpose.TRAIN] else Purpose.TRAIN

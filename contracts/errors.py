@@ -1,8 +1,10 @@
 """Errors that somebody catches. Everything else is ValueError (wrong input) or assert (our own bug).
 
 Every message says what happened, where, and what to change. All of them survive pickling, because
-they travel through Ray: the constructor takes the one message string and nothing else.
+they travel through Ray: the constructor takes the one message string, and what has a default (pickling keeps attributes).
 """
+
+from enum import StrEnum
 
 
 class MemrError(Exception):
@@ -29,8 +31,25 @@ class EngineError(MemrError):
     """The generation engine failed; the lease goes back with this as its reason."""
 
 
+class RefusalCause(StrEnum):
+    """What a refused version calls for: other numbers, the same artifacts on both sides, or the bytes once more."""
+
+    ROUNDING = "rounding"
+    IDENTITY = "identity"
+    BYTES = "bytes"
+
+
 class ProofError(MemrError):
     """A worker's log-probs of the learner's probes are not the learner's: it must not serve this version."""
+
+    def __init__(self, message: str, cause: RefusalCause = RefusalCause.ROUNDING) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+def cause_of_refusal(error: Exception) -> RefusalCause:
+    """A ValueError from a worker that adopts is an artifact that does not fit its model or its number."""
+    return error.cause if isinstance(error, ProofError) else RefusalCause.IDENTITY
 
 
 class PartLostError(MemrError):

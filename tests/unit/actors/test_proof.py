@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from actors.proof import EngineScores, Floats, Generated, Judge, Known, slope_of
+from actors.proof import EngineScores, Floats, Generated, Judge, Known, OtherWeights, slope_of
 from contracts.adapter import Probe, Reading
 
 LENGTHS = (30, 60, 256, 96)
@@ -200,6 +200,7 @@ def test_another_base_model_is_named() -> None:
     found = BFLOAT16.verdict(world.probes(1), other.engine(world.version(1)))
     assert found is not None
     assert "without any adapter" in found
+    assert isinstance(found, OtherWeights), "no tolerance would answer it"
     assert "base model" in found
 
 

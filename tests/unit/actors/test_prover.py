@@ -15,7 +15,7 @@ from actors.one_thread_engine import OneThreadEngine
 from actors.prover import FIRST_COPY, Prover
 from actors.transformers_engine import TransformersEngine
 from contracts.adapter import Adapter
-from contracts.errors import EngineError, ProofError
+from contracts.errors import EngineError, ProofError, RefusalCause
 from contracts.ports import Generation, GenerationRequest
 from contracts.rollout import FinishReason
 from learner.config import LearnerSettings
@@ -158,8 +158,9 @@ def test_bytes_that_changed_on_the_way_are_refused_before_anything_is_loaded() -
     adapter = published("float32")
     torn = bytes(adapter.weights)[:-1] + b"\x01"
     object.__setattr__(adapter, "weights", torn)
-    with pytest.raises(ProofError, match="the bytes that arrived hash to"):
+    with pytest.raises(ProofError, match="the bytes that arrived hash to") as refused:
         prove(made, adapter)
+    assert refused.value.cause is RefusalCause.BYTES
     assert engine.events == []
 
 

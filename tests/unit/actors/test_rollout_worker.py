@@ -1,6 +1,7 @@
 """Leases to groups, with an engine that records what it is asked and environments of one and of several turns."""
 
 import asyncio
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,7 +16,7 @@ from actors.prover import FIRST_COPY
 from actors.rollout_worker import RolloutWorker, Unverified
 from actors.seeds import rollout_seed, turn_seed
 from contracts.adapter import Adapter, AdapterManifest, LoraShape, Probe, Reading
-from contracts.errors import AdapterMissingError, EngineError, ProofError
+from contracts.errors import AdapterMissingError, EngineError, ProofError, RefusalCause
 from contracts.ports import Answer, Environment, EnvironmentReply, Generation, GenerationRequest
 from contracts.problem import Lease, Problem, Purpose, Sampling
 from contracts.rollout import FinishReason, RolloutGroup, TurnOutcome
@@ -475,3 +476,12 @@ def test_a_worker_without_adapters_is_not_healthy() -> None:
     with pytest.raises(AdapterMissingError, match="adopt one first"):
         worker.health(deadline_s=3.0)
     assert worker.report().policy_version == -1
+
+
+def test_another_chat_template_is_no_matter_of_rounding() -> None:
+    worker, _, _ = make_worker(RecordingEngine(), versions=())
+    made = adapter(4)
+    foreign = Adapter(dataclasses.replace(made.manifest, template_hash="0" * 64), made.weights)
+    with pytest.raises(ProofError, match="chat template") as refused:
+        worker.adopt(foreign)
+    assert refused.value.cause is RefusalCause.IDENTITY

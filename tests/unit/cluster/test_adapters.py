@@ -94,3 +94,26 @@ def test_a_whole_folder_of_the_same_version_stays_a_damaged_one_is_written_again
     (folder / "adapter_model.safetensors").write_bytes(b"")
     write_adapter(make_adapter(0), tmp_path)
     assert read_adapter(folder).weights == make_adapter(0).weights
+
+
+def test_a_version_that_nobody_could_prove_is_not_read_back(tmp_path: Path) -> None:
+    first = registry(tmp_path)
+    for version in range(3):
+        first.publish(make_adapter(version))
+    first.skip(0, "worker", by_all=True)
+    first.skip(1, "coarse")
+    later = registry(tmp_path)
+    assert (later.reload(0), later.given_up(0)) == (False, True)
+    assert (later.reload(1), later.skipped(1, "coarse"), later.skipped(1, "exact")) == (True, True, False)
+    assert (later.reload(2), later.skipped(2, "coarse")) == (True, False)
+
+
+def test_what_is_proven_after_all_is_read_back(tmp_path: Path) -> None:
+    first = registry(tmp_path)
+    first.publish(make_adapter(0))
+    first.skip(0, "worker", by_all=True)
+    second = registry(tmp_path)
+    second.publish(make_adapter(0))
+    assert (second.refused_by_all(0), second.servable("worker")) == (True, 0), "published anew it may be tried again"
+    second.proven(0, "worker")
+    assert registry(tmp_path).reload(0)

@@ -220,6 +220,93 @@ async def test_a_skipped_version_is_not_evaluated_and_an_incident_says_so(tmp_pa
     assert [line["policy_version"] for line in run.lines("eval.jsonl")] == [0, 4]
 
 
+POOLS = [{"name": "exact", "num_workers": 1}, {"name": "coarse", "num_workers": 2}]
+"""The first worker is exact's, the next two are coarse's."""
+
+
+def of_two_pools(
+    exact: Callable[[int], Exception | None], coarse: Callable[[int], Exception | None]
+) -> list[FakeWorker]:
+    """The exact one is slow, so that the others have work whenever they may have it."""
+    return [
+        FakeWorker("exact", refuse=exact, delay_s=lambda lease: 0.005),
+        FakeWorker("coarse-1", refuse=coarse),
+        FakeWorker("coarse-2", refuse=coarse),
+    ]
+
+
+@pytest.mark.parametrize("lag", [0, 2])
+async def test_what_one_pool_proves_and_another_refuses_is_no_workers_fault(tmp_path: Path, lag: int) -> None:
+    """float32 proves what bfloat16 has to refuse: nobody is retired, and each pool serves what it can."""
+    config = make_config(
+        tmp_path, lag=lag, updates=5, actors={"pools": POOLS}, eval={"problems": 3, "every_updates": 2, "pass_at_k": 0}
+    )
+    run = Run(config, workers=of_two_pools(refusing(), refusing(2)))
+    await run.run()
+    assert run.workers.made == 3, "nobody is retired"
+    assert set(incidents(run)) == {"version_refused", "version_skipped"}
+    [skip] = [line for line in run.lines("events.jsonl") if line["event"] == "version_skipped"]
+    assert skip["pool"] == "coarse"
+    assert {e[1] for e in run.events if e[0] == "sample" and e[2] == 2} == {"exact"}, (
+        "the pool that proved it serves it"
+    )
+    assert {e[1] for e in run.events if e[0] == "adopt" and e[2] == 5} == {"exact", "coarse-1", "coarse-2"}
+    assert sorted(line["policy_version"] for line in run.lines("eval.jsonl")) == [0, 2, 4, 5]
+
+
+async def test_two_refusals_in_one_pool_do_not_keep_another_from_trying(tmp_path: Path) -> None:
+    tried = iter([PartLostError("gone before it could try")])
+    workers = of_two_pools(lambda version: next(tried, None) if version == 2 else None, refusing(2))
+    workers.append(FakeWorker("exact-again", delay_s=lambda lease: 0.005))
+    run = Run(make_config(tmp_path, updates=4, actors={"pools": POOLS}), workers=workers)
+    await run.run()
+    assert {e[1] for e in run.events if e[0] == "sample" and e[2] == 2} == {"exact-again"}
+    assert run.lines("metrics.jsonl")[-1]["ledger"]["trained"] == 16
+
+
+async def test_a_version_that_every_pool_refuses_is_not_evaluated(tmp_path: Path) -> None:
+    config = make_config(
+        tmp_path, lag=1, updates=4, actors={"pools": POOLS}, eval={"problems": 3, "every_updates": 2, "pass_at_k": 0}
+    )
+    run = Run(config, workers=of_two_pools(refusing(2), refusing(2)))
+    await run.run()
+    assert run.workers.made == 3
+    assert incidents(run).count("version_skipped") == 2, "one for each pool"
+    assert incidents(run).count("evaluation_skipped") == 1
+    assert [line["policy_version"] for line in run.lines("eval.jsonl")] == [0, 4]
+
+
+@pytest.mark.parametrize(("lag", "refused"), [(0, [3]), (1, [2, 3])])
+async def test_a_last_version_that_nobody_can_prove_lacks_its_evaluation_and_no_more(
+    tmp_path: Path, lag: int, refused: list[int]
+) -> None:
+    """The lag bound is used up, but nothing is trained any more: every update is made, older evaluations too."""
+    config = make_config(tmp_path, lag=lag, updates=3, eval={"problems": 3, "every_updates": 1, "pass_at_k": 0})
+    slow_to_evaluate = FakeWorker("w0", refuse=refusing(*refused), delay_s=lambda lease: 0.01)
+    run = Run(config, workers=[slow_to_evaluate])
+    await run.run()
+    assert not run.controller.stopped_early
+    assert run.lines("metrics.jsonl")[-1]["ledger"]["trained"] == 12
+    assert [line["policy_version"] for line in run.lines("eval.jsonl")] == [v for v in range(4) if v not in refused]
+    assert incidents(run).count("evaluation_skipped") == len(refused)
+    assert run.workers.made == 1
+
+
+async def test_a_skipped_version_is_not_evaluated_after_a_resume_either(tmp_path: Path) -> None:
+    """From disk it comes without probes: any worker would take it, and its accuracy would count."""
+    sections: dict[str, dict[str, Any]] = {
+        "eval": {"problems": 3, "every_updates": 2, "pass_at_k": 0},
+        "cluster": {"checkpoint_every_updates": 1},
+    }
+    first = Run(make_config(tmp_path, lag=1, updates=3, **sections), workers=[FakeWorker("w0", refuse=refusing(2))])
+    await first.run()
+    assert incidents(first).count("evaluation_skipped") == 1
+    again = Run(make_config(tmp_path, lag=1, updates=6, **sections))
+    await again.run()
+    assert [line["policy_version"] for line in again.lines("eval.jsonl")] == [0, 3, 4, 6]
+    assert incidents(again).count("evaluation_skipped") == 2, "told again where it would have been made"
+
+
 async def test_one_refusal_is_forgiven_when_the_second_try_proves_it(tmp_path: Path) -> None:
     torn = iter([ProofError("torn on the way")])
     run = Run(make_config(tmp_path, updates=2), workers=[FakeWorker("w0", refuse=lambda version: next(torn, None))])
