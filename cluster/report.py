@@ -17,6 +17,7 @@ from cluster.plan import make_plan, plan_rows
 from cluster.run_dir import RunRecord, read_run
 from cluster.summary import before_after, state_of
 from contracts.arrow import read_groups
+from contracts.errors import DataError
 from contracts.rollout import ScoredGroup
 from contracts.verdict import Scored
 
@@ -33,7 +34,7 @@ class Picture:
 
 
 def write_report(run_path: Path) -> Path:
-    """Works on a live, finished or copied run; returns the file written."""
+    """Works on a live, finished or copied run; returns the file written. Raises DataError where it cannot be."""
     run = read_run(run_path)
     environment = Environment(loader=FileSystemLoader(TEMPLATE.parent), autoescape=select_autoescape(default=True))
     html = environment.get_template(TEMPLATE.name).render(
@@ -47,7 +48,12 @@ def write_report(run_path: Path) -> Path:
         memory=effect_text(memory_effect(run.metrics)) if run.config.memory.enabled and run.metrics else None,
     )
     path = run_path / "report.html"
-    path.write_text(html, encoding="utf-8")
+    try:
+        path.write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise DataError(
+            f"cannot write {path}: {error}. Copy the run to a writable place and report on the copy"
+        ) from error
     return path
 
 
