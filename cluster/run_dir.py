@@ -113,6 +113,13 @@ def owner_alive(path: Path) -> bool:
     return bool(_living_owners(path))
 
 
+def being_taken_up(path: Path) -> bool:
+    """Whether a life that began after the last summary is still loading: the summary goes when it has taken the run up."""
+    claim, summary = path / "process.json", path / "summary.json"
+    both = claim.exists() and summary.exists()
+    return both and claim.stat().st_mtime_ns > summary.stat().st_mtime_ns and owner_alive(path)
+
+
 def surely_over(path: Path) -> bool:
     """Whether the run was last at work on this machine and is not any more."""
     on_this_machine = _claim(path).get("host") == platform.node()

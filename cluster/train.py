@@ -46,7 +46,7 @@ from cluster.run_dir import claim_run, create_run, forget_summary, refuse_live_r
 from cluster.run_lock import keep_lock, lock_run
 from cluster.run_log import RunLog
 from cluster.run_processes import RunProcesses
-from cluster.supervised import asked_to_end
+from cluster.supervised import asked_to_end, hear_no_more
 from cluster.tensorboard_watcher import TensorboardWatcher
 from contracts.errors import ConfigError
 from contracts.ports import Task, Tokenizer
@@ -132,6 +132,7 @@ def _train(
             raise ConfigError("; ".join(placement.shortages))
         site = Site(placement, one_machine=len(session.nodes) == 1, core_node_id=_core_node(config, session))
         outcome = asyncio.run(_run(config, task, inputs, past, console, site, begin_this_life))
+        hear_no_more()
     outcome = Outcome(run_path, outcome.exit_code, outcome.updates, time.monotonic() - started)
     write_summary(run_path, {"exit_code": outcome.exit_code, "updates": outcome.updates, "wall_s": outcome.wall_s})
     return outcome

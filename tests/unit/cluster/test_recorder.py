@@ -1,6 +1,7 @@
 """JSONL is the truth, watchers may fail, and a run can be read whatever became of it."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from cluster.config import RunConfig
 from cluster.console import LiveConsole, PlainConsole, eval_text, event_text, spark
 from cluster.recorder import Recorder
 from cluster.report import write_report
-from cluster.run_dir import FOLDERS, claim_run, create_run, read_run
+from cluster.run_dir import FOLDERS, claim_run, create_run, read_run, write_summary
 from cluster.summary import before_after, recent_bottleneck, state_of
 from contracts.errors import ConfigError, DataError
 from contracts.reports import EvalReport
@@ -122,6 +123,18 @@ async def test_status_tells_running_from_dead_from_failed(tmp_path: Path) -> Non
     recorder.incident("stopped", "no more disk")
     recorder.close()
     assert state_of(read_run(path)) == "failed: no more disk"
+
+
+def test_status_tells_a_run_that_loads_from_one_that_stopped(tmp_path: Path) -> None:
+    """Its summary goes only when it has taken the run up."""
+    path = create_run(make_config(tmp_path), {})
+    claim_run(path, supervisor=None)
+    write_summary(path, {"exit_code": 130, "updates": 1, "wall_s": 60.0})
+    os.utime(path / "process.json", ns=(1, 1))
+    assert state_of(read_run(path)).startswith("stopped on request")
+    claim_run(path, supervisor=None)
+    os.utime(path / "summary.json", ns=(1, 1))
+    assert state_of(read_run(path)).startswith("being taken up again; before that stopped on request")
 
 
 async def test_recent_bottleneck_names_the_side_that_is_waited_for(tmp_path: Path) -> None:

@@ -154,3 +154,14 @@ def test_a_run_that_does_not_obey_is_ended_by_force_with_130(tmp_path: Path) -> 
     code, _ = supervise(run, OBEYS.format(end="None", lives=SAYS_IT_LIVES.format(run=run)), stop_s=0.5)
     assert code == 130
     assert "ended_by_force" in events(run)
+
+
+def test_a_signal_after_the_end_is_known_does_not_change_it(tmp_path: Path) -> None:
+    """While Ray is shut down and the summary is written."""
+    ends = "hear_no_more(); [os.kill(os.getpid(), n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]"
+    body = (
+        "from cluster.supervised import hear_no_more, supervised\n"
+        f"def life():\n    {ends}\n    time.sleep(0.1)\n    return 0\n"
+        f"sys.exit(supervised(life, pathlib.Path({str(tmp_path)!r}), 5.0))"
+    )
+    assert supervise(tmp_path / "r", f"\n{body}")[0] == 0
