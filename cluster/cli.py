@@ -14,7 +14,7 @@ from rich.text import Text
 
 from cluster.environment import prepare_environment
 from cluster.terminal import terminal
-from contracts.errors import ConfigError, MemrError
+from contracts.errors import ConfigError, DataError, MemrError
 
 if TYPE_CHECKING:
     from cluster.config import RunConfig
@@ -113,7 +113,10 @@ def _supervise(settings: "RunConfig", command: list[str], lock: int) -> int:
     if code in (0, INTERRUPTED) and (settings.run_path / "summary.json").exists():
         from cluster.report import write_report
 
-        write_report(settings.run_path)
+        try:
+            write_report(settings.run_path)
+        except DataError as error:  # the run ended as it did all the same
+            console.print(Text.assemble(("memr: ", "bold yellow"), str(error)), soft_wrap=True)
         show_summary(console, read_run(settings.run_path))
     return code
 
@@ -159,7 +162,16 @@ def resume(
     """Take up a run that was stopped or killed, exactly where it stood: no rollout is sampled or trained twice."""
     from cluster.run_dir import read_run
 
-    read_run(run)  # says so if it is no run
+    if elsewhere := [text for text in overrides or [] if text.split("=")[0].strip() in ("run.name", "run.directory")]:
+        raise ConfigError(
+            f"--set {elsewhere[0]}: `memr resume` goes on in the folder that it is given, {run}. To go on under another name "
+            "rename or copy the folder and resume that; for a new run: `memr train CONFIG --set run.name=NAME`"
+        )
+    is_run = (run / "manifest.json").exists()
+    try:
+        read_run(run)
+    except DataError as error:
+        raise (error if is_run else ConfigError(str(error))) from None
     place = [f'run.directory="{run.resolve().parent}"', f'run.name="{run.resolve().name}"']
     train(run / "config.toml", [*place, *(overrides or [])], address, override=override)
 

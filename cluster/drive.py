@@ -10,10 +10,18 @@ from cluster.recorder import Recorder
 from contracts.errors import MemrError, PartLostError, RunStopped
 
 
-async def drive(controller: Controller, recorder: Recorder, check_resources: Callable[[], None]) -> None:
-    """To the last update or to the first thing that no part can cure, and a checkpoint wherever the parts are well."""
+async def drive(
+    controller: Controller,
+    recorder: Recorder,
+    check_resources: Callable[[], None],
+    on_taken_up: Callable[[], None] = lambda: None,
+) -> None:
+    """To the last update or to the first thing that no part can cure, and a checkpoint wherever the parts are well.
+    on_taken_up: called before anything new is made: whatever an attempt writes down that must not outlive its failure."""
     try:
-        if await controller.take_up():
+        begins = await controller.take_up()
+        on_taken_up()
+        if begins:
             await controller.checkpoint()  # the first: what it weighs is measured, and there is one to go back to
             check_resources()
         await controller.run()

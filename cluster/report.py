@@ -35,7 +35,7 @@ class Picture:
 
 
 def write_report(run_path: Path) -> Path:
-    """Works on a live, finished or copied run; returns the file written."""
+    """Works on a live, finished or copied run; returns the file written. Raises DataError where it cannot be."""
     run = read_run(run_path)
     environment = Environment(loader=FileSystemLoader(TEMPLATE.parent), autoescape=select_autoescape(default=True))
     html = environment.get_template(TEMPLATE.name).render(
@@ -49,7 +49,12 @@ def write_report(run_path: Path) -> Path:
         memory=effect_text(memory_effect(run.metrics)) if run.config.memory.enabled and run.metrics else None,
     )
     path = run_path / "report.html"
-    path.write_text(html, encoding="utf-8")
+    try:
+        path.write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise DataError(
+            f"cannot write {path}: {error}. Copy the run to a writable place and report on the copy"
+        ) from error
     return path
 
 

@@ -42,6 +42,8 @@ MAY_CHANGE = frozenset(
     }
 )
 """Beside everything in [cluster] but groups_per_batch: what leaves the run the same run. learner.num_updates may grow."""
+PLACE = frozenset({"run.directory", "run.name"})
+"""Where a run lies: it may be moved, renamed and copied, and what its config.toml says of the place is where it began."""
 SECTIONS_THAT_MAY_CHANGE = frozenset({"supervision", "alarms", "resources", "notify"})
 
 
@@ -66,7 +68,7 @@ class Difference:
         return (
             in_cluster
             or self.name.split(".")[0] in SECTIONS_THAT_MAY_CHANGE
-            or self.name == "run.directory"
+            or self.name in PLACE
             or self.name in MAY_CHANGE
             or (self.grows and not self.why)
         )
@@ -95,7 +97,7 @@ def check_same_run(
             f"{run_path} cannot go on with other settings:\n{lines}\nGive it the old ones, start another run with --set "
             "run.name=NAME, or, for settings (not for data, tokenizer and template), insist with --override"
         )
-    return [d for d in taken if d.name != "run.directory"]
+    return [d for d in taken if d.name not in PLACE]
 
 
 def changed_settings(run_path: Path, config: RunConfig) -> list[Difference]:
@@ -120,12 +122,13 @@ def _rate_that_jumps(before: RunConfig, now: RunConfig) -> str:
 
 
 def record_changes(run_path: Path, config: RunConfig, changes: Sequence[Difference]) -> None:
-    """From here on the run has these settings: config.toml, and an event that tells each one's before and now. The
-    section [run] stays: it says where the run was begun."""
+    """From here on the run has these settings: config.toml, and an event that tells each one's before and now. Name and
+    directory stay: they say where the run was begun. For a run that was taken up with them: what cannot be is not kept."""
     if not changes:
         return
     before = load_config(run_path / "config.toml")
-    write_config(run_path, config.model_copy(update={"run": before.run}))
+    place = {"name": before.run.name, "directory": before.run.directory}
+    write_config(run_path, config.model_copy(update={"run": config.run.model_copy(update=place)}))
     told = {d.name: {"before": d.before, "now": d.now} for d in changes}
     append_event(run_path, {"time_s": time.time(), "event": "settings_changed", "changes": told})
 
@@ -137,7 +140,7 @@ def nothing_left(run_path: Path, config: RunConfig) -> bool:
     if done is None or not done.finished or done.summary is None:
         return False
     made = int(done.summary["updates"])
-    changes = [d for d in changed_settings(run_path, config) if d.name != "run.directory"]
+    changes = [d for d in changed_settings(run_path, config) if d.name not in PLACE]
     if config.learner.num_updates > made:
         return False
     if not changes:

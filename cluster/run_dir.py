@@ -25,6 +25,8 @@ from contracts.errors import ConfigError, DataError
 MAX_LINES_BYTES = 2**30
 FOLDERS = ("log", "adapters", "checkpoints", "ledger", "rollouts")
 """Made with the run: their names are on disk before the manifest's, once for all."""
+RECORDS = ("metrics.jsonl", "eval.jsonl", "summary.json", "status.json", "process.json")
+"""Written after the manifest, never before."""
 _PACKAGES = (
     "torch",
     "transformers",
@@ -41,12 +43,17 @@ _PACKAGES = (
 
 
 def create_run(config: RunConfig, details: dict[str, Any]) -> Path:
-    """A fresh folder with config.toml and manifest.json. Raises ConfigError if the run exists already."""
+    """A fresh folder with config.toml and manifest.json. Raises ConfigError if the run exists already, whole or not."""
     path = config.run_path
     if (path / "manifest.json").exists():
         raise ConfigError(
             f"{path} already holds a run. Read it with `memr status {path}` or `memr report {path}`; for another run choose "
             "another name with --set run.name=NAME, or delete the folder"
+        )
+    if left := _left_of_another(path):
+        raise ConfigError(
+            f"{path} has no manifest.json, but holds what looks like the rest of a run: {', '.join(left)}. A new run would be "
+            "mixed with it. Restore manifest.json, move the folder away, or choose another name with --set run.name=NAME"
         )
     try:
         make_directory(path)
@@ -61,6 +68,18 @@ def create_run(config: RunConfig, details: dict[str, Any]) -> Path:
     return path
 
 
+def _left_of_another(path: Path) -> list[str]:
+    """Names of what belongs to a run in a folder without manifest.json. A start that was ended before its manifest leaves
+    config.toml, empty folders and an incident."""
+    files = [path / name for name in RECORDS if (path / name).exists()]
+    folders = [path / name for name in FOLDERS if _holds_bytes(path / name)]
+    return [f"{found.name}/" if found.is_dir() else found.name for found in (*folders, *files)]
+
+
+def _holds_bytes(folder: Path) -> bool:
+    return any(found.is_file() and found.stat().st_size > 0 for found in folder.rglob("*"))
+
+
 def write_config(path: Path, config: RunConfig) -> None:
     """config.toml, replaced whole."""
     replace_file(path / "config.toml", dump_config(config).encode())
@@ -70,7 +89,7 @@ def claim_run(path: Path, supervisor: int | None) -> None:
     """Say which processes work on the run: this one, and the one that would start it again."""
     forget_requests(path, before_s=birth(supervisor or os.getpid()))
     owners = [os.getpid(), *([supervisor] if supervisor else [])]
-    claim = {"host": platform.node(), "owners": {p: birth(p) for p in owners}}
+    claim = {"host": platform.node(), "owners": {p: birth(p) for p in owners}, "folder": _identity(path)}
     swap_file(path / "process.json", json.dumps(claim).encode())
 
 
@@ -94,16 +113,40 @@ def owner_alive(path: Path) -> bool:
     return bool(_living_owners(path))
 
 
+def being_taken_up(path: Path) -> bool:
+    """Whether a life that began after the last summary is still loading: the summary goes when it has taken the run up."""
+    claim, summary = path / "process.json", path / "summary.json"
+    both = claim.exists() and summary.exists()
+    return both and claim.stat().st_mtime_ns > summary.stat().st_mtime_ns and owner_alive(path)
+
+
 def surely_over(path: Path) -> bool:
     """Whether the run was last at work on this machine and is not any more."""
-    owners = _json(path / "process.json") or {}
-    return owners.get("host") == platform.node() and not owner_alive(path) and not held(path)
+    on_this_machine = _claim(path).get("host") == platform.node()
+    return on_this_machine and not owner_alive(path) and not held(path)
+
+
+def is_copy(path: Path) -> bool:
+    """Whether process.json came with a copy of the folder: the processes that it names work on the original."""
+    folder = _claim(path).get("folder")  # runs of earlier commits name none
+    return folder is not None and folder != _identity(path)
+
+
+def _identity(folder: Path) -> list[int]:
+    """Stays when the folder is moved or renamed on its file system; a copy has its own."""
+    found = folder.stat()
+    return [found.st_dev, found.st_ino]
+
+
+def _claim(path: Path) -> dict[str, Any]:
+    """process.json. A damaged one counts as none: it is not synced, and the lock is what keeps two processes apart."""
+    return _sign_of_life(path / "process.json") or {}
 
 
 def _living_owners(path: Path) -> list[int]:
-    found = _json(path / "process.json") or {}
+    found = _claim(path)
     owners = found.get("owners", {})
-    if found.get("host") != platform.node() or not isinstance(owners, dict):
+    if found.get("host") != platform.node() or not isinstance(owners, dict) or is_copy(path):
         return []
     pids = {int(text): born_s for text, born_s in owners.items() if text.isdecimal() and len(text) < 10}
     return [pid for pid, born_s in pids.items() if pid > 0 and birth(pid) == born_s]
@@ -168,7 +211,10 @@ class RunRecord:
 
 def read_run(path: Path) -> RunRecord:
     """Raises DataError if the folder is no run."""
-    manifest = _json(path / "manifest.json")
+    try:
+        manifest = _json(path / "manifest.json")
+    except DataError as error:
+        raise DataError(f"{error}; restore it from a copy of the run") from error
     if manifest is None:
         known = sorted(str(p.parent) for p in path.parent.glob("*/manifest.json"))
         raise DataError(f"{path} is not a run (no manifest.json). Runs beside it: {', '.join(known) or 'none'}")
@@ -195,7 +241,7 @@ def forget_summary(path: Path) -> None:
 
 
 def _sign_of_life(path: Path) -> dict[str, Any] | None:
-    """Written once a second and not synced: what a power cut left half of is none. Raises DataError for no regular file."""
+    """Not synced, and status.json written once a second: what a power cut left half of is none. Raises DataError for no regular file."""
     if not path.exists():
         return None
     payload = read_bounded(path, MAX_JSON_BYTES)

@@ -14,7 +14,7 @@ from cluster.incidents import headlines
 from cluster.memory_effect import WINDOW_UPDATES, effect_text, memory_effect
 from cluster.placement import Node, place, placement_rows
 from cluster.plan import make_plan, plan_rows
-from cluster.run_dir import RunRecord, owner_alive
+from cluster.run_dir import RunRecord, being_taken_up, is_copy, owner_alive
 
 
 def show_plan(console: Console, config: RunConfig) -> None:
@@ -70,7 +70,8 @@ def state_of(run: RunRecord, now_s: float | None = None) -> str:
     """One phrase, from the files alone; "running" only if its process on this machine still is."""
     if run.summary is not None:
         how = "finished" if run.summary["exit_code"] == 0 else "stopped on request; `memr resume` goes on"
-        return f"{how}, {run.summary['updates']} updates in {run.summary['wall_s'] / 60:.1f} min"
+        now = "being taken up again; before that " if being_taken_up(run.path) else ""
+        return f"{now}{how}, {run.summary['updates']} updates in {run.summary['wall_s'] / 60:.1f} min"
     last = next((e for e in reversed(run.events) if e["event"] in (*FAILURES, "resumed", "joined")), None)
     if last is not None and last["event"] in FAILURES:
         return f"failed: {last.get('headline', '')}"
@@ -79,9 +80,8 @@ def state_of(run: RunRecord, now_s: float | None = None) -> str:
     age = (now_s if now_s is not None else time.time()) - run.status["time_s"]
     if age < 15 and owner_alive(run.path):
         return f"running ({run.status['phase']}), update {run.status['step']} of {run.status['num_updates']}"
-    return (
-        f"not running; last sign of life {age / 60:.0f} min ago at update {run.status['step']} ({run.status['phase']})"
-    )
+    copied = " (a copy of a run that was going on)" if is_copy(run.path) else ""
+    return f"not running{copied}; last sign of life {age / 60:.0f} min ago at update {run.status['step']} ({run.status['phase']})"
 
 
 def recent_bottleneck(run: RunRecord) -> str:

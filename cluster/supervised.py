@@ -69,6 +69,13 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def hear_no_more() -> None:
+    """How the run ended is known and only has to be written down: a signal now must not turn it into another end. The
+    supervisor still ends by force what takes too long."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def asked_to_end() -> bool:
     """A signal came while the run started. Libraries swallow a KeyboardInterrupt that hits their clean-up code."""
     return _asked.is_set()

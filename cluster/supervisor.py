@@ -40,10 +40,12 @@ INTERRUPTED = 130
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How one process of the run ended. headline: empty where it ended by itself, with its own words."""
+    """How one process of the run ended. headline: empty where it ended by itself, with its own words. forced: ended from
+    outside because it was asked to end, or hung, and did not."""
 
     code: int
     headline: str = ""
+    forced: bool = False
 
     @property
     def curable(self) -> bool:
@@ -87,8 +89,10 @@ class Supervisor:
     def _until_done(self) -> int:
         while not self._asked:
             ending = self._one_life()
-            if not ending.curable or self._asked:
-                return INTERRUPTED if self._asked else ending.code
+            if self._asked:
+                return self._asked_code(ending)
+            if not ending.curable:
+                return ending.code
             now = self._clock()
             self._failures.append(Failure(Part.RUN, now))
             budget = Budget(self._settings.run_restarts, self._settings.run_restart_window_s)
@@ -133,9 +137,9 @@ class Supervisor:
                 hang = Hang(f"{lost_ray} died", alive=False)  # nothing can be started any more: end it now
             polls += 1
         if hang is not None:
-            ending = Ending(MAY_RESTART, self._end_hung(tree, hang, incidents))
+            ending = Ending(MAY_RESTART, self._end_hung(tree, hang, incidents), forced=True)
         elif self._child.poll() is None:
-            ending = Ending(INTERRUPTED, self._end_by_force(tree))
+            ending = Ending(INTERRUPTED, self._end_by_force(tree), forced=True)
         else:
             had_ray = any(member.name == "raylet" for member in tree.members)
             ending = self._how_it_ended(self._child.returncode, had_ray, oom_kills() > kills)
@@ -209,6 +213,17 @@ class Supervisor:
         if not self._asked:
             self._asked_s = self._clock()
         self._asked.append(number)
+
+    def _asked_code(self, ending: Ending) -> int:
+        """A run that finished or failed for good says so, whoever asked it to end meanwhile; one that crashed before it
+        could obey is not started again to obey."""
+        if not ending.curable:
+            return ending.code
+        if ending.forced or self._status() is None:  # before its first sign of life there is nothing to lose
+            return INTERRUPTED
+        headline = ending.headline or self._last_headline().get("headline", f"it ended with code {ending.code}")
+        self._say(f"{headline}, before it could write a checkpoint and end; `memr resume {self._run_path}` goes on")
+        return 3
 
     def _overdue(self) -> bool:
         return len(self._asked) > 1 or self._clock() - self._asked_s > self._settings.stop_s

@@ -7,11 +7,12 @@ exit code is 130. Before there is a controller it ends the process at once: ther
 """
 
 import asyncio
+import functools
 import hashlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import ExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,12 +41,12 @@ from cluster.ray_parts import PartInputs, Site
 from cluster.ray_session import Session, ray_session, share
 from cluster.recorder import Recorder, Watcher
 from cluster.resource_keeper import ResourceKeeper
-from cluster.resume import check_same_run, read_run_past, record_changes
+from cluster.resume import Difference, check_same_run, read_run_past, record_changes
 from cluster.run_dir import claim_run, create_run, forget_summary, refuse_live_run, write_summary
 from cluster.run_lock import keep_lock, lock_run
 from cluster.run_log import RunLog
 from cluster.run_processes import RunProcesses
-from cluster.supervised import asked_to_end
+from cluster.supervised import asked_to_end, hear_no_more
 from cluster.tensorboard_watcher import TensorboardWatcher
 from contracts.errors import ConfigError
 from contracts.ports import Task, Tokenizer
@@ -108,23 +109,30 @@ def _train(
     identity = {"template_hash": inputs.template_hash, "task_hash": task_hash(task)}
     run_path = config.run_path
     resumes = (run_path / "manifest.json").exists()
+    changes: Sequence[Difference] = []
     if resumes:
         refuse_live_run(run_path)
-        record_changes(run_path, config, check_same_run(run_path, config, identity, override=override))
+        changes = check_same_run(run_path, config, identity, override=override)
     else:
         create_run(config, identity | {"model_path": model_path, "seed": config.run.seed})
     past = read_run_past(run_path, config) if resumes else Past()
     if past.begun:
         say(f"taking up {run_path} after update {past.step + len(past.batches)}")
     claim_run(run_path, supervisor)
-    forget_summary(run_path)
+
+    def begin_this_life() -> None:
+        """Not before the run was taken up: an attempt that fails leaves settings and summary as they were."""
+        record_changes(run_path, config, changes)
+        forget_summary(run_path)
+
     say("starting the processes: rollout workers, memory, learner")
     with ray_session(config, address, ship_code=ship_code) as session:
         placement = place(config, session.nodes)
         if placement.shortages:
             raise ConfigError("; ".join(placement.shortages))
         site = Site(placement, one_machine=len(session.nodes) == 1, core_node_id=_core_node(config, session))
-        outcome = asyncio.run(_run(config, task, inputs, past, console, site))
+        outcome = asyncio.run(_run(config, task, inputs, past, console, site, begin_this_life))
+        hear_no_more()
     outcome = Outcome(run_path, outcome.exit_code, outcome.updates, time.monotonic() - started)
     write_summary(run_path, {"exit_code": outcome.exit_code, "updates": outcome.updates, "wall_s": outcome.wall_s})
     return outcome
@@ -171,6 +179,7 @@ async def _run(
     past: Past,
     console: Console,
     site: Site,
+    on_taken_up: Callable[[], None],
 ) -> Outcome:
     run_path = config.run_path
     stop = StopSignals()
@@ -196,7 +205,8 @@ async def _run(
             config, core.processes, recorder, controller.health.halt, episodes=lambda: controller.episodes
         )
         async with beside(signs_of_life(controller, recorder), keeper.run()):
-            await drive(controller, recorder, lambda: keeper.refuse_what_will_not_fit(local_ray=site.one_machine))
+            check = functools.partial(keeper.refuse_what_will_not_fit, local_ray=site.one_machine)
+            await drive(controller, recorder, check, on_taken_up)
         return Outcome(run_path, 130 if controller.stopped_early else 0, controller.step, 0.0)
     except asyncio.CancelledError:
         if not stop.seen:

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from cluster.config import RunConfig, load_config
+from cluster.drive import drive
 from cluster.resume import check_same_run, nothing_left, record_changes
 from cluster.run_dir import create_run, write_summary
-from contracts.errors import ConfigError
-from tests.unit.cluster.test_controller import make_config
+from contracts.errors import ConfigError, DataError, RunStopped
+from tests.unit.cluster.test_controller import Run, make_config
 
 
 def begun(path: Path, **sections: dict[str, Any]) -> RunConfig:
@@ -81,3 +82,56 @@ def test_more_updates_under_a_schedule_that_ends_want_override(tmp_path: Path, l
         check_same_run(config.run_path, more, {}, override=False)
     [change] = check_same_run(config.run_path, more, {}, override=True)
     assert change.name == "learner.num_updates"
+
+
+def test_a_seed_that_was_insisted_on_is_kept_and_told_once(tmp_path: Path) -> None:
+    config = begun(tmp_path)
+    other = config.model_copy(update={"run": config.run.model_copy(update={"seed": config.run.seed + 1})})
+    [change] = check_same_run(config.run_path, other, {}, override=True)
+    record_changes(config.run_path, other, [change])
+    assert load_config(config.run_path / "config.toml").run == other.run
+    assert check_same_run(config.run_path, other, {}, override=False) == []
+
+
+@pytest.mark.parametrize("place", [{"name": "renamed"}, {"directory": "elsewhere"}])
+def test_a_run_may_lie_under_another_name(tmp_path: Path, place: dict[str, str]) -> None:
+    """`cp -r runs/a runs/b; memr resume runs/b`: what config.toml says of the place is where the run began."""
+    config = finished(tmp_path)
+    there = config.model_copy(update={"run": config.run.model_copy(update=place)})
+    assert check_same_run(config.run_path, there, {}, override=False) == []
+    assert nothing_left(config.run_path, there)
+    more = there.model_copy(update={"learner": there.learner.model_copy(update={"num_updates": 320})})
+    record_changes(config.run_path, more, check_same_run(config.run_path, more, {}, override=False))
+    kept = load_config(config.run_path / "config.toml")
+    assert kept.run == config.run
+    assert kept.learner.num_updates == 320
+
+
+async def test_settings_are_written_down_before_anything_new_and_not_if_the_run_cannot_be_taken_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(begun(tmp_path))
+    told: list[str] = []
+    monkeypatch.setattr(run.controller, "take_up", refuse)
+    with pytest.raises(DataError, match="another encoder"):
+        await drive(run.controller, run.recorder, lambda: None, lambda: told.append("written"))
+    assert told == []
+
+    async def taken_up() -> bool:
+        told.append("taken up")
+        return False
+
+    async def trains() -> None:
+        told.append("trains")
+        raise RunStopped("enough")
+
+    monkeypatch.setattr(run.controller, "take_up", taken_up)
+    monkeypatch.setattr(run.controller, "run", trains)
+    with pytest.raises(RunStopped, match="enough"):
+        await drive(run.controller, run.recorder, lambda: None, lambda: told.append("written"))
+    assert told == ["taken up", "written", "trains"]
+    run.close()
+
+
+async def refuse() -> bool:
+    raise DataError("another encoder")

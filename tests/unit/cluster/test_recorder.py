@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from cluster.cli import resume
 from cluster.config import RunConfig
 from cluster.console import LiveConsole, PlainConsole, eval_text, event_text, spark
 from cluster.recorder import Recorder
-from cluster.report import _transcripts
-from cluster.run_dir import claim_run, create_run, read_run
+from cluster.report import _transcripts, write_report
+from cluster.run_dir import FOLDERS, claim_run, create_run, read_run, write_summary
 from cluster.summary import before_after, recent_bottleneck, state_of
 from contracts.errors import ConfigError, DataError
 from contracts.reports import EvalReport
@@ -54,6 +55,44 @@ def test_a_run_directory_is_never_used_twice(tmp_path: Path) -> None:
         create_run(config, {})
 
 
+@pytest.mark.parametrize("left", ["log/000000.log", "checkpoints/step-000003/manifest.json", "metrics.jsonl"])
+def test_a_run_without_its_manifest_is_not_mixed_with_a_new_one(tmp_path: Path, left: str) -> None:
+    config = make_config(tmp_path)
+    file = config.run_path / left
+    file.parent.mkdir(parents=True)
+    file.write_text("of the first run")
+    with pytest.raises(ConfigError, match=rf"no manifest.json.*{left.split('/')[0]}.*move the folder away"):
+        create_run(config, {})
+    assert file.read_text() == "of the first run"
+    assert not (config.run_path / "config.toml").exists()
+
+
+def test_what_a_start_leaves_that_was_ended_before_its_manifest_is_no_run(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    for folder in (*FOLDERS, "incidents"):
+        (config.run_path / folder).mkdir(parents=True)
+    for empty in ("run.lock", "config.toml", "log/000000.log"):
+        (config.run_path / empty).touch()
+    (config.run_path / "config.toml").write_text("[run]")
+    (config.run_path / "incidents" / "0001-run_died.json").write_text("{}")
+    assert read_run(create_run(config, {})).config == config
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]"])
+def test_a_damaged_manifest_is_named_with_what_to_do(tmp_path: Path, damage: str) -> None:
+    path = create_run(make_config(tmp_path), {})
+    (path / "manifest.json").write_text(damage)
+    with pytest.raises(DataError, match=r"manifest\.json .*JSON.*; restore it from a copy"):
+        read_run(path)
+
+
+async def test_a_report_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    _, path = await finished(tmp_path)
+    (path / "report.html").mkdir()
+    with pytest.raises(DataError, match=r"cannot write .*report\.html"):
+        write_report(path)
+
+
 def test_a_folder_that_is_no_run_is_told_with_the_runs_beside_it(tmp_path: Path) -> None:
     create_run(make_config(tmp_path), {})
     with pytest.raises(DataError, match=r"not a run.*Runs beside it: .*r$"):
@@ -85,6 +124,18 @@ async def test_status_tells_running_from_dead_from_failed(tmp_path: Path) -> Non
     recorder.incident("stopped", "no more disk")
     recorder.close()
     assert state_of(read_run(path)) == "failed: no more disk"
+
+
+def test_status_tells_a_run_that_loads_from_one_that_stopped(tmp_path: Path) -> None:
+    """Its summary goes only when it has taken the run up."""
+    path = create_run(make_config(tmp_path), {})
+    claim_run(path, supervisor=None)
+    write_summary(path, {"exit_code": 130, "updates": 1, "wall_s": 60.0})
+    os.utime(path / "process.json", ns=(1, 1))
+    assert state_of(read_run(path)).startswith("stopped on request")
+    claim_run(path, supervisor=None)
+    os.utime(path / "summary.json", ns=(1, 1))
+    assert state_of(read_run(path)).startswith("being taken up again; before that stopped on request")
 
 
 async def test_recent_bottleneck_names_the_side_that_is_waited_for(tmp_path: Path) -> None:
@@ -249,3 +300,15 @@ async def test_a_run_syncs_its_transcripts_beside_the_loops(tmp_path: Path, monk
     at_checkpoint = [name for name in syncs.names if "-trained-" in name or name == "step-000002"]
     assert at_checkpoint[:2] == [f"step-00000{i}-trained-{4 * (i - 1):08d}.parquet" for i in (1, 2)]
     assert syncs.threads.isdisjoint({threading.get_ident()})
+
+
+def test_resume_of_what_is_no_run_and_of_another_place_is_refused_as_wrongly_called(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is not a run"):
+        resume(tmp_path / "r")
+    path = create_run(make_config(tmp_path), {})
+    for place in ("run.name=elsewhere", "run.directory = elsewhere"):
+        with pytest.raises(ConfigError, match=f"--set {place}: `memr resume` goes on in the folder"):
+            resume(path, [place])
+    (path / "manifest.json").write_text("")
+    with pytest.raises(DataError, match="restore it from a copy"):
+        resume(path)

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from cluster import run_control
-from cluster.run_dir import claim_run, surely_over
+from cluster.run_dir import claim_run, is_copy, owner_alive, refuse_live_run, surely_over
 from cluster.run_lock import FILE, held, lock_run
+from cluster.run_processes import birth
 from contracts.errors import ConfigError, DataError
 
 RACES = 50
@@ -168,3 +170,42 @@ def test_a_life_does_not_hear_what_the_one_before_was_asked(tmp_path: Path) -> N
     claim_run(tmp_path, supervisor=None)
     assert list((tmp_path / "control").iterdir()) == [fresh], "asked while it starts: that is for this one"
     assert not surely_over(tmp_path), "this process is at work on it"
+
+
+def test_a_copy_of_a_live_run_is_told_from_it_and_may_go_on(tmp_path: Path) -> None:
+    """process.json travels with the copy, and its processes work on the original."""
+    live, copy, moved = tmp_path / "live", tmp_path / "copy", tmp_path / "moved"
+    with subprocess.Popen(["sleep", "600"]) as owner:
+        (live / "control").mkdir(parents=True)
+        claim_run(live, supervisor=owner.pid)
+        shutil.copytree(live, copy)
+        assert not owner_alive(copy)
+        assert is_copy(copy)
+        refuse_live_run(copy)
+        with pytest.raises(DataError, match="takes no requests: it is not running"):
+            run_control.ask(copy, ask="stop")
+        live.rename(moved)
+        assert owner_alive(moved), "the same folder under another name"
+        assert not is_copy(moved)
+        with pytest.raises(ConfigError, match=f"is running: process {owner.pid}"):
+            refuse_live_run(moved)
+        claim_run(copy, supervisor=None)
+        assert owner_alive(copy)
+        assert not is_copy(copy)
+        owner.kill()
+
+
+def test_a_claim_of_an_earlier_commit_names_no_folder_and_is_believed(tmp_path: Path) -> None:
+    claim = {"host": platform.node(), "owners": {os.getpid(): birth(os.getpid())}}
+    (tmp_path / "process.json").write_text(json.dumps(claim))
+    assert owner_alive(tmp_path)
+    assert not is_copy(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", "\0" * 40])
+def test_a_damaged_claim_is_none(tmp_path: Path, damage: str) -> None:
+    (tmp_path / "process.json").write_text(damage)
+    assert not owner_alive(tmp_path)
+    refuse_live_run(tmp_path)
+    claim_run(tmp_path, supervisor=None)
+    assert owner_alive(tmp_path)

@@ -118,3 +118,50 @@ def test_a_signal_while_the_process_is_being_started_reaches_it(
     assert code == 130
     assert [event["event"] for event in told] == ["start", "stop"]
     assert not (run / "events.jsonl").exists(), "it ended by itself, not by force"
+
+
+SAYS_IT_LIVES = "pathlib.Path('{run}/status.json').write_text('{{\"pid\": %d}}' % os.getpid())"
+OBEYS = (
+    "\nsignal.signal(signal.SIGINT, lambda *_: {end})\n{lives}\nos.kill(os.getppid(), signal.SIGINT)\ntime.sleep(600)"
+)
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        ("sys.exit(0)", 0),  # its last evaluation was done when it was asked
+        ("sys.exit(2)", 2),
+        ("sys.exit(3)", 3),  # the disk was full when it wrote its checkpoint
+        ("sys.exit(130)", 130),
+        ("sys.exit(4)", 3),
+        ("os.kill(os.getpid(), signal.SIGKILL)", 3),
+    ],
+)
+def test_a_run_that_was_asked_to_end_says_how_it_ended(tmp_path: Path, end: str, code: int) -> None:
+    run = tmp_path / "r"
+    found, told = supervise(run, OBEYS.format(end=end, lives=SAYS_IT_LIVES.format(run=run)), stop_s=60)
+    assert found == code
+    assert [event["event"] for event in told] == ["start", "stop"], "nobody starts again what was asked to end"
+
+
+@pytest.mark.parametrize("end", ["sys.exit(1)", "sys.exit(4)"])
+def test_a_start_that_is_broken_off_is_interrupted_whatever_its_libraries_make_of_it(tmp_path: Path, end: str) -> None:
+    assert supervise(tmp_path / "r", OBEYS.format(end=end, lives="pass"), stop_s=60)[0] == 130
+
+
+def test_a_run_that_does_not_obey_is_ended_by_force_with_130(tmp_path: Path) -> None:
+    run = tmp_path / "r"
+    code, _ = supervise(run, OBEYS.format(end="None", lives=SAYS_IT_LIVES.format(run=run)), stop_s=0.5)
+    assert code == 130
+    assert "ended_by_force" in events(run)
+
+
+def test_a_signal_after_the_end_is_known_does_not_change_it(tmp_path: Path) -> None:
+    """While Ray is shut down and the summary is written."""
+    ends = "hear_no_more(); [os.kill(os.getpid(), n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]"
+    body = (
+        "from cluster.supervised import hear_no_more, supervised\n"
+        f"def life():\n    {ends}\n    time.sleep(0.1)\n    return 0\n"
+        f"sys.exit(supervised(life, pathlib.Path({str(tmp_path)!r}), 5.0))"
+    )
+    assert supervise(tmp_path / "r", f"\n{body}")[0] == 0
