@@ -22,7 +22,6 @@ from contracts.rollout import ScoredGroup
 from tests.fakes import make_group, make_scored
 from tests.unit.cluster.test_controller import Run, make_config
 
-
 SCRIPTED = Path(__file__).resolve().parents[3] / "configs" / "scripted.toml"
 
 
