@@ -67,7 +67,7 @@ def train(
     Ctrl-C finishes the update under way, writes a checkpoint, and exits with 130.
     """
     from cluster.config import load_config
-    from cluster.run_dir import refuse_live_run
+    from cluster.run_dir import refuse_live_run, refuse_rest_of_run
     from cluster.run_lock import lock_run
 
     settings = load_config(config, overrides or [])
@@ -75,6 +75,7 @@ def train(
     flags = [*(["--address", address] if address else []), *(["--ship-code"] * ship_code), *(["--override"] * override)]
     with lock_run(settings.run_path) as lock:  # before anything is written, and until everything is
         refuse_live_run(settings.run_path)
+        refuse_rest_of_run(settings.run_path)
         code = _supervise(settings, ["attempt", str(config), *chosen, *flags, "--lock", str(lock)], lock)
     if code:
         raise typer.Exit(code)

@@ -50,11 +50,7 @@ def create_run(config: RunConfig, details: dict[str, Any]) -> Path:
             f"{path} already holds a run. Read it with `memr status {path}` or `memr report {path}`; for another run choose "
             "another name with --set run.name=NAME, or delete the folder"
         )
-    if left := _left_of_another(path):
-        raise ConfigError(
-            f"{path} has no manifest.json, but holds what looks like the rest of a run: {', '.join(left)}. A new run would be "
-            "mixed with it. Restore manifest.json, move the folder away, or choose another name with --set run.name=NAME"
-        )
+    refuse_rest_of_run(path)
     try:
         make_directory(path)
         for folder in FOLDERS:
@@ -66,6 +62,16 @@ def create_run(config: RunConfig, details: dict[str, Any]) -> Path:
             f"cannot write the run directory {path}: {error}. Set run.directory to a writable place"
         ) from error
     return path
+
+
+def refuse_rest_of_run(path: Path) -> None:
+    """Raises ConfigError for a folder without manifest.json that a new run would be mixed with."""
+    left = [] if (path / "manifest.json").exists() else _left_of_another(path)
+    if left:
+        raise ConfigError(
+            f"{path} has no manifest.json, but holds what looks like the rest of a run: {', '.join(left)}. A new run would be "
+            "mixed with it. Restore manifest.json, move the folder away, or choose another name with --set run.name=NAME"
+        )
 
 
 def _left_of_another(path: Path) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cluster.cli import resume
+from cluster.cli import resume, train
 from cluster.config import RunConfig
 from cluster.console import LiveConsole, PlainConsole, eval_text, event_text, spark
 from cluster.recorder import Recorder
@@ -22,6 +22,8 @@ from contracts.reports import EvalReport
 from contracts.rollout import ScoredGroup
 from tests.fakes import make_group, make_scored
 from tests.unit.cluster.test_controller import Run, make_config
+
+SCRIPTED = Path(__file__).resolve().parents[3] / "configs" / "scripted.toml"
 
 
 class Failing:
@@ -55,7 +57,7 @@ def test_a_run_directory_is_never_used_twice(tmp_path: Path) -> None:
         create_run(config, {})
 
 
-@pytest.mark.parametrize("left", ["log/000000.log", "checkpoints/step-000003/manifest.json", "metrics.jsonl"])
+@pytest.mark.parametrize("left", ["log/000000.log", "checkpoints/step-000003/manifest.json", "summary.json"])
 def test_a_run_without_its_manifest_is_not_mixed_with_a_new_one(tmp_path: Path, left: str) -> None:
     config = make_config(tmp_path)
     file = config.run_path / left
@@ -63,6 +65,8 @@ def test_a_run_without_its_manifest_is_not_mixed_with_a_new_one(tmp_path: Path, 
     file.write_text("of the first run")
     with pytest.raises(ConfigError, match=rf"no manifest.json.*{left.split('/')[0]}.*move the folder away"):
         create_run(config, {})
+    with pytest.raises(ConfigError, match="no manifest.json"):
+        train(SCRIPTED, [f"run.directory={config.run.directory}", f"run.name={config.run.name}"])
     assert file.read_text() == "of the first run"
     assert not (config.run_path / "config.toml").exists()
 
