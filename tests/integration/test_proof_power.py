@@ -29,7 +29,7 @@ def made(request: pytest.FixtureRequest, smollm2_dir: Path) -> tuple[Trainee, li
     return trainee, list(itertools.islice(trainee.versions(), HONEST_VERSIONS + 1))
 
 
-@pytest.mark.parametrize("path", ["side", "merged"])
+@pytest.mark.parametrize("path", ["side", pytest.param("merged", marks=pytest.mark.long)])
 def test_every_honest_version_is_served_and_every_fault_refused(made: tuple[Trainee, list[Adapter]], path: str) -> None:
     trainee, versions = made
 
