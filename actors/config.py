@@ -174,6 +174,12 @@ class ActorSettings(Settings):
         return self.lora_path == "merged" or (self.lora_path == "auto" and self.dtype == "float32")
 
     @property
+    def rounds_small_updates(self) -> bool:
+        """Whether part of an update that is small against the weights is lost on the way to the engine's log-probs: in merged
+        bfloat16 weights, and in vLLM, which adds LoRA to outputs that are rounded already."""
+        return self.dtype != "float32" and (self.merges_lora or self.engine == "vllm")
+
+    @property
     def merges_in_bfloat16(self) -> bool:
         """Whether any kind of worker does."""
         return any(kind.merges_lora and kind.dtype == "bfloat16" for kind in self.kinds.values())

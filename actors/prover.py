@@ -99,7 +99,9 @@ class Prover:
         return found
 
     def _judge(self, manifest: AdapterManifest, scores: EngineScores, generated: Sequence[Generated]) -> None:
-        judge = Judge(manifest.dtype, self._settings.dtype, self._settings.merges_lora, self._settings.probe_tolerance)
+        judge = Judge(
+            manifest.dtype, self._settings.dtype, self._settings.rounds_small_updates, self._settings.probe_tolerance
+        )
         self.levels = judge.levels(manifest.probes, scores)
         verdict = judge.verdict(manifest.probes, scores, generated, self._known)
         if verdict is not None:
