@@ -118,7 +118,7 @@ class OtherWeights(str):
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """learner_dtype, engine_dtype: of weights and activations. merges: the engine merges the adapter into its weights. tolerance:
+    """learner_dtype, engine_dtype: of weights and activations. merges: the engine loses part of a small update to rounding (merged weights, vLLM). tolerance:
     nats; replaces questions 1 and 2 by one: is the mean |difference| to the learner's reading at most this?"""
 
     learner_dtype: str
