@@ -171,3 +171,18 @@ def test_an_adapter_without_probes_is_loaded_and_not_proven() -> None:
     object.__setattr__(adapter.manifest, "probes", ())
     prove(made, adapter)
     assert engine.events == [("load", 1, 8.0)]
+
+
+@pytest.mark.parametrize(
+    ("engine", "dtype", "lora_path", "rounds"),
+    [
+        ("vllm", "bfloat16", "auto", True),  # LoRA is added to outputs that are rounded already
+        ("vllm", "float32", "auto", False),
+        ("transformers", "bfloat16", "auto", False),
+        ("transformers", "bfloat16", "merged", True),
+        ("transformers", "float32", "merged", False),
+    ],
+)
+def test_which_engines_lose_part_of_a_small_update(engine: str, dtype: str, lora_path: str, rounds: bool) -> None:
+    settings = ActorSettings.model_validate({"engine": engine, "dtype": dtype, "lora_path": lora_path})
+    assert settings.rounds_small_updates is rounds
