@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from cluster.failure_policy import Budget, Decision, Failure, Part, decide
-from cluster.history import Past
+from cluster.history import Past, TrainedBatch
 from cluster.parts import LearnerHandle, MemoryHandle
 from cluster.recorder import Recorder
 from cluster.resume import calls_after, replay_batch
@@ -97,12 +97,14 @@ class Ward(Generic[Handle]):
 
 
 class RevivedLearner:
-    """cluster.parts.LearnerHandle."""
+    """cluster.parts.LearnerHandle. Keeps the batch of its last answer: between an update and its line in the log, where a
+    roll-back may follow it, nobody else could tell a reborn learner of it."""
 
     def __init__(self, handle: LearnerHandle, wardship: Wardship[LearnerHandle]) -> None:
         self._ward = Ward(handle, wardship, self._catch_up)
         self._recorder = wardship.recorder
         self._version = 0
+        self._last: TrainedBatch | None = None
 
     async def first_adapter(self) -> Adapter:
         adapter = await self._ward.call(lambda learner: learner.first_adapter())
@@ -112,6 +114,7 @@ class RevivedLearner:
     async def update(self, groups: Sequence[ScoredGroup]) -> tuple[StepReport, Adapter]:
         report, adapter = await self._ward.call(lambda learner: learner.update(groups))
         self._version = report.policy_version
+        self._last = TrainedBatch(self._version, tuple(groups), adapter.manifest.weights_hash)
         return report, adapter
 
     async def save(self, directory: Path) -> None:
@@ -124,12 +127,16 @@ class RevivedLearner:
         return await self._ward.call(lambda learner: learner.roll_back(directory))
 
     async def _catch_up(self, learner: LearnerHandle, past: Past) -> None:
-        """The updates that the lost learner had made since the checkpoint, and no more."""
+        """The updates that the lost learner had made since the checkpoint, and no more: those of the log, and the last one
+        where it is not booked yet."""
         if past.checkpoint is not None:
             await learner.restore(past.checkpoint / "learner")
-        for batch in past.batches:
-            if batch.step <= self._version:
-                await replay_batch(learner, batch, self._recorder)
+        made = [batch for batch in past.batches if batch.step <= self._version]
+        if past.step + len(made) < self._version:
+            assert self._last is not None, "an update that no log knows was answered by this learner"
+            made.append(self._last)
+        for batch in made:
+            await replay_batch(learner, batch, self._recorder)
 
 
 class RevivedMemory:

@@ -1,0 +1,148 @@
+"""A learner that is lost between an update and the roll-back that follows from it, or in the middle of either: the log, the
+published adapters and the learner tell of the same weights, and of the same as in a run that lost nothing."""
+
+import asyncio
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.alarm import Action, Alarm
+from cluster.failure_policy import Part
+from cluster.history import Kind
+from cluster.parts import LearnerHandle
+from cluster.revival import RevivedLearner
+from cluster.run_log import read_log
+from contracts.adapter import Adapter
+from contracts.errors import PartLostError
+from contracts.reports import StepReport
+from contracts.rollout import ScoredGroup
+from tests.unit.cluster.stops import (
+    UPDATES,
+    ChainedLearner,
+    check_finished,
+    final_weights,
+    live,
+    new_run,
+    scripted_learner,
+    stop_config,
+    tiny_learner,
+)
+from tests.unit.cluster.test_controller import Run
+from tests.unit.cluster.test_revival import care
+
+TURNED = 4
+"""The version that gets an earlier checkpoint's weights."""
+
+
+class OnceLost:
+    """cluster.parts.LearnerHandle around another: its process dies in the given call at the given version, once."""
+
+    def __init__(self, inner: Any, death: "Death") -> None:
+        self._inner, self._death = inner, death
+        self.events: list[tuple[Any, ...]] = []
+
+    @property
+    def version(self) -> int:
+        return int(self._inner.version)
+
+    async def first_adapter(self) -> Adapter:
+        return await self._inner.first_adapter()
+
+    async def update(self, groups: Sequence[ScoredGroup]) -> tuple[StepReport, Adapter]:
+        return await self._death.of("update", self.version + 1, self._inner.update(groups))
+
+    async def save(self, directory: Path) -> None:
+        await self._death.of("save", self.version, self._inner.save(directory))
+
+    async def restore(self, directory: Path) -> None:
+        await self._inner.restore(directory)
+
+    async def roll_back(self, directory: Path) -> Adapter:
+        return await self._death.of("roll_back", self.version, self._inner.roll_back(directory))
+
+
+class Death:
+    """call: in which the process is lost, at TURNED. after: when the work is done, before anybody hears of it."""
+
+    def __init__(self, call: str, *, after: bool) -> None:
+        self._call, self._after, self.happened = call, after, False
+
+    async def of(self, call: str, version: int, work: Any) -> Any:
+        due = (call, version) == (self._call, TURNED) and not self.happened
+        if due and not self._after:
+            self.happened = True
+            work.close()
+            raise PartLostError("killed")
+        answer = await work
+        if due:
+            self.happened = True
+            raise PartLostError("killed")
+        return answer
+
+
+def chained(lag: int) -> ChainedLearner:
+    return ChainedLearner(lag)
+
+
+def alarm_before_turning(run: Run) -> None:
+    """An alarm that asks for a roll-back: the next update, TURNED, gets the weights of step 2."""
+
+    class AtItsTurn:
+        def watch(self, kind: str, line: dict[str, Any]) -> None:
+            if kind == "metrics" and line["step"] == TURNED - 1:
+                run.controller.health.obey(Alarm("entropy", Action.ROLL_BACK, "entropy fell"))
+
+        def show_groups(self, groups: Sequence[ScoredGroup]) -> None: ...
+
+        def close(self) -> None: ...
+
+    run.recorder.add_watcher(AtItsTurn())
+
+
+async def turned_run(path: Path, lag: int, make: Callable[[int], LearnerHandle], death: Death | None) -> Run:
+    config = stop_config(path, lag)
+    run = new_run(config, make(lag), random.Random(0))
+    if death is not None:
+        born = lambda: OnceLost(make(lag), death)  # noqa: E731
+        learner = RevivedLearner(born(), care(config, run.recorder, Part.LEARNER, born))  # type: ignore[arg-type]
+        run.controller._parts = replace(run.controller._parts, learner=learner)
+    alarm_before_turning(run)
+    assert await live(run) is None
+    return run
+
+
+def check_one_truth(run: Run) -> None:
+    """What the log books of each version is what was published under its number, once."""
+    booked = [json.loads(frame.payload) for frame in read_log(run.path / "log") if frame.kind == Kind.TRAINED]
+    assert [frame["step"] for frame in booked] == list(range(1, UPDATES + 1))
+    assert [frame.get("rolled_back_to") for frame in booked if "rolled_back_to" in frame] == ["step-000002"]
+    published = [event["version"] for event in run.lines("events.jsonl") if event["event"] == "published"]
+    assert published == list(range(UPDATES + 1)), "each number once, in order"
+    for folder in (run.path / "adapters").glob("v*-*"):
+        version = int(folder.name[1:7])
+        if version:
+            assert booked[version - 1]["weights_hash"].startswith(folder.name[len("v000000-") :])
+    assert not list((run.path / "adapters").glob("lost-*"))
+    assert not [event for event in run.lines("events.jsonl") if event["event"] == "replayed_differently"]
+
+
+@pytest.mark.parametrize("make", [chained, scripted_learner, pytest.param(tiny_learner, marks=pytest.mark.long)])
+@pytest.mark.parametrize("lag", [0, 2])
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("call", ["update", "roll_back", "save"])
+async def test_a_learner_lost_around_a_roll_back_ends_with_the_weights_that_the_log_books(
+    tmp_path: Path, call: str, after: bool, lag: int, make: Callable[[int], Any]
+) -> None:
+    death = Death(call, after=after)
+    run = await turned_run(tmp_path / "lost", lag, make, death)
+    assert death.happened, "the fault came"
+    check_finished(run)
+    check_one_truth(run)
+    if lag == 0:
+        whole = await turned_run(tmp_path / "whole", lag, make, None)
+        assert final_weights(run.path) == final_weights(whole.path)
