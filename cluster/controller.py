@@ -99,7 +99,7 @@ class Controller:
         self._buffer = RolloutBuffer(
             config.cluster.groups_per_batch, config.learner.max_policy_lag, config.cluster.buffer_bytes
         )
-        self.health = Health(config, recorder, self._changed.notify)
+        self.health = Health(config, recorder, self._changed.notify, lambda: self._step)
         self._lane = MemoryLane(
             parts.memory,
             deadline_s=config.memory.deadline_s,
@@ -209,6 +209,7 @@ class Controller:
                 f"{past.checkpoint} away, and `memr resume` goes on from the checkpoint before it"
             )
         await self._replay(past.batches)
+        self.health.resume()
         for scored in past.buffered.values():
             self._buffer.put(scored)
         for group in past.untold.values():

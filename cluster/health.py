@@ -4,11 +4,15 @@ first batch --preflight--> alarm -+-> obey: warn, halt, roll back after the next
 metrics --AlarmWatcher--> alarm --+
 report.skipped, three in a row ---------> roll back to the newest whole checkpoint; twice in vain: halt
 
-A halt is raised by `check`, between two updates: the update that it comes of is booked first.
+A halt is raised by `check`, between two updates: the update that it comes of is booked first. What a life of the run left
+undone when it ended (a pause that was not raised yet, a roll-back that was not made, a count that stood at two) is there
+in the next one: `resume` reads it from the run's own lines.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import takewhile
+from typing import Any
 
 from cluster.alarm import Action, Alarm
 from cluster.alarms import preflight
@@ -24,16 +28,44 @@ from contracts.rollout import ScoredGroup
 
 IN_A_ROW = 3
 ROLL_BACKS = 2
+ALARM = "alarm_"
+"""Before an alarm's name in its event."""
+
+
+def alarms_due(events: Iterable[dict[str, Any]], step: int) -> list[tuple[str, str, str]]:
+    """Name, action and headline of alarms that were raised at `step`, after which no update was booked; a pause that ended
+    a life of the run is done."""
+    due = []
+    for event in events:
+        what = str(event.get("event"))
+        if what == "stopped":
+            due = [d for d in due if d[1] != Action.PAUSE or d[2] not in event["headline"]]
+        elif what.startswith(ALARM) and event.get("step") == step:
+            due.append((what.removeprefix(ALARM), str(event["action"]), str(event["headline"])))
+    return due
 
 
 class Health:
-    """notify: wakes whoever waits, so that a halt is seen."""
+    """notify: wakes whoever waits, so that a halt is seen. step: updates booked so far."""
 
-    def __init__(self, config: RunConfig, recorder: Recorder, notify: Callable[[], None]) -> None:
-        self._config, self._recorder, self._notify = config, recorder, notify
+    def __init__(
+        self, config: RunConfig, recorder: Recorder, notify: Callable[[], None], step: Callable[[], int]
+    ) -> None:
+        self._config, self._recorder, self._notify, self._step = config, recorder, notify, step
         self._halted = ""
         self._roll_back_for = ""
         self._skipped_in_a_row = 0
+
+    def resume(self) -> None:
+        """From metrics.jsonl and events.jsonl, once the run stands where it stood: how many updates in a row were skipped,
+        and what alarms asked for that nobody had done yet. A person who resumes after a halt gets all tries again."""
+        lines = [line for line in self._recorder.lines("metrics.jsonl") if line["step"] <= self._step()]
+        skipped = sum(1 for _ in takewhile(lambda line: line.get("skipped"), reversed(lines)))
+        self._skipped_in_a_row = skipped % ((ROLL_BACKS + 1) * IN_A_ROW)
+        self._roll_back_for = ""
+        for name, action, headline in alarms_due(self._recorder.lines("events.jsonl"), self._step()):
+            if getattr(self._config.alarms, name, action) == action:
+                self._act(Alarm(name, Action(action), headline))
 
     def halt(self, reason: str) -> None:
         """The run ends with RunStopped at the next `check`, which writes a last checkpoint."""
@@ -46,7 +78,10 @@ class Health:
 
     def obey(self, alarm: Alarm) -> None:
         """Report an alarm and do what its settings ask for."""
-        self._recorder.incident(f"alarm_{alarm.name}", alarm.headline, action=alarm.action.value)
+        self._recorder.incident(f"{ALARM}{alarm.name}", alarm.headline, action=alarm.action.value, step=self._step())
+        self._act(alarm)
+
+    def _act(self, alarm: Alarm) -> None:
         if alarm.action is Action.PAUSE:
             self.halt(f"{alarm.headline} (alarms.{alarm.name} = 'pause'; 'warn' lets the run go on)")
         elif alarm.action is Action.ROLL_BACK:

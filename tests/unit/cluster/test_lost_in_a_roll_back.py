@@ -18,12 +18,14 @@ from cluster.parts import LearnerHandle
 from cluster.revival import RevivedLearner
 from cluster.run_log import read_log
 from contracts.adapter import Adapter
-from contracts.errors import PartLostError
+from contracts.errors import PartLostError, RunStopped
 from contracts.reports import StepReport
 from contracts.rollout import ScoredGroup
 from tests.unit.cluster.stops import (
+    STOPS,
     UPDATES,
     ChainedLearner,
+    Moment,
     check_finished,
     final_weights,
     live,
@@ -105,7 +107,7 @@ def alarm_before_turning(run: Run) -> None:
 
 
 async def turned_run(path: Path, lag: int, make: Callable[[int], LearnerHandle], death: Death | None) -> Run:
-    config = stop_config(path, lag)
+    config = stop_config(path, lag, alarms={"entropy": "roll_back"})
     run = new_run(config, make(lag), random.Random(0))
     if death is not None:
         born = lambda: OnceLost(make(lag), death)  # noqa: E731
@@ -116,13 +118,14 @@ async def turned_run(path: Path, lag: int, make: Callable[[int], LearnerHandle],
     return run
 
 
-def check_one_truth(run: Run) -> None:
+def check_one_truth(run: Run, lives: int = 1) -> None:
     """What the log books of each version is what was published under its number, once."""
     booked = [json.loads(frame.payload) for frame in read_log(run.path / "log") if frame.kind == Kind.TRAINED]
     assert [frame["step"] for frame in booked] == list(range(1, UPDATES + 1))
     assert [frame.get("rolled_back_to") for frame in booked if "rolled_back_to" in frame] == ["step-000002"]
     published = [event["version"] for event in run.lines("events.jsonl") if event["event"] == "published"]
-    assert published == list(range(UPDATES + 1)), "each number once, in order"
+    if lives == 1:
+        assert published == list(range(UPDATES + 1)), "each number once, in order"
     for folder in (run.path / "adapters").glob("v*-*"):
         version = int(folder.name[1:7])
         if version:
@@ -146,3 +149,78 @@ async def test_a_learner_lost_around_a_roll_back_ends_with_the_weights_that_the_
     if lag == 0:
         whole = await turned_run(tmp_path / "whole", lag, make, None)
         assert final_weights(run.path) == final_weights(whole.path)
+
+
+@pytest.mark.parametrize("make", [chained, scripted_learner, pytest.param(tiny_learner, marks=pytest.mark.long)])
+@pytest.mark.parametrize("lag", [0, 2])
+@pytest.mark.parametrize("call", ["update", "roll_back"])
+async def test_a_run_that_is_killed_before_a_roll_back_is_booked_makes_it_when_it_is_resumed(
+    tmp_path: Path, call: str, lag: int, make: Callable[[int], Any]
+) -> None:
+    """The update that the alarm turns back was never booked, so it is made again; the alarm must not be forgotten."""
+    config = stop_config(tmp_path / "killed", lag, alarms={"entropy": "roll_back"})
+    first = new_run(config, OnceLost(make(lag), Death(call, after=True)), random.Random(0))
+    alarm_before_turning(first)
+    with pytest.raises(AssertionError, match="killed"):  # a learner that nobody revives: the supervisor resumes the run
+        await live(first)
+    again = new_run(config, make(lag), random.Random(0))
+    assert await live(again) is None
+    check_finished(again)
+    check_one_truth(again, lives=2)
+    if lag == 0:
+        whole = await turned_run(tmp_path / "whole", lag, make, None)
+        assert final_weights(again.path) == final_weights(whole.path)
+
+
+@pytest.mark.parametrize("lag", [0, 2])
+@pytest.mark.parametrize("step", [3, 4, 5, 6])
+@pytest.mark.parametrize("reason", ["ctrl_c", "loop", "kill"])
+async def test_skipped_updates_are_counted_over_a_stop(tmp_path: Path, reason: str, step: int, lag: int) -> None:
+    """Three in a row are three, whatever ended a life between them."""
+
+    def skipping(lag: int) -> ChainedLearner:
+        return ChainedLearner(lag, delay_s=0.004, skips=(3, 4, 5))
+
+    config = stop_config(tmp_path / "stopped", lag)
+    first = new_run(config, skipping(lag), random.Random(0))
+    await live(first, Moment("updating", step - 1), reason)
+    again = new_run(config, skipping(lag), random.Random(0))
+    assert await live(again) is None
+    check_finished(again)
+    turned = [event["headline"] for event in again.lines("events.jsonl") if event["event"] == "rolled_back"]
+    assert len(turned) == 1
+    assert "3 updates in a row were skipped, the last because a tensor is not finite" in turned[0]
+    if lag == 0:
+        whole = new_run(stop_config(tmp_path / "whole", lag), skipping(lag), random.Random(0))
+        assert await live(whole) is None
+        assert final_weights(again.path) == final_weights(whole.path)
+
+
+@pytest.mark.parametrize("reason", ["ctrl_c", "kill"])
+async def test_a_pause_that_a_stop_overtook_is_obeyed_by_the_next_life_once(tmp_path: Path, reason: str) -> None:
+    config = stop_config(tmp_path, 1)
+    first = new_run(config, chained(1), random.Random(0))
+    stop = STOPS[reason]
+
+    class PausesAndStops:
+        def watch(self, kind: str, line: dict[str, Any]) -> None:
+            if kind == "metrics" and line["step"] == 3:
+                first.controller.health.obey(Alarm("entropy", Action.PAUSE, "entropy fell"))
+                stop(first, drives)
+
+        def show_groups(self, groups: Sequence[ScoredGroup]) -> None: ...
+
+        def close(self) -> None: ...
+
+    first.recorder.add_watcher(PausesAndStops())
+    drives = asyncio.ensure_future(live(first))
+    await asyncio.gather(drives, return_exceptions=True)
+    assert first.controller.step == 3
+    again = new_run(config, chained(1), random.Random(0))
+    error = await live(again)
+    assert isinstance(error, RunStopped)
+    assert "entropy fell (alarms.entropy = 'pause'" in str(error)
+    assert again.controller.step == 3
+    last = new_run(config, chained(1), random.Random(0))
+    assert await live(last) is None
+    check_finished(last)
