@@ -45,7 +45,8 @@ from cluster.metrics import StepContext, StepTiming, metrics_line
 from cluster.parts import Parts
 from cluster.quarantine import QUARANTINED, SKIPPED
 from cluster.recorder import Recorder
-from cluster.resume import replay_batch, restore_parts
+from cluster.remake import remake
+from cluster.resume import restore_parts
 from cluster.run_control import RunControl
 from cluster.undivided import Undivided, errors_of
 from cluster.verified import Verified
@@ -208,7 +209,7 @@ class Controller:
                 f"the learner is at version {adapter.manifest.policy_version}, the run after update {self._step}: take "
                 f"{past.checkpoint} away, and `memr resume` goes on from the checkpoint before it"
             )
-        await self._replay(past.batches)
+        await self._remake(past)
         self.health.resume()
         for scored in past.buffered.values():
             self._buffer.put(scored)
@@ -222,17 +223,19 @@ class Controller:
         self.taken_up = True
         return not past.begun
 
-    async def _replay(self, batches: Sequence[TrainedBatch]) -> None:
-        """Makes logged updates again, in their order; the lines of metrics that were lost are written again."""
-        recorded = self._recorder.last_step() if batches else 0
-        for batch in batches:
-            report, adapter = await replay_batch(self._parts.learner, batch, self._recorder)
+    async def _remake(self, past: Past) -> None:
+        """Logged updates, in their order; the lines of metrics that were lost are written again."""
+        recorded = self._recorder.last_step() if past.batches else 0
+
+        async def made(batch: TrainedBatch, report: StepReport, adapter: Adapter) -> None:
             await self._publish(adapter)
             self._step = batch.step
             if batch.step > recorded:
                 self._record(batch.groups, report, StepTiming(0.0, 0.0, 0.0, 0.0, 0.0))
             else:
                 self._recorder.groups(batch.step, batch.groups)  # a power cut may have left the line alone
+
+        await remake(self._parts.learner, past, past.batches, self._recorder, made)
 
     def _take_up_books(self, books: Books) -> None:
         for lease_id, reason in books.reasons.items():

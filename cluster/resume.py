@@ -13,16 +13,15 @@ from typing import Any
 
 from cluster.checkpoint import log_floor, read_checkpoint
 from cluster.config import RunConfig, load_config
-from cluster.history import Past, TrainedBatch, read_past
+from cluster.history import Past, read_past
 from cluster.incidents import append_event
-from cluster.parts import LearnerHandle, Parts
+from cluster.parts import Parts
 from cluster.recorder import Recorder
 from cluster.replay import largest_gap
 from cluster.run_dir import read_run, write_config
 from contracts.adapter import Adapter
 from contracts.bounded_json import Count, Stored, read_fields, read_object
 from contracts.errors import ConfigError
-from contracts.reports import StepReport
 from contracts.rollout import ScoredGroup
 from learner.schedule import learning_rate
 
@@ -180,16 +179,6 @@ async def restore_parts(past: Past, parts: Parts, recorder: Recorder) -> Adapter
             groups_taken_up=len(past.buffered) + len(past.sampled),
         )
     return await parts.learner.first_adapter()
-
-
-async def replay_batch(learner: LearnerHandle, batch: TrainedBatch, recorder: Recorder) -> tuple[StepReport, Adapter]:
-    """An update made again, and the roll-back that followed it; an event says if it gave other weights than before."""
-    report, adapter = await learner.update(batch.groups)
-    if batch.rolled_back_to is not None and batch.rolled_back_to.exists():
-        adapter = await learner.roll_back(batch.rolled_back_to / "learner")
-    if adapter.manifest.weights_hash != batch.weights_hash:
-        recorder.event("replayed_differently", step=batch.step, version=adapter.manifest.policy_version)
-    return report, adapter
 
 
 async def _tell_memory_again(past: Past, parts: Parts) -> list[float]:

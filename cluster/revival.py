@@ -19,7 +19,8 @@ from cluster.failure_policy import Budget, Decision, Failure, Part, decide
 from cluster.history import Past, TrainedBatch
 from cluster.parts import LearnerHandle, MemoryHandle
 from cluster.recorder import Recorder
-from cluster.resume import calls_after, replay_batch
+from cluster.remake import remake
+from cluster.resume import calls_after
 from contracts.adapter import Adapter
 from contracts.errors import PartLostError
 from contracts.reports import MemoryReport, StepReport
@@ -135,8 +136,7 @@ class RevivedLearner:
         if past.step + len(made) < self._version:
             assert self._last is not None, "an update that no log knows was answered by this learner"
             made.append(self._last)
-        for batch in made:
-            await replay_batch(learner, batch, self._recorder)
+        await remake(learner, past, made, self._recorder)
 
 
 class RevivedMemory:

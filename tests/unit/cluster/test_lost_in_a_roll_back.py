@@ -4,6 +4,7 @@ published adapters and the learner tell of the same weights, and of the same as 
 import asyncio
 import json
 import random
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -224,3 +225,30 @@ async def test_a_pause_that_a_stop_overtook_is_obeyed_by_the_next_life_once(tmp_
     last = new_run(config, chained(1), random.Random(0))
     assert await live(last) is None
     check_finished(last)
+
+
+def damage(checkpoint: Path) -> None:
+    for file in (checkpoint / "learner").iterdir():
+        file.write_bytes(b"not what was written")
+
+
+@pytest.mark.parametrize("make", [chained, pytest.param(tiny_learner, marks=pytest.mark.long)])
+@pytest.mark.parametrize("spoil", [damage, shutil.rmtree])
+async def test_a_logged_roll_back_is_made_again_although_its_checkpoint_was_spoilt_since(
+    tmp_path: Path, spoil: Callable[[Path], None], make: Callable[[int], Any]
+) -> None:
+    """The weights that it goes back to are those of an update that is made again on the way."""
+    config = stop_config(tmp_path / "spoilt", 0, alarms={"entropy": "roll_back"})
+    first = new_run(config, make(0), random.Random(0))
+    alarm_before_turning(first)
+    await live(first, Moment("updating", TURNED), "kill")
+    for checkpoint in (first.path / "checkpoints").glob("step-*"):
+        if checkpoint.name != "step-000000":
+            spoil(checkpoint)
+    again = new_run(config, make(0), random.Random(0))
+    assert await live(again) is None
+    check_finished(again)
+    check_one_truth(again, lives=2)
+    whole = await turned_run(tmp_path / "whole", 0, make, None)
+    assert final_weights(again.path) == final_weights(whole.path)
+    assert not [path for path in (again.path / "checkpoints").iterdir() if path.name.startswith(".")]
