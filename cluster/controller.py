@@ -109,7 +109,9 @@ class Controller:
             answered=history.scored,
             clock=clock,
         )
-        self._evaluator = Evaluator(config, task, self._submit, recorder.evaluation, recorder.evaluations_done())
+        self._evaluator = Evaluator(
+            config, task, self._submit, recorder.evaluation, recorder.incident, recorder.evaluations_done()
+        )
         self._outcomes = LeaseOutcomes(
             config.cluster, self._queue, self._ledger, self._lane, self._evaluator, recorder, history, admit=self._admit
         )
@@ -248,27 +250,33 @@ class Controller:
     async def _train_and_evaluate(self) -> None:
         """Consumes batches; produces updates; waits for the buffer; unblocked by the memory lane."""
         num_updates, every = self._config.learner.num_updates, self._config.eval.every_updates
-        first = [step for step in (0, *range(every or num_updates, self._step + 1, every or 1)) if step < num_updates]
         try:
-            for step in dict.fromkeys(first):
-                if self._registry.reload(step):
-                    self._evaluator.begin(step, step, at_edge=step == 0)
-                elif self._config.eval.problems and self._registry.given_up(step):
-                    self._outcomes.left_out(step, f"no worker could prove version {step}: it is not evaluated")
+            for step in self._evaluator.due(self._step):
+                self._evaluate_due(step)
             self._admit()
             while self._step < num_updates and not self._stopping:
                 await self._learn()
                 if every and self._step % every == 0 and 0 < self._step < num_updates:
                     self._evaluator.begin(self._registry.newest, self._step, at_edge=False)
-            if not self._stopping:
-                self.health.check()  # of the very last update: no further one would look
             if await self._evaluator.all_done(self._changed, self._is_stopping):
                 self._evaluator.begin(self._registry.newest, self._step, at_edge=True)
                 self._all_done = await self._evaluator.all_done(self._changed, self._is_stopping)
         finally:
             await self._evaluator.give_up()
 
+    def _evaluate_due(self, step: int) -> None:
+        """Of an earlier life's version too, from its folder."""
+        if self._registry.reload(step):
+            self._evaluator.begin(step, step, at_edge=step == 0)
+        elif self._evaluator.missing(step):
+            given_up = self._registry.given_up(step)
+            why = f"no worker could prove version {step}" if given_up else f"adapters/ has no version {step} any more"
+            self._outcomes.left_out(step, f"{why}: it is not evaluated")
+
     def _is_stopping(self) -> bool:
+        """Raises RunStopped for a halt, whatever is waited for: the last update or the last evaluation may bring it."""
+        if not self._stopping:
+            self.health.check()
         return self._stopping
 
     async def _learn(self) -> None:
@@ -389,6 +397,10 @@ class Controller:
         self._recorder.event("published", version=adapter.manifest.policy_version, bytes=adapter.manifest.num_bytes)
         await asyncio.to_thread(self._registry.publish, adapter)
         under_way = {*self._queue.versions_needed(), *self._queue.versions_under_way(), *self._evaluator.versions}
+        if not self.taken_up:  # evaluations that an earlier life left begin when the run stands where it stood
+            under_way |= {
+                step for step in self._evaluator.due(adapter.manifest.policy_version) if self._evaluator.missing(step)
+            }
         self._registry.prune({*under_way, self._checkpointed_version()})
         self._changed.notify()
 

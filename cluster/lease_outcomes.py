@@ -44,6 +44,7 @@ class LeaseOutcomes:
         self._streak = FailureStreak(settings.stop_after_failures)
         self.quarantine = Quarantine()
         self._not_evaluated: set[int] = set()
+        self._invalid_in: set[int] = set()  # versions whose evaluation has answers that count as wrong unseen
         self._tokens = 0
         self.returned = 0  # groups that came back, evaluations too
         self.dropped_rollouts = 0
@@ -62,6 +63,7 @@ class LeaseOutcomes:
         for group in groups:
             if group.purpose is Purpose.EVAL:
                 self._queue.done(group.lease_id)
+                self._tell_if_invalid(group)
                 self._evaluator.finished(group)
             else:
                 self._tokens += group.num_tokens
@@ -78,6 +80,7 @@ class LeaseOutcomes:
                 continue
             self._queue.done(lease.lease_id)
             if lease.purpose is Purpose.EVAL:
+                self._counts_as_wrong(lease.policy_version, lease.problem.problem_id, f"every attempt failed: {error}")
                 self._evaluator.given_up(lease.lease_id)
             else:
                 self._ledger.failed(lease.lease_id, QUARANTINED if poison else type(error).__name__)
@@ -96,6 +99,26 @@ class LeaseOutcomes:
         if policy_version not in self._not_evaluated:
             self._not_evaluated.add(policy_version)
             self._recorder.incident("evaluation_skipped", f"{why}; `memr eval` does it from the adapter on disk")
+
+    def _tell_if_invalid(self, group: RolloutGroup) -> None:
+        reasons = [r.verdict.reason for r in group.rollouts if isinstance(r.verdict, Invalid)]
+        if reasons:
+            why = f"{len(reasons)} of {len(group.rollouts)} answers could not be judged: {reasons[0]}"
+            self._counts_as_wrong(group.policy_version, group.problem_id, why)
+
+    def _counts_as_wrong(self, policy_version: int, problem_id: str, why: str) -> None:
+        """Told at the first such problem of an evaluation, while it goes on: an incident, of later ones an event. How many
+        there were is `invalid` in eval.jsonl."""
+        if policy_version in self._invalid_in:
+            return
+        tell = self._recorder.event if self._invalid_in else self._recorder.incident
+        self._invalid_in.add(policy_version)
+        tell(
+            "evaluation_invalid",
+            headline=f"evaluation of version {policy_version}, held-out problem {problem_id}: {why}. What cannot be "
+            "measured counts as wrong in the accuracy; `invalid` in eval.jsonl says how often",
+            version=policy_version,
+        )
 
     def _book(self, group: RolloutGroup) -> None:
         if len(group.trainable_rollouts) >= MIN_TRAINABLE:

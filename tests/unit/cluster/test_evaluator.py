@@ -19,7 +19,7 @@ async def test_a_version_is_held_between_two_runs_of_its_evaluation_until_the_la
     def record(_report: EvalReport) -> None:
         held.append(evaluator.versions)
 
-    evaluator = Evaluator(config, CountingTask(), leases.append, record)
+    evaluator = Evaluator(config, CountingTask(), leases.append, record, lambda kind, headline: None)
     evaluator.begin(7, 7, at_edge=False)
     for _ in range(2):
         while not leases:
