@@ -32,12 +32,13 @@ class AlarmWatcher:
         self._raised = {alarm.name for alarm in self._now()}
 
     def watch(self, kind: str, line: dict[str, Any]) -> None:
-        if kind == "eval":
+        if kind == "eval":  # the last one has no update after it at which anybody would look
             self._evals.append(line)
-        if kind != "metrics":
+        elif kind == "metrics":
+            (self._first if len(self._first) < FIRST_LINES else self._last).append(line)
+            del self._last[:-LAST_LINES]
+        else:
             return
-        (self._first if len(self._first) < FIRST_LINES else self._last).append(line)
-        del self._last[:-LAST_LINES]
         now = self._now()
         new = newly_raised(self._raised, now)
         self._raised = {alarm.name for alarm in now}

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from cluster.alarm_settings import AlarmSettings
+from cluster.alarm_watcher import AlarmWatcher
 from contracts.errors import EngineError, RunStopped
 from contracts.problem import Lease
 from contracts.reports import EvalReport
@@ -26,6 +28,7 @@ from tests.unit.cluster.stops import (
     new_run,
     stop_config,
 )
+from tests.unit.cluster.test_alarms import HACKED, run
 from tests.unit.cluster.test_controller import Run
 
 
@@ -219,3 +222,12 @@ async def test_a_held_out_problem_whose_every_attempt_failed_is_told_at_once(tmp
     assert [line["version"] for line in told] == [0, 3, 6]
     assert "held-1" in told[0]["headline"]
     assert "the engine stumbled" in told[0]["headline"]
+
+
+def test_an_alarm_that_the_last_evaluation_raises_is_raised_with_it(tmp_path: Path) -> None:
+    """No update follows whose line would be looked at."""
+    heard: list[str] = []
+    settings = AlarmSettings(train_up_eval_down="pause")
+    watcher = AlarmWatcher(settings, lambda alarm: heard.append(f"{alarm.name} {alarm.action}"), run(), HACKED[:-1])
+    watcher.watch("eval", HACKED[-1])
+    assert heard == ["train_up_eval_down pause"]

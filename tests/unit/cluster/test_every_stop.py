@@ -201,7 +201,7 @@ async def test_a_stop_whose_checkpoint_cannot_be_written_says_so_and_resumes_fro
                 (directory / "learner.json").write_text('{"policy_version": 4, "weights": "of another moment"}')
 
     config = stop_config(tmp_path, 0)
-    run = new_run(config, Torn(0, delay_s=0.004), random.Random(0))
+    run = new_run(config, Torn(0, delay_s=0.05), random.Random(0))
     error = await live(run, Moment("updating", 2), "loop")
     assert "a loop found a reason to stop" in str(error)
     assert "the checkpoint of step 3 cannot be read back" in str(error)
