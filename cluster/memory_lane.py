@@ -6,10 +6,16 @@ Consumes sampled groups (`add`); produces scored groups (`deliver`); waits for t
 One call at a time, so that memory sees groups in the order of arrival; each call takes everything that
 has arrived, so that the encoder's batches grow with the load. Late groups: `wait` counts them and waits on;
 `zero` lets the whole group go on without bonus. Late means without bonus, not forgotten: a group that went on
-before it was sent keeps its place in the queue, and memory is told of it in its order, once.
+before it was sent keeps its place in the queue, and memory gets it in its order, once.
+
+A group stands in up to four of five rows, by lease, so that each call costs what is new and not what waits:
+
+    waiting    has not gone on        unsent   for the next call       overdue   gone on and unsent, oldest first
+    untold     gone on, unanswered    on_time  not late yet, oldest first
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,24 +24,22 @@ from contracts.reports import MemoryReport
 from contracts.rollout import RolloutGroup, ScoredGroup
 
 MAX_UNTOLD = 4096
-"""Groups that went on without bonus and that memory still has to hear of: where memory is slower than the run for good, the
+"""Groups that went on without bonus and that memory has yet to see: where memory is slower than the run for good, the
 oldest go unremembered, and are counted."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Arrival:
-    """delivered: it went on; only memory still has to hear of it."""
-
     group: RolloutGroup
     arrived_s: float
-    with_service: bool = False
-    late: bool = False
-    delivered: bool = False
+
+
+Row = OrderedDict[int, _Arrival]
 
 
 class MemoryLane:
-    """memory None: every group passes at once, without bonus (memory.profile = "off"). answered: told of each call's
-    answer before its groups are delivered."""
+    """memory None: every group passes at once, without bonus (memory.profile = "off"). answered: called with each answer
+    before its groups are delivered."""
 
     def __init__(
         self,
@@ -55,7 +59,8 @@ class MemoryLane:
         self._answered = answered
         self._clock = clock
         self._max_untold = max_untold
-        self._arrivals: dict[int, _Arrival] = {}
+        self._waiting, self._untold, self._unsent = Row(), Row(), Row()
+        self._overdue, self._on_time = Row(), Row()
         self.late_groups = 0
         self.unremembered_groups = 0
         self.report: MemoryReport | None = None  # as of the last answer
@@ -65,45 +70,45 @@ class MemoryLane:
         return len(self._waiting)
 
     @property
-    def _waiting(self) -> list[_Arrival]:
-        return [arrival for arrival in self._arrivals.values() if not arrival.delivered]
-
-    @property
     def versions(self) -> list[int]:
-        return [arrival.group.policy_version for arrival in self._waiting]
+        return [arrival.group.policy_version for arrival in self._waiting.values()]
 
     def add(self, group: RolloutGroup) -> None:
         if self._memory is None:
             self._deliver(ScoredGroup.without_bonus(group))
             return
-        self._arrivals[group.lease_id] = _Arrival(group, self._clock())
+        arrival = _Arrival(group, self._clock())
+        for row in (self._waiting, self._unsent, self._on_time):
+            row[group.lease_id] = arrival
 
     def add_untold(self, group: RolloutGroup) -> None:
         """A group that an earlier process let go on without bonus before memory knew of it."""
-        self._arrivals[group.lease_id] = _Arrival(group, self._clock(), late=True, delivered=True)
+        arrival = _Arrival(group, self._clock())
+        for row in (self._untold, self._unsent, self._overdue):
+            row[group.lease_id] = arrival
 
     @property
     def groups(self) -> list[RolloutGroup]:
-        return [arrival.group for arrival in self._waiting]
+        return [arrival.group for arrival in self._waiting.values()]
 
     @property
     def untold(self) -> list[RolloutGroup]:
         """What went on without bonus and memory has not answered for."""
-        return [arrival.group for arrival in self._arrivals.values() if arrival.delivered]
+        return [arrival.group for arrival in self._untold.values()]
 
     @property
     def has_new(self) -> bool:
-        return any(not arrival.with_service for arrival in self._arrivals.values())
+        return bool(self._unsent)
 
     async def score_new(self, *, in_lease_order: bool) -> None:
         """One call with everything that arrived since the last; returns when memory has answered it."""
         assert self._memory is not None
-        new = [arrival for arrival in self._arrivals.values() if not arrival.with_service]
+        groups = [arrival.group for arrival in self._unsent.values()]
+        self._unsent.clear()
+        self._overdue.clear()
         if in_lease_order:
-            new.sort(key=lambda arrival: arrival.group.lease_id)
-        for arrival in new:
-            arrival.with_service = True
-        call = asyncio.ensure_future(self._memory.score([arrival.group for arrival in new]))
+            groups.sort(key=lambda group: group.lease_id)
+        call = asyncio.ensure_future(self._memory.score(groups))
         try:
             while not call.done():
                 await asyncio.wait([call], timeout=self._until_next_deadline())
@@ -117,29 +122,31 @@ class MemoryLane:
             call.cancel()
 
     def _until_next_deadline(self) -> float | None:
-        on_time = [arrival.arrived_s for arrival in self._arrivals.values() if not arrival.late]
-        return max(0.01, min(on_time) + self._deadline_s - self._clock()) if on_time else None
+        first = next(iter(self._on_time.values()), None)  # they came in this order, and all have the same time
+        return max(0.01, first.arrived_s + self._deadline_s - self._clock()) if first is not None else None
 
     def _treat_late(self) -> None:
         now = self._clock()
-        for arrival in list(self._arrivals.values()):
-            if arrival.late or now - arrival.arrived_s < self._deadline_s:
-                continue
-            arrival.late = True
+        while self._on_time and now - next(iter(self._on_time.values())).arrived_s >= self._deadline_s:
+            lease_id, arrival = self._on_time.popitem(last=False)
             self.late_groups += 1
             if self._late_policy == "zero":
-                arrival.delivered = True
-                self._deliver(ScoredGroup.without_bonus(arrival.group, late=True))
-        self._bound_untold()
+                self._go_on_without_bonus(lease_id, arrival)
 
-    def _bound_untold(self) -> None:
-        unsent = [lease for lease, a in self._arrivals.items() if a.delivered and not a.with_service]
-        for lease_id in unsent[: max(0, len(unsent) - self._max_untold)]:
-            del self._arrivals[lease_id]
+    def _go_on_without_bonus(self, lease_id: int, arrival: _Arrival) -> None:
+        self._untold[lease_id] = self._waiting.pop(lease_id)
+        if lease_id in self._unsent:
+            self._overdue[lease_id] = arrival
+        self._deliver(ScoredGroup.without_bonus(arrival.group, late=True))
+        if len(self._overdue) > self._max_untold:
+            oldest, _ = self._overdue.popitem(last=False)
+            del self._unsent[oldest], self._untold[oldest]
             self.unremembered_groups += 1
 
     def _release(self, scored: ScoredGroup) -> None:
         """Once per group: an answer for a group that went on without bonus is too late for its advantages."""
-        arrival = self._arrivals.pop(scored.group.lease_id, None)
-        if arrival is not None and not arrival.delivered:
+        lease_id = scored.group.lease_id
+        self._on_time.pop(lease_id, None)
+        self._untold.pop(lease_id, None)
+        if self._waiting.pop(lease_id, None) is not None:
             self._deliver(scored)

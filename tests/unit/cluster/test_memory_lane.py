@@ -16,6 +16,9 @@ class SlowMemory(FakeMemory):
         super().__init__()
         self.may_answer = asyncio.Event()
 
+    async def answer_now(self, groups: Sequence[RolloutGroup]) -> tuple[list[ScoredGroup], MemoryReport]:
+        return await super().score(groups)
+
     async def score(self, groups: Sequence[RolloutGroup]) -> tuple[list[ScoredGroup], MemoryReport]:
         answer = await super().score(groups)
         await self.may_answer.wait()
@@ -44,8 +47,12 @@ class Lane:
 
     async def call(self) -> asyncio.Task[None]:
         task = asyncio.ensure_future(self.lane.score_new(in_lease_order=False))
-        await asyncio.sleep(0.02)
+        await self.pause()
         return task
+
+    async def pause(self) -> None:
+        """Long enough for what waits on a deadline to look again."""
+        await asyncio.sleep(0.02)
 
     async def answer(self, call: asyncio.Task[None]) -> None:
         self.memory.may_answer.set()
