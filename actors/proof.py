@@ -118,12 +118,12 @@ class OtherWeights(str):
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """learner_dtype, engine_dtype: of weights and activations. merges: the engine loses part of a small update to rounding (merged weights, vLLM). tolerance:
-    nats; replaces questions 1 and 2 by one: is the mean |difference| to the learner's reading at most this?"""
+    """learner_dtype, engine_dtype: of weights and activations. rounds_small_updates: the engine loses part of a small
+    update to rounding (merged weights, vLLM in bfloat16; actors/config.py has the same name). tolerance: nats; replaces questions 1 and 2 by one: is the mean |difference| to the learner's reading at most this?"""
 
     learner_dtype: str
     engine_dtype: str
-    merges: bool = False
+    rounds_small_updates: bool = False
     tolerance: float | None = None
 
     @property
@@ -209,7 +209,7 @@ class Judge:
         if not self.exact:
             own = slope_of(adapted.rounded_N - base.rounded_N, moved_N)
         # Weights that the adapter is merged into round small updates away, more than any path does.
-        loses = self.merges and self.engine_dtype != "float32"
+        loses = self.rounds_small_updates and self.engine_dtype != "float32"
         if found.lowest > max(1.0, own.highest) + SLOPE_OFF:
             cause = "its effect is there more than once, or scaled up: is it merged into the base model as well?"
         elif found.highest < min(1.0, own.lowest) - SLOPE_OFF and not loses:

@@ -19,7 +19,6 @@ def main() -> None:
         ["determinism"],
         ["rollout_engine", "--model", model],
         ["learner_update", "--model", model],
-        ["quickstart_seeds"],
     ]
     for name, *arguments in commands:
         subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *arguments], check=True)

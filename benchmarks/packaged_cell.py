@@ -1,6 +1,6 @@
 """One run of stage 2: the packaged 135M model through the real `memr train`, at lag 0.
 
-A run directory that stands half-way is taken up with `memr resume`; one that is finished is only read. The accuracies
+A run directory that stands half-way is resumed with `memr resume`; one that is finished is only read. The accuracies
 are the means of its last three evaluations: greedy, sampled (8 answers a problem) and pass@8.
 """
 

@@ -1,9 +1,9 @@
-"""Claim: a power cut costs nothing that a run told the world of, and no sync is there for nothing.
+"""Claim: a power cut costs nothing that a run has reported, and no sync is there for nothing.
 
 Four lives are recorded at the level of the C library (tests/power/): a whole run, one that dies between an adapter's rename
 and its sync, one that dies before its last checkpoint, one that is asked for more updates on torn files. From the records: 200
-random disks that a power cut may leave, each taken up in process; every place in the code that syncs, left out, and the
-first disk that breaks a promise then; five disks taken up by `memr resume`. And what the syncs of one update cost here.
+random disks that a power cut may leave, each resumed in process; every place in the code that syncs, left out, and the
+first disk that breaks a promise then; five disks resumed by `memr resume`. And what the syncs of one update cost here.
 """
 
 import argparse
@@ -133,7 +133,7 @@ def main() -> None:
             rows.append(by_command(folder))
         sites = left_out(recorded, folder / "sites")
         costed = costs(Path(disk))
-    show("power_cut", "Disks that a power cut may leave, taken up", rows)
+    show("power_cut", "Disks that a power cut may leave, resumed", rows)
     show("power_cut_sites", "Every sync, left out, and what breaks", sites)
     show(
         "power_cut_cost", "Milliseconds per update, median", costed, "8 x 8 rollouts of 64 tokens, an adapter of 4 MiB"

@@ -79,7 +79,7 @@ def _check_memory(folder: Path, sha256: Mapping[str, str]) -> None:
         manifest = read_fields(snapshot / "manifest.json", _Snapshot)
         for name, digest in manifest.sha256.items():
             if sha256.get((snapshot / name).relative_to(folder).as_posix()) != digest:
-                raise DataError(f"{snapshot / name} is not the file that the snapshot's manifest tells of")
+                raise DataError(f"{snapshot / name} is not the file that the snapshot's manifest names")
         for path in snapshot.glob("*.safetensors"):
             check_tensors(path)
 

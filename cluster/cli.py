@@ -61,7 +61,7 @@ def train(
 ) -> None:
     """Train: workers, memory and learner side by side, evaluation before, during and after.
 
-    A run directory that is there already is taken up where it stood, as `memr resume` does.
+    A run directory that is there already is resumed where it stood, as by `memr resume`.
 
     Everything lands in runs/NAME: metrics, evaluations, transcripts, adapters, checkpoints, report.
     Ctrl-C finishes the update under way, writes a checkpoint, and exits with 130.

@@ -234,8 +234,8 @@ class Dispatcher:
         self._changed.notify()
         if not served and not last:
             raise RunStopped(
-                f"{headline}. learner.max_policy_lag = {self._max_policy_lag} allows nothing older. `memr resume` takes the "
-                f"run up; {what_to_do(seat.refusal)}"
+                f"{headline}. learner.max_policy_lag = {self._max_policy_lag} allows nothing older. `memr resume` goes "
+                f"on; {what_to_do(seat.refusal)}"
             )
 
     def _skipped_by_all(self, version: int) -> bool:

@@ -1,4 +1,4 @@
-"""`[notify]`: who is told that a run started, stopped or wants a person.
+"""`[notify]`: who is notified that a run started, stopped or wants a person.
 
 Loads without torch and Ray.
 """

@@ -23,7 +23,7 @@ _DO = {
         "installation of memr"
     ),
     RefusalCause.BYTES: (
-        "before that, look for a damaged network, memory or disk: events.jsonl tells which workers refused, the logs of Ray "
+        "before that, look for a damaged network, memory or disk: events.jsonl shows which workers refused, the logs of Ray "
         "which nodes they ran on"
     ),
 }

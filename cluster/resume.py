@@ -1,4 +1,4 @@
-"""Taking a run up again: which run directory may go on, and how its parts become what they were.
+"""Resuming a run: which run directory may go on, and how its parts become what they were.
 
  RUN/checkpoints (newest that matches its manifest) + RUN/log (what came after) -> Past -> Controller.take_up
 

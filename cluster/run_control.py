@@ -71,7 +71,7 @@ def ask(run_path: Path, **request: Any) -> None:
     """Leave a request and wait until the controller has taken it. Raises DataError if none does."""
     if not (run_path / "control").exists() or surely_over(run_path):
         raise DataError(
-            f"{run_path} takes no requests: it is not running, or never was. `memr status {run_path}` tells"
+            f"{run_path} takes no requests: it is not running, or never was. `memr status {run_path}` shows its state"
         )
     file = leave_request(run_path, **request)
     until = time.monotonic() + ANSWER_WITHIN_S
@@ -80,6 +80,6 @@ def ask(run_path: Path, **request: Any) -> None:
             file.unlink(missing_ok=True)
             raise DataError(
                 f"{run_path}: no controller took the request within {ANSWER_WITHIN_S:.0f} s, so it was withdrawn. "
-                f"`memr status {run_path}` tells whether the run is alive"
+                f"`memr status {run_path}` shows whether the run is alive"
             )
         time.sleep(0.1)

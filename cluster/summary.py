@@ -70,7 +70,7 @@ def state_of(run: RunRecord, now_s: float | None = None) -> str:
     """One phrase, from the files alone; "running" only if its process on this machine still is."""
     if run.summary is not None:
         how = "finished" if run.summary["exit_code"] == 0 else "stopped on request; `memr resume` goes on"
-        now = "being taken up again; before that " if being_taken_up(run.path) else ""
+        now = "being resumed; before that " if being_taken_up(run.path) else ""
         return f"{now}{how}, {run.summary['updates']} updates in {run.summary['wall_s'] / 60:.1f} min"
     last = next((e for e in reversed(run.events) if e["event"] in (*FAILURES, "resumed", "joined")), None)
     if last is not None and last["event"] in FAILURES:

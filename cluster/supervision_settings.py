@@ -1,4 +1,4 @@
-"""`[supervision]`: how long a run may be silent, and how often it is taken up again by itself."""
+"""`[supervision]`: how long a run may be silent, and how often it is resumed by itself."""
 
 from pydantic import Field
 
@@ -14,5 +14,5 @@ class SupervisionSettings(Settings):
         5400.0, gt=0, description="seconds without an update, a rollout, a memory write or an evaluation"
     )
     stop_s: float = Field(300.0, gt=0, description="seconds a run may take to write a checkpoint and end when asked to")
-    run_restarts: int = Field(5, ge=0, description="times a run is taken up again within run_restart_window_s")
+    run_restarts: int = Field(5, ge=0, description="times a run is resumed within run_restart_window_s")
     run_restart_window_s: float = Field(3600.0, gt=0, description="window of run_restarts, in seconds")

@@ -1,4 +1,4 @@
-"""The supervisor: a small process outside Ray that starts a run, watches that it moves, and takes it up again.
+"""The supervisor: a small process outside Ray that starts a run, watches that it moves, and resumes it.
 
     start the run's process -> it ends ----------------------------+-> done (0), stopped on request (130)
         ^         |                                                +-> wrong configuration (2), failed for good (3)
@@ -197,7 +197,7 @@ class Supervisor:
             for name, entry in recorded_processes(self._run_path).items()
             if entry.process.here and not entry.alive
         ]
-        return "; ".join(found + gone) or "every process is there; the stacks beside this file tell what each is doing"
+        return "; ".join(found + gone) or "every process is there; the stacks beside this file show what each is doing"
 
     def _wait_for_end(self, within_s: float) -> None:
         assert self._child is not None

@@ -117,7 +117,7 @@ def _train(
         create_run(config, identity | {"model_path": model_path, "seed": config.run.seed})
     past = read_run_past(run_path, config) if resumes else Past()
     if past.begun:
-        say(f"taking up {run_path} after update {past.step + len(past.batches)}")
+        say(f"resuming {run_path} after update {past.step + len(past.batches)}")
     claim_run(run_path, supervisor)
 
     def begin_this_life() -> None:

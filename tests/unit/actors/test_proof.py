@@ -164,7 +164,7 @@ def test_small_effects_that_every_bfloat16_path_rounds_away_in_part_are_no_fault
     lossy = world.engine(world.version(1), loss=0.25)
     assert BFLOAT16.verdict(probes, lossy) is None
     assert BFLOAT16.verdict(world.probes(1), lossy) is not None, "where the learner's own path loses nothing"
-    assert Judge("bfloat16", "bfloat16", merges=True).verdict(world.probes(1), lossy) is None, (
+    assert Judge("bfloat16", "bfloat16", rounds_small_updates=True).verdict(world.probes(1), lossy) is None, (
         "merging loses more than any path"
     )
 

@@ -139,7 +139,7 @@ def test_status_tells_a_run_that_loads_from_one_that_stopped(tmp_path: Path) -> 
     assert state_of(read_run(path)).startswith("stopped on request")
     claim_run(path, supervisor=None)
     os.utime(path / "summary.json", ns=(1, 1))
-    assert state_of(read_run(path)).startswith("being taken up again; before that stopped on request")
+    assert state_of(read_run(path)).startswith("being resumed; before that stopped on request")
 
 
 async def test_recent_bottleneck_names_the_side_that_is_waited_for(tmp_path: Path) -> None:
