@@ -35,7 +35,7 @@ ALARM = "alarm_"
 def alarms_due(events: Iterable[dict[str, Any]], step: int) -> list[tuple[str, str, str]]:
     """Name, action and headline of alarms that were raised at `step`, after which no update was booked; a pause that ended
     a life of the run is done."""
-    due = []
+    due: list[tuple[str, str, str]] = []
     for event in events:
         what = str(event.get("event"))
         if what == "stopped":

@@ -111,14 +111,15 @@ class LeaseOutcomes:
         there were is `invalid` in eval.jsonl."""
         if policy_version in self._invalid_in:
             return
-        tell = self._recorder.event if self._invalid_in else self._recorder.incident
-        self._invalid_in.add(policy_version)
-        tell(
-            "evaluation_invalid",
-            headline=f"evaluation of version {policy_version}, held-out problem {problem_id}: {why}. What cannot be "
-            "measured counts as wrong in the accuracy; `invalid` in eval.jsonl says how often",
-            version=policy_version,
+        text = (
+            f"evaluation of version {policy_version}, held-out problem {problem_id}: {why}. What cannot be measured counts "
+            "as wrong in the accuracy; `invalid` in eval.jsonl says how often"
         )
+        if self._invalid_in:
+            self._recorder.event("evaluation_invalid", version=policy_version, reason=text)
+        else:
+            self._recorder.incident("evaluation_invalid", text, version=policy_version)
+        self._invalid_in.add(policy_version)
 
     def _book(self, group: RolloutGroup) -> None:
         if len(group.trainable_rollouts) >= MIN_TRAINABLE:

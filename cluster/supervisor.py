@@ -103,7 +103,7 @@ class Supervisor:
                 return 3
             self._event("restart", headline=headline, restart=verdict.spent, after_s=verdict.after_s)
             self._say(
-                f"{headline}. Taking the run up again in {verdict.after_s:.0f} s "
+                f"{headline}. Resuming the run in {verdict.after_s:.0f} s "
                 f"({verdict.spent} of {budget.restarts} restarts within {budget.window_s / 60:.0f} min)"
             )
             self._tell({"event": "restart", "run": str(self._run_path), "headline": headline})

@@ -54,10 +54,14 @@ class OnceLost:
         return int(self._inner.version)
 
     async def first_adapter(self) -> Adapter:
-        return await self._inner.first_adapter()
+        adapter: Adapter = await self._inner.first_adapter()
+        return adapter
 
     async def update(self, groups: Sequence[ScoredGroup]) -> tuple[StepReport, Adapter]:
-        return await self._death.of("update", self.version + 1, self._inner.update(groups))
+        answer: tuple[StepReport, Adapter] = await self._death.of(
+            "update", self.version + 1, self._inner.update(groups)
+        )
+        return answer
 
     async def save(self, directory: Path) -> None:
         await self._death.of("save", self.version, self._inner.save(directory))
@@ -66,7 +70,8 @@ class OnceLost:
         await self._inner.restore(directory)
 
     async def roll_back(self, directory: Path) -> Adapter:
-        return await self._death.of("roll_back", self.version, self._inner.roll_back(directory))
+        adapter: Adapter = await self._death.of("roll_back", self.version, self._inner.roll_back(directory))
+        return adapter
 
 
 class Death:
@@ -111,8 +116,11 @@ async def turned_run(path: Path, lag: int, make: Callable[[int], LearnerHandle],
     config = stop_config(path, lag, alarms={"entropy": "roll_back"})
     run = new_run(config, make(lag), random.Random(0))
     if death is not None:
-        born = lambda: OnceLost(make(lag), death)  # noqa: E731
-        learner = RevivedLearner(born(), care(config, run.recorder, Part.LEARNER, born))  # type: ignore[arg-type]
+
+        def born() -> OnceLost:
+            return OnceLost(make(lag), death)
+
+        learner = RevivedLearner(born(), care(config, run.recorder, Part.LEARNER, born))
         run.controller._parts = replace(run.controller._parts, learner=learner)
     alarm_before_turning(run)
     assert await live(run) is None
@@ -201,20 +209,19 @@ async def test_skipped_updates_are_counted_over_a_stop(tmp_path: Path, reason: s
 async def test_a_pause_that_a_stop_overtook_is_obeyed_by_the_next_life_once(tmp_path: Path, reason: str) -> None:
     config = stop_config(tmp_path, 1)
     first = new_run(config, chained(1), random.Random(0))
-    stop = STOPS[reason]
 
     class PausesAndStops:
         def watch(self, kind: str, line: dict[str, Any]) -> None:
             if kind == "metrics" and line["step"] == 3:
                 first.controller.health.obey(Alarm("entropy", Action.PAUSE, "entropy fell"))
-                stop(first, drives)
+                STOPS[reason](first, drives)
 
         def show_groups(self, groups: Sequence[ScoredGroup]) -> None: ...
 
         def close(self) -> None: ...
 
     first.recorder.add_watcher(PausesAndStops())
-    drives = asyncio.ensure_future(live(first))
+    drives: asyncio.Task[Any] = asyncio.ensure_future(live(first))
     await asyncio.gather(drives, return_exceptions=True)
     assert first.controller.step == 3
     again = new_run(config, chained(1), random.Random(0))
