@@ -46,8 +46,10 @@ def memory_effect(lines: Sequence[Mapping[str, Any]]) -> MemoryEffect | None:
     )
 
 
-def effect_text(effect: MemoryEffect | None) -> str:
-    """One line for people."""
+def effect_text(effect: MemoryEffect | None, *, pays: bool = True) -> str:
+    """One line for people. pays: `MemorySettings.pays` of the run."""
+    if not pays:
+        return "memory keeps what was answered and pays no bonus: the update is plain GRPO's (--set memory.profile=memr pays)"
     if effect is None:
         return "what memory changes was not recorded (a run of commit 57c9e8c or before)"
     if not effect.bonus_groups:
@@ -65,6 +67,8 @@ def short_text(line: Mapping[str, Any]) -> str:
     if "bonus_groups" not in line:
         return "-"
     groups = line["bonus_groups"]
+    if not groups:
+        return "no bonus"
     changed = round(line["bonus_changed_share"] * groups)
     return f"changed {changed} of {groups} groups, {line['bonus_advantage_share']:.1%} of advantage"
 

@@ -48,7 +48,8 @@ def show_inspect(console: Console, run_path: Path) -> None:
     ):
         console.print(f"  {low:.2f}-{high:.2f}  {count:>6}  {'█' * round(40 * count / peak)}")
     if run.metrics:
-        console.print(f"\n{effect_text(memory_effect(run.metrics[-WINDOW_UPDATES:]))}", soft_wrap=True)
+        effect = memory_effect(run.metrics[-WINDOW_UPDATES:])
+        console.print(f"\n{effect_text(effect, pays=run.config.memory.pays)}", soft_wrap=True)
 
 
 def show_query(console: Console, run_path: Path, text: str, k: int) -> None:

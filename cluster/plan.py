@@ -89,7 +89,8 @@ def _memory_text(config: RunConfig, plan: Plan) -> str:
     if not memory.enabled:
         return "off: the task reward alone (plain GRPO)"
     name = "Memory-R+" if memory.uses_explore else "Memory-R"
+    paid = "" if memory.pays else ", pays no bonus"
     return (
-        f"{name}, profile {memory.profile}, {memory.encoder}, K {memory.neighbours_k}, at most "
+        f"{name}, profile {memory.profile}{paid}, {memory.encoder}, K {memory.neighbours_k}, at most "
         f"{plan.memory_bytes_expected / 2**20:.0f} MB"
     )

@@ -46,7 +46,7 @@ def write_report(run_path: Path) -> Path:
         pictures=_pictures(run),
         transcripts=_transcripts(run_path),
         last=run.metrics[-1] if run.metrics else None,
-        memory=effect_text(memory_effect(run.metrics)) if run.config.memory.enabled and run.metrics else None,
+        memory=_memory_text(run),
     )
     path = run_path / "report.html"
     try:
@@ -56,6 +56,12 @@ def write_report(run_path: Path) -> Path:
             f"cannot write {path}: {error}. Copy the run to a writable place and report on the copy"
         ) from error
     return path
+
+
+def _memory_text(run: RunRecord) -> str | None:
+    if not (run.config.memory.enabled and run.metrics):
+        return None
+    return effect_text(memory_effect(run.metrics), pays=run.config.memory.pays)
 
 
 def _pictures(run: RunRecord) -> list[Picture]:

@@ -49,7 +49,9 @@ def show_status(console: Console, run: RunRecord) -> None:
         console.print("ledger: " + ", ".join(f"{name} {count}" for name, count in ledger.items()))
         console.print(f"bottleneck: {recent_bottleneck(run)}")
         if run.config.memory.enabled:
-            console.print(effect_text(memory_effect(run.metrics[-WINDOW_UPDATES:])), soft_wrap=True)
+            console.print(
+                effect_text(memory_effect(run.metrics[-WINDOW_UPDATES:]), pays=run.config.memory.pays), soft_wrap=True
+            )
     if run.status is not None and run.summary is None:
         for name, seat in run.status.get("fleet", {}).items():
             console.print(
@@ -108,7 +110,7 @@ def show_summary(console: Console, run: RunRecord) -> None:
             f"memory: {run.metrics[-1]['memory_episodes']} episodes; the learner waited for it {waited:.2%} of its time",
         )
         if run.config.memory.enabled:
-            console.print(effect_text(memory_effect(run.metrics)), soft_wrap=True)
+            console.print(effect_text(memory_effect(run.metrics), pays=run.config.memory.pays), soft_wrap=True)
     ways_on = [
         f'memr memory query {run.path} "What is 7 + 8?"',
         f"memr export {run.path} my-model --merge",

@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from contracts.bonus_rule import BonusRule, NoSignal, Where
 from contracts.settings import Settings
 
-Profile = Literal["memr", "paper", "released_code", "off"]
+Profile = Literal["remember", "memr", "paper", "released_code", "off"]
 
 _PAPER: dict[str, Any] = {
     "key": "per_problem",
@@ -26,7 +26,15 @@ _PAPER: dict[str, Any] = {
     "own_group_as_neighbours": False,
     "all_correct_groups": "as_they_come",
 }
+_MEMR: dict[str, Any] = _PAPER | {
+    "normaliser_range_floor": 1e-3,
+    "mix": "scaled",
+    "no_signal": "centred",
+    "all_correct_groups": "off",
+}
 _PROFILES: dict[str, dict[str, Any]] = {
+    "remember": _MEMR | {"exploit_weight": 0.0, "explore_weight": 0.0},
+    "memr": _MEMR,
     "paper": _PAPER,
     "released_code": _PAPER
     | {
@@ -39,10 +47,20 @@ _PROFILES: dict[str, dict[str, Any]] = {
         "own_group_as_neighbours": True,
         "explore_when_empty": 1.0,
     },
-    "memr": _PAPER
-    | {"normaliser_range_floor": 1e-3, "mix": "scaled", "no_signal": "centred", "all_correct_groups": "off"},
     "off": _PAPER,
 }
+_OF_THE_BONUS = (
+    "mix",
+    "cap_share",
+    "stage",
+    "where",
+    "no_signal",
+    "no_signal_weight",
+    "anneal_steps",
+    "explore_decay_steps",
+    "all_correct_groups",
+)
+"""Settings that say nothing where no bonus is paid."""
 _RELEASED_MEMORY_R: dict[str, Any] = {"max_responses_per_query": 1000}
 """The published code keeps 1,000 responses where it gives exploit alone, 100 where it gives both."""
 
@@ -57,7 +75,10 @@ _MIXES_OF_57C9E8C: dict[Any, dict[str, Any]] = {
 class MemorySettings(Settings):
     """`[memory]`: what is remembered, how it becomes intrinsic reward, what happens when memory is late."""
 
-    profile: Profile = Field("memr", description="memr | paper | released_code | off (no memory, plain GRPO)")
+    profile: Profile = Field(
+        "remember",
+        description="remember (keeps and reads, pays no bonus) | memr | paper | released_code | off (no memory at all)",
+    )
     variant: Literal["memory_r_plus", "memory_r"] = Field(
         "memory_r_plus", description="memory_r_plus: exploit and explore; memory_r: exploit alone"
     )
@@ -153,7 +174,7 @@ class MemorySettings(Settings):
     def _fill_from_profile(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        profile = values.get("profile", "memr")
+        profile = values.get("profile", "remember")
         rows = _PROFILES.get(profile, {}) if isinstance(profile, str) else {}
         if profile == "released_code" and values.get("variant") == "memory_r":
             rows = rows | _RELEASED_MEMORY_R
@@ -181,6 +202,18 @@ class MemorySettings(Settings):
         return self
 
     @model_validator(mode="after")
+    def _shapes_no_bonus_that_is_not_paid(self) -> "MemorySettings":
+        if self.profile != "remember" or self.exploit_weight or self.explore_weight:
+            return self
+        silent = {name: type(self).model_fields[name].get_default() for name in _OF_THE_BONUS} | _PROFILES["remember"]
+        if changed := [name for name in _OF_THE_BONUS if getattr(self, name) != silent[name]]:
+            raise ValueError(
+                f"{', '.join(changed)} would change nothing: profile 'remember' pays no bonus. Set memory.profile = 'memr' "
+                f"beside it, or leave {'it' if len(changed) == 1 else 'them'} out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _own_group_needs_write_first(self) -> "MemorySettings":
         if self.own_group_as_neighbours != (self.order == "write_then_read"):
             raise ValueError(
@@ -192,6 +225,12 @@ class MemorySettings(Settings):
     @property
     def enabled(self) -> bool:
         return self.profile != "off"
+
+    @property
+    def pays(self) -> bool:
+        """Whether any policy version may earn a bonus; else the advantages are those of profile "off", byte for byte."""
+        _, end = self._switched_on
+        return end > 0
 
     @property
     def uses_explore(self) -> bool:

@@ -88,5 +88,5 @@ def test_such_a_run_may_go_on_and_a_new_default_may_not_slip_in(tmp_path: Path) 
 
 
 def test_new_words_stand_beside_an_old_mix_where_somebody_writes_them() -> None:
-    values = {"memory": {"mix": "capped", "no_signal": "centred"}}
+    values = {"memory": {"profile": "memr", "mix": "capped", "no_signal": "centred"}}
     assert RunConfig.model_validate(values).memory.no_signal == "centred"

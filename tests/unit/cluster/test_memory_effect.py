@@ -101,3 +101,10 @@ def test_recorded_runs_hear_nothing_of_memory_at_any_update(name: str) -> None:
 def test_the_recorded_run_would_be_heard_if_its_bonus_were_a_constant() -> None:
     metrics = [entry | {"bonus_changed_share": 0.06} for entry in recorded("memr_scaled_scratchpad")]
     assert "memory_silent" in [alarm.name for alarm in alarms(metrics[:10], [], AlarmSettings())]
+
+
+def test_a_memory_that_pays_no_bonus_is_told_so_and_not_as_one_that_found_nothing() -> None:
+    nothing = memory_effect([line(0, 0.0, 0.0)] * 2)
+    assert "pays no bonus" in effect_text(nothing, pays=False)
+    assert "memory.profile=memr" in effect_text(nothing, pays=False)
+    assert short_text(line(0, 0.0, 0.0)) == "no bonus"

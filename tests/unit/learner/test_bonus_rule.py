@@ -143,9 +143,10 @@ def adapter_after(
 @pytest.mark.parametrize(
     "values",
     [
-        {"exploit_weight": 0.0, "explore_weight": 0.0},
-        {"exploit_weight": 0.0, "explore_weight": 0.0, "stage": "after_normalisation", "where": "right_answers"},
-        {"exploit_weight": 0.0, "explore_weight": 0.0, "mix": "raw", "no_signal": "normalised"},
+        {},
+        {"profile": "memr", "exploit_weight": 0.0, "explore_weight": 0.0},
+        {"exploit_weight": 0.0, "explore_weight": 0.0, "profile": "memr", "stage": "after_normalisation"},
+        {"exploit_weight": 0.0, "explore_weight": 0.0, "profile": "memr", "mix": "raw", "no_signal": "normalised"},
         {"exploit_weight": 0.0, "explore_weight": 0.0, "profile": "released_code"},
     ],
 )
@@ -158,17 +159,17 @@ def test_with_weight_0_memory_remembers_and_changes_no_byte(values: dict[str, ob
 
 def test_a_memory_that_is_annealed_away_changes_no_byte() -> None:
     plain, _ = adapter_after(3, None)
-    silent, episodes = adapter_after(3, MemorySettings(anneal_steps=1.0), memory_from=1)
+    silent, episodes = adapter_after(3, MemorySettings(profile="memr", anneal_steps=1.0), memory_from=1)
     assert (silent, episodes) == (plain, 40)
 
 
 def test_a_memory_that_speaks_changes_the_bytes() -> None:
     """Or the test above could not fail."""
-    assert adapter_after(3, MemorySettings())[0] != adapter_after(3, None)[0]
+    assert adapter_after(3, MemorySettings(profile="memr"))[0] != adapter_after(3, None)[0]
 
 
 def test_an_annealed_memory_falls_silent_and_says_from_when_on() -> None:
-    annealed = MemorySettings(anneal_steps=2.0)
+    annealed = MemorySettings(profile="memr", anneal_steps=2.0)
     assert [annealed.bonus_rule.is_on(version) for version in (0, 1, 2, 3)] == [True, True, False, False]
     memory = EpisodicMemory(annealed, HashEncoder(16))
     memory.score([item.group for item in sampled_batch(0)])
@@ -182,15 +183,36 @@ def test_an_annealed_memory_falls_silent_and_says_from_when_on() -> None:
 @pytest.mark.parametrize(
     ("values", "on"),
     [
-        ({}, [True, True, True]),
+        ({}, [False, False, False]),
+        ({"exploit_weight": 1.0}, [True, True, True]),
         ({"profile": "off"}, [False, False, False]),
-        ({"exploit_weight": 0.0, "explore_weight": 0.0}, [False, False, False]),
-        ({"exploit_weight": 0.0, "variant": "memory_r"}, [False, False, False]),
-        ({"exploit_weight": 0.0, "warmup": 2}, [False, False, True]),
-        ({"warmup": 2}, [True, True, True]),
+        ({"profile": "memr"}, [True, True, True]),
+        ({"profile": "memr", "exploit_weight": 0.0, "explore_weight": 0.0}, [False, False, False]),
+        ({"profile": "memr", "exploit_weight": 0.0, "variant": "memory_r"}, [False, False, False]),
+        ({"profile": "memr", "exploit_weight": 0.0, "warmup": 2}, [False, False, True]),
+        ({"profile": "memr", "warmup": 2}, [True, True, True]),
         ({"profile": "paper", "anneal_steps": 1.0}, [True, False, False]),
     ],
 )
 def test_the_rule_knows_when_memory_is_switched_on(values: dict[str, object], on: list[bool]) -> None:
     rule = MemorySettings.model_validate(values).bonus_rule
     assert [rule.is_on(version) for version in range(3)] == on
+    assert MemorySettings.model_validate(values).pays == any(on)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"where": "right_answers"}, {"anneal_steps": 30.0, "mix": "raw"}, {"cap_share": 0.3}]
+)
+def test_what_shapes_a_bonus_that_nobody_pays_is_refused(changed: dict[str, object]) -> None:
+    with pytest.raises(
+        ValueError, match=f"{next(iter(changed))}.* would change nothing: profile 'remember' pays no bonus"
+    ):
+        MemorySettings.model_validate(changed)
+    assert MemorySettings.model_validate({"profile": "memr"} | changed).pays
+    assert MemorySettings.model_validate({"exploit_weight": 0.5} | changed).pays
+
+
+def test_settings_that_were_written_down_whole_are_read_again() -> None:
+    for profile in ("remember", "memr", "paper", "released_code", "off"):
+        given = MemorySettings.model_validate({"profile": profile})
+        assert MemorySettings.model_validate(given.model_dump(mode="json", exclude_none=True)) == given

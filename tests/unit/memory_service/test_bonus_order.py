@@ -63,7 +63,7 @@ def answered(lease_id: int, answers: list[tuple[str, bool, float]], value: float
 def test_memory_never_reverses_right_and_wrong(
     rows: dict[str, Any], history: list[list[tuple[str, bool, float]]], value: float, advantage: Any
 ) -> None:
-    wanted = MemorySettings(**rows)
+    wanted = MemorySettings(**{"profile": "memr"} | rows)
     memory = EpisodicMemory(wanted, HashEncoder(16), value_of_correct=value)
     groups = [answered(i, answers, value, i) for i, answers in enumerate(history)]
     for answers, scored in zip(history, memory.score(groups), strict=True):
@@ -90,5 +90,7 @@ def test_a_share_from_one_on_is_refused_with_a_sentence(share: float) -> None:
     with pytest.raises(
         ValidationError, match="from 1.0 on a wrong answer that memory likes may earn more than a right"
     ):
-        MemorySettings(cap_share=share)
-    assert MemorySettings(mix="capped", cap_share=share).cap_share == share  # as runs of 57c9e8c may say
+        MemorySettings(profile="memr", cap_share=share)
+    assert (
+        MemorySettings(profile="memr", mix="capped", cap_share=share).cap_share == share
+    )  # as runs of 57c9e8c may say

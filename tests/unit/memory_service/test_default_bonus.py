@@ -1,4 +1,4 @@
-"""At default settings the bonus says something: it differs within groups, whatever the task's texts look like.
+"""At the settings of profile memr the bonus says something: it differs within groups, whatever the task's texts look like.
 
 At 57c9e8c it was the same number in 91 % of groups: the cap.
 """
@@ -76,7 +76,7 @@ def says_something(encoder: TextEncoder, task: str, wanted: MemorySettings) -> t
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_default_bonus_differs_within_groups(task: str) -> None:
-    changed, spread = says_something(HashEncoder(64), task, MemorySettings())
+    changed, spread = says_something(HashEncoder(64), task, MemorySettings(profile="memr"))
     assert changed > 0.95
     assert spread > 0.01
 
@@ -84,8 +84,8 @@ def test_the_default_bonus_differs_within_groups(task: str) -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_the_cap_of_57c9e8c_does_not(task: str) -> None:
     """Or the test above could not fail."""
-    changed, spread = says_something(HashEncoder(64), task, MemorySettings(mix="capped"))
-    scaled = says_something(HashEncoder(64), task, MemorySettings())
+    changed, spread = says_something(HashEncoder(64), task, MemorySettings(profile="memr", mix="capped"))
+    scaled = says_something(HashEncoder(64), task, MemorySettings(profile="memr"))
     assert changed < scaled[0] - 0.1
     assert spread < scaled[1]
 
@@ -93,7 +93,7 @@ def test_the_cap_of_57c9e8c_does_not(task: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_with_the_real_encoder_in_bfloat16_it_differs_too(task: str) -> None:
-    wanted = MemorySettings(encoder_dtype="bfloat16")
+    wanted = MemorySettings(profile="memr", encoder_dtype="bfloat16")
     changed, spread = says_something(SentenceEncoder(wanted), task, wanted)
     assert changed > 0.95
     assert spread > 0.01

@@ -476,7 +476,7 @@ def test_released_code_rewards_of_one_group_are_those_computed_by_hand(memory_cl
 
 @both
 def test_memr_rewards_are_scaled_and_silent_for_all_correct_groups_and_flat_windows(memory_class: type) -> None:
-    first, second, third, fourth = memory_class(MemorySettings(), HAND).score(
+    first, second, third, fourth = memory_class(MemorySettings(profile="memr"), HAND).score(
         [
             make_group(0, "east", [("east", "right"), ("north", "wrong")]),
             # One distance and one novelty: range 0 < floor, so 0.5 each; half of cap_share = 0.5.

@@ -154,14 +154,14 @@ def test_failures_alone_and_memory_r_alone() -> None:
 
 def test_mix_and_stage_decide_how_much_and_where() -> None:
     groups = history(20)
-    capped = memory(mix="capped", cap_share=0.25, all_correct_groups="as_they_come").score(groups)
+    capped = memory(profile="memr", mix="capped", cap_share=0.25, all_correct_groups="as_they_come").score(groups)
     assert max(float(scored.bonus_G.max()) for scored in capped) == 0.25
-    later = memory(stage="after_normalisation").score(groups)
+    later = memory(profile="memr", stage="after_normalisation").score(groups)
     assert {scored.bonus_stage for scored in later} == {BonusStage.AFTER_NORMALISATION}
 
 
 def test_all_correct_groups_get_no_bonus_by_default() -> None:
-    service = memory()
+    service = memory(profile="memr")
     service.score(history(10))
     [scored] = service.score([make_group(50, rewards=[1.0, 1.0, 1.0])])
     assert scored.exploit_G.any()
