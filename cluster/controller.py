@@ -108,6 +108,7 @@ class Controller:
             deliver=self._to_buffer,
             answered=history.scored,
             clock=clock,
+            waits_for=self._may_be_paid,
         )
         self._evaluator = Evaluator(
             config, task, self._submit, recorder.evaluation, recorder.incident, recorder.evaluations_done()
@@ -261,6 +262,8 @@ class Controller:
             if await self._evaluator.all_done(self._changed, self._is_stopping):
                 self._evaluator.begin(self._registry.newest, self._step, at_edge=True)
                 self._all_done = await self._evaluator.all_done(self._changed, self._is_stopping)
+            while self._lane.untold and not self._is_stopping():
+                await self._changed.wait()
         finally:
             await self._evaluator.give_up()
 
@@ -441,16 +444,22 @@ class Controller:
         while True:
             if self._lane.has_new and not (in_order and self._queue.training_leases):
                 await self._undivided(self._lane.score_new(in_lease_order=in_order))
+                self._changed.notify()
             else:
                 await self._changed.wait()
 
     def _to_buffer(self, scored: ScoredGroup) -> None:
         self._ledger.buffered(scored.group.lease_id)
         self._buffer.put(scored)
+        if scored.memory_version < 0 and self._parts.memory is not None:
+            self._history.went_on(scored.group.lease_id, late=scored.late)
         if scored.late:
-            self._history.late(scored.group.lease_id)
             self._recorder.event("memory_late", lease=scored.group.lease_id)
         self._changed.notify()
+
+    def _may_be_paid(self, policy_version: int) -> bool:
+        """With max_policy_lag 0 every group waits for memory, paid or not: memory's order, and so its bytes, are the run's."""
+        return self._config.learner.max_policy_lag == 0 or self._config.memory.bonus_rule.is_on(policy_version)
 
     # -- checkpoint and heartbeat ----------------------------------------------------------------------------
 

@@ -95,9 +95,9 @@ class History:
         """One answer of memory, its groups in the order of the call."""
         self._json(Kind.SCORED, [_scores(scored) for scored in scored_groups])
 
-    def late(self, lease_id: int) -> None:
-        """The group went on without bonus."""
-        self._json(Kind.LATE, {"lease": lease_id})
+    def went_on(self, lease_id: int, *, late: bool) -> None:
+        """The group went on without bonus before memory knew of it: late, or because none was to be paid."""
+        self._json(Kind.LATE, {"lease": lease_id} | ({} if late else {"late": False}))
 
     def trained(self, step: int, lease_ids: Sequence[int], weights_hash: str, rolled_back_to: str = "") -> None:
         """rolled_back_to: name of the checkpoint whose weights took the place of the update's."""
@@ -128,6 +128,7 @@ class _Ended(_Issued):
 
 class _Late(Stored):
     lease: Count
+    late: bool = True
 
 
 class _Trained(Stored):
@@ -180,9 +181,9 @@ def _apply(past: Past, groups: dict[int, RolloutGroup], frame: Frame, checkpoint
             past.buffered.pop(ended.lease, None)
             past.events.append(LedgerEvent(ended.lease, ended.problem, Fate(ended.fate), ended.reason))
         case Kind.LATE:
-            lease = parse_fields(payload, _Late, where).lease
-            past.untold[lease] = past.sampled.pop(lease)
-            _buffer(past, ScoredGroup.without_bonus(past.untold[lease], late=True))
+            gone = parse_fields(payload, _Late, where)
+            past.untold[gone.lease] = past.sampled.pop(gone.lease)
+            _buffer(past, ScoredGroup.without_bonus(past.untold[gone.lease], late=gone.late))
         case Kind.SCORED:
             entries = parse_fields(payload, list[_Scores], where)
             _call(past, tuple(_scored(groups[entry.lease], entry) for entry in entries if entry.lease in groups))

@@ -6,7 +6,8 @@ Consumes sampled groups (`add`); produces scored groups (`deliver`); waits for t
 One call at a time, so that memory sees groups in the order of arrival; each call takes everything that
 has arrived, so that the encoder's batches grow with the load. Late groups: `wait` counts them and waits on;
 `zero` lets the whole group go on without bonus. Late means without bonus, not forgotten: a group that went on
-before it was sent keeps its place in the queue, and memory gets it in its order, once.
+before it was sent keeps its place in the queue, and memory gets it in its order, once. Where no bonus can be paid (weight 0,
+annealed away, in a warm-up) every group goes on at once in this way, without being late: who pays nothing does not wait.
 
 A group stands in up to four of five rows, by lease, so that each call costs what is new and not what waits:
 
@@ -39,7 +40,7 @@ Row = OrderedDict[int, _Arrival]
 
 class MemoryLane:
     """memory None: every group passes at once, without bonus (memory.profile = "off"). answered: called with each answer
-    before its groups are delivered."""
+    before its groups are delivered. waits_for: whether a group of this policy version may earn a bonus, and so waits."""
 
     def __init__(
         self,
@@ -50,6 +51,7 @@ class MemoryLane:
         deliver: Callable[[ScoredGroup], None],
         answered: Callable[[Sequence[ScoredGroup]], None],
         clock: Callable[[], float],
+        waits_for: Callable[[int], bool] = lambda _version: True,
         max_untold: int = MAX_UNTOLD,
     ) -> None:
         self._memory = memory
@@ -58,6 +60,7 @@ class MemoryLane:
         self._deliver = deliver
         self._answered = answered
         self._clock = clock
+        self._waits_for = waits_for
         self._max_untold = max_untold
         self._waiting, self._untold, self._unsent = Row(), Row(), Row()
         self._overdue, self._on_time = Row(), Row()
@@ -78,8 +81,11 @@ class MemoryLane:
             self._deliver(ScoredGroup.without_bonus(group))
             return
         arrival = _Arrival(group, self._clock())
-        for row in (self._waiting, self._unsent, self._on_time):
-            row[group.lease_id] = arrival
+        self._waiting[group.lease_id] = self._unsent[group.lease_id] = arrival
+        if self._waits_for(group.policy_version):
+            self._on_time[group.lease_id] = arrival
+        else:
+            self._go_on_without_bonus(group.lease_id, arrival, late=False)
 
     def add_untold(self, group: RolloutGroup) -> None:
         """A group that an earlier process let go on without bonus before memory knew of it."""
@@ -131,13 +137,13 @@ class MemoryLane:
             lease_id, arrival = self._on_time.popitem(last=False)
             self.late_groups += 1
             if self._late_policy == "zero":
-                self._go_on_without_bonus(lease_id, arrival)
+                self._go_on_without_bonus(lease_id, arrival, late=True)
 
-    def _go_on_without_bonus(self, lease_id: int, arrival: _Arrival) -> None:
+    def _go_on_without_bonus(self, lease_id: int, arrival: _Arrival, *, late: bool) -> None:
         self._untold[lease_id] = self._waiting.pop(lease_id)
         if lease_id in self._unsent:
             self._overdue[lease_id] = arrival
-        self._deliver(ScoredGroup.without_bonus(arrival.group, late=True))
+        self._deliver(ScoredGroup.without_bonus(arrival.group, late=late))
         if len(self._overdue) > self._max_untold:
             oldest, _ = self._overdue.popitem(last=False)
             del self._unsent[oldest], self._untold[oldest]

@@ -86,7 +86,7 @@ def write_log(folder: Path) -> None:
     history.ledger_event(LedgerEvent(0, "p", Fate.IN_FLIGHT))
     history.sampled([scored.group, make_group(1)])
     history.scored([scored])
-    history.late(1)
+    history.went_on(1, late=True)
     history.trained(1, [0], "hash")
     history.ledger_event(LedgerEvent(1, "p", Fate.DROPPED, "why"))
     history.close()

@@ -21,8 +21,8 @@ from cluster.run_log import RunLog
 from contracts.adapter import Adapter
 from contracts.errors import PartLostError, RunStopped
 from contracts.problem import Lease
-from contracts.reports import StepReport
-from contracts.rollout import FinishReason, ScoredGroup
+from contracts.reports import MemoryReport, StepReport
+from contracts.rollout import FinishReason, RolloutGroup, ScoredGroup
 from tests.fakes import CountingTask, FakeLearner, FakeMemory, FakeWorker, FakeWorkers, engine_error
 
 Events = list[tuple[Any, ...]]
@@ -33,6 +33,7 @@ def make_config(path: Path, *, lag: int = 0, updates: int = 4, **sections: dict[
         "run": {"directory": str(path), "name": "r"},
         "model": {"name": "scripted"},
         "actors": {"engine": "scripted", "rollouts_per_group": 2, "max_batch_rows": 4, "max_new_tokens": 8},
+        "memory": {"profile": "memr"},
         "learner": {"num_updates": updates, "max_policy_lag": lag},
         "cluster": {"groups_per_batch": 4, "checkpoint_every_updates": 0, "tensorboard": False},
         "eval": {"problems": 0},
@@ -203,6 +204,45 @@ async def test_late_memory_under_wait_is_waited_for_and_counted(tmp_path: Path) 
     line = run.lines("metrics.jsonl")[-1]
     assert line["memory_late"] == 4
     assert line["wait_memory_s"] > line["wait_rollouts_s"]
+
+
+@pytest.mark.parametrize("silent", [{"profile": "remember"}, {"exploit_weight": 0.0, "explore_weight": 0.0}])
+async def test_who_pays_no_bonus_does_not_wait_for_memory_and_remembers_all(
+    tmp_path: Path, silent: dict[str, Any]
+) -> None:
+    """Memory answers nothing until the last update is made: the learner never asks, and the run's end does."""
+    run = Run(make_config(tmp_path, lag=2, updates=6, memory=silent), memory=HeldMemory(), learner=FakeLearner(2))
+    life = asyncio.ensure_future(run.run())
+    async with asyncio.timeout(20):
+        while run.controller.step < 6:
+            await asyncio.sleep(0.005)
+    run.memory.may_answer.set()
+    await life
+    told = [lease for event in run.events if event[0] == "score" for lease in event[1]]
+    assert (sorted(told), run.controller._lane.untold) == (list(range(24)), [])
+    assert run.lines("metrics.jsonl")[-1]["memory_late"] == 0
+    assert not [line for line in run.lines("events.jsonl") if line["event"] == "memory_late"]
+    assert all(not scored.late and not scored.bonus_G.any() for batch in run.learner.batches for scored in batch)
+
+
+async def test_with_lag_0_every_group_waits_for_memory_paid_or_not(tmp_path: Path) -> None:
+    """Memory's order, and so its bytes, are the run's."""
+    run = Run(make_config(tmp_path, updates=3, memory={"profile": "remember"}))
+    await run.run()
+    assert [event[0] for event in run.events if event[0] in ("score", "update")] == ["score", "update"] * 3
+
+
+class HeldMemory(FakeMemory):
+    """Answers from the moment that it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_answer = asyncio.Event()
+
+    async def score(self, groups: Sequence[RolloutGroup]) -> tuple[list[ScoredGroup], MemoryReport]:
+        answer = await super().score(groups)
+        await self.may_answer.wait()
+        return answer
 
 
 async def test_without_memory_groups_go_straight_to_the_learner(tmp_path: Path) -> None:

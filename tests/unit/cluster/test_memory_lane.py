@@ -1,7 +1,7 @@
 """The way through memory on fakes: late under `zero` means without bonus, not forgotten."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cluster.memory_lane import MemoryLane
 from contracts.reports import MemoryReport
@@ -27,7 +27,7 @@ class SlowMemory(FakeMemory):
 
 
 class Lane:
-    def __init__(self, max_untold: int = 100) -> None:
+    def __init__(self, max_untold: int = 100, waits_for: Callable[[int], bool] = lambda _version: True) -> None:
         self.now = 0.0
         self.memory = SlowMemory()
         self.delivered: list[tuple[int, bool]] = []
@@ -38,6 +38,7 @@ class Lane:
             deliver=lambda scored: self.delivered.append((scored.group.lease_id, scored.late)),
             answered=lambda scored: None,
             clock=lambda: self.now,
+            waits_for=waits_for,
             max_untold=max_untold,
         )
 
@@ -100,3 +101,15 @@ async def test_a_memory_that_is_too_slow_for_good_leaves_the_oldest_out_and_coun
     await at.answer(call)
     await at.answer(await at.call())
     assert at.told == [(0,), (3, 4)]
+
+
+async def test_a_group_that_may_earn_nothing_goes_on_at_once_without_being_late() -> None:
+    at = Lane(waits_for=lambda version: version < 3)
+    at.lane.add(make_group(0, version=3))
+    at.lane.add(make_group(1, version=2))
+    assert at.delivered == [(0, False)]
+    assert ([group.lease_id for group in at.lane.untold], len(at.lane)) == ([0], 1)
+    await at.answer(await at.call())
+    assert at.told == [(0, 1)]
+    assert at.delivered == [(0, False), (1, False)]
+    assert (at.lane.untold, at.lane.late_groups) == ([], 0)

@@ -42,7 +42,7 @@ async def train(path: Path, lag: int, seed: int, *, interrupted: bool, **section
     while True:
         threads = ThreadPoolExecutor(2)
         asyncio.get_running_loop().set_default_executor(threads)
-        run = Run(config, **parts(lag, noise))
+        run = Run(config, **parts(lag, noise) | ({} if config.memory.enabled else {"memory": None}))
         runs.append(run)
         life = asyncio.ensure_future(run.run())
         alive_s = noise.uniform(0.005, 0.08) if interrupted and len(runs) < 12 else 30.0
@@ -120,14 +120,18 @@ async def test_without_memory_and_with_late_memory_it_is_the_same(tmp_path: Path
     assert Counter(lease for _, leases in trained(late[-1].path) for lease in leases).most_common(1)[0][1] == 1
 
 
+@pytest.mark.parametrize("without_bonus", [{"deadline_s": 0.0005, "late_policy": "zero"}, {"profile": "remember"}])
 @pytest.mark.parametrize("seed", range(4))
-async def test_killed_anywhere_memory_hears_of_every_late_group_once(tmp_path: Path, seed: int) -> None:
-    """What it was told, by all processes together: a group that went on late before it was sent is told after the resume,
+async def test_killed_anywhere_memory_hears_of_every_group_that_went_on_once(
+    tmp_path: Path, seed: int, without_bonus: dict[str, Any]
+) -> None:
+    """What it was told, by all processes together: a group that went on before it was sent is told after the resume,
     one that memory's snapshot or the log holds is not told as something new."""
-    late: dict[str, Any] = {"deadline_s": 0.0005, "late_policy": "zero"}
-    runs = await train(tmp_path, 1, seed, interrupted=True, memory=late, cluster={"checkpoint_every_updates": 3})
+    runs = await train(
+        tmp_path, 1, seed, interrupted=True, memory=without_bonus, cluster={"checkpoint_every_updates": 3}
+    )
     last = runs[-1]
-    past = read_run_past(last.path, make_config(tmp_path, lag=1, updates=UPDATES, memory=late))
+    past = read_run_past(last.path, make_config(tmp_path, lag=1, updates=UPDATES, memory=without_bonus))
     known = {scored.group.lease_id for call in told_ever(last.path) for scored in call}
     assert known | past.untold.keys() | past.sampled.keys() >= set(range(4 * UPDATES))
     assert not known & past.untold.keys()
