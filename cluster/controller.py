@@ -254,6 +254,8 @@ class Controller:
             for step in self._evaluator.due(self._step):
                 self._evaluate_due(step)
             self._admit()
+            if remade := self._past.batches:  # a kill came before its checkpoint, to which a roll-back would go
+                await self._checkpoint_if_due(rolled_back=remade[-1].rolled_back_to is not None)
             while self._step < num_updates and not self._stopping:
                 await self._learn()
                 if every and self._step % every == 0 and 0 < self._step < num_updates:
@@ -290,11 +292,14 @@ class Controller:
         report, timing, rolled_back = await self._undivided(self._update(batch, started, wait))
         waits = (timing.step_s, timing.wait_rollouts_s, timing.wait_memory_s)
         self._autoscaler.after_update(Waits(self._step, *waits, len(self._buffer), self._config.slots))
+        await self._checkpoint_if_due(rolled_back=rolled_back)
+        if report.skipped:
+            self.health.check()
+
+    async def _checkpoint_if_due(self, *, rolled_back: bool) -> None:
         every = self._config.cluster.checkpoint_every_updates
         if (every and self._step % every == 0) or rolled_back:
             await self._undivided(self.checkpoint())
-        if report.skipped:
-            self.health.check()
 
     async def _update(
         self, batch: Sequence[ScoredGroup], started: float, wait: Wait
