@@ -9,6 +9,7 @@ from cluster.adapters import AdapterRegistry
 from cluster.change_signal import Signal
 from cluster.config import RunConfig
 from cluster.evaluator import Evaluator
+from cluster.lease_outcomes import BY_HAND
 
 
 class EvaluationSchedule:
@@ -22,13 +23,19 @@ class EvaluationSchedule:
 
     def resume(self, step: int) -> None:
         """Begins what is due up to `step`, of an earlier life's versions too, from their folders."""
+        gone = []
         for due in self._due(step):
             if self._registry.reload(due):
                 self._evaluator.begin(due, due, at_edge=due == 0)
+            elif self._registry.given_up(due):
+                if self._evaluator.missing(due):
+                    self._left_out(due, f"no worker could prove version {due}: it is not evaluated; {BY_HAND}")
             elif self._evaluator.missing(due):
-                given_up = self._registry.given_up(due)
-                why = f"no worker could prove version {due}" if given_up else f"adapters/ has no version {due} any more"
-                self._left_out(due, f"{why}: it is not evaluated")
+                gone.append(due)
+        if gone:  # one incident: another eval.every_updates than before names many
+            self._left_out(
+                gone[0], f"not evaluated, as adapters/ has them no more: versions {', '.join(map(str, gone))}"
+            )
 
     def after_update(self, step: int) -> None:
         if self._every and step % self._every == 0 and 0 < step < self._last:
