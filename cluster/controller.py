@@ -34,6 +34,7 @@ from cluster.change_signal import RECHECK_S, Signal, cancelled
 from cluster.checkpoint import Cut, save_checkpoint
 from cluster.config import RunConfig
 from cluster.dispatcher import Dispatcher
+from cluster.evaluation_schedule import EvaluationSchedule
 from cluster.evaluator import Evaluator
 from cluster.fleet import Fleet
 from cluster.health import Health
@@ -116,6 +117,7 @@ class Controller:
         self._outcomes = LeaseOutcomes(
             config.cluster, self._queue, self._ledger, self._lane, self._evaluator, recorder, history, admit=self._admit
         )
+        self._schedule = EvaluationSchedule(config, registry, self._evaluator, self._outcomes.left_out)
         dispatcher = Dispatcher(
             config, self._queue, registry, recorder, self._changed, self._outcomes, self._lag_left, self._kinds
         )
@@ -250,31 +252,20 @@ class Controller:
 
     async def _train_and_evaluate(self) -> None:
         """Consumes batches; produces updates; waits for the buffer; unblocked by the memory lane."""
-        num_updates, every = self._config.learner.num_updates, self._config.eval.every_updates
+        num_updates = self._config.learner.num_updates
         try:
-            for step in self._evaluator.due(self._step):
-                self._evaluate_due(step)
+            self._schedule.resume(self._step)
             self._admit()
+            if remade := self._past.batches:  # a kill came before its checkpoint, to which a roll-back would go
+                await self._checkpoint_if_due(rolled_back=remade[-1].rolled_back_to is not None)
             while self._step < num_updates and not self._stopping:
                 await self._learn()
-                if every and self._step % every == 0 and 0 < self._step < num_updates:
-                    self._evaluator.begin(self._registry.newest, self._step, at_edge=False)
-            if await self._evaluator.all_done(self._changed, self._is_stopping):
-                self._evaluator.begin(self._registry.newest, self._step, at_edge=True)
-                self._all_done = await self._evaluator.all_done(self._changed, self._is_stopping)
+                self._schedule.after_update(self._step)
+            self._all_done = await self._schedule.to_the_end(self._step, self._changed, self._is_stopping)
             while self._lane.untold and not self._is_stopping():
                 await self._changed.wait()
         finally:
             await self._evaluator.give_up()
-
-    def _evaluate_due(self, step: int) -> None:
-        """Of an earlier life's version too, from its folder."""
-        if self._registry.reload(step):
-            self._evaluator.begin(step, step, at_edge=step == 0)
-        elif self._evaluator.missing(step):
-            given_up = self._registry.given_up(step)
-            why = f"no worker could prove version {step}" if given_up else f"adapters/ has no version {step} any more"
-            self._outcomes.left_out(step, f"{why}: it is not evaluated")
 
     def _is_stopping(self) -> bool:
         """Raises RunStopped for a halt, whatever is waited for: the last update or the last evaluation may bring it."""
@@ -293,11 +284,14 @@ class Controller:
         report, timing, rolled_back = await self._undivided(self._update(batch, started, wait))
         waits = (timing.step_s, timing.wait_rollouts_s, timing.wait_memory_s)
         self._autoscaler.after_update(Waits(self._step, *waits, len(self._buffer), self._config.slots))
+        await self._checkpoint_if_due(rolled_back=rolled_back)
+        if report.skipped:
+            self.health.check()
+
+    async def _checkpoint_if_due(self, *, rolled_back: bool) -> None:
         every = self._config.cluster.checkpoint_every_updates
         if (every and self._step % every == 0) or rolled_back:
             await self._undivided(self.checkpoint())
-        if report.skipped:
-            self.health.check()
 
     async def _update(
         self, batch: Sequence[ScoredGroup], started: float, wait: Wait
@@ -401,9 +395,7 @@ class Controller:
         await asyncio.to_thread(self._registry.publish, adapter)
         under_way = {*self._queue.versions_needed(), *self._queue.versions_under_way(), *self._evaluator.versions}
         if not self.taken_up:  # evaluations that an earlier life left begin when the run stands where it stood
-            under_way |= {
-                step for step in self._evaluator.due(adapter.manifest.policy_version) if self._evaluator.missing(step)
-            }
+            under_way |= self._schedule.left_by_an_earlier_life(adapter.manifest.policy_version)
         self._registry.prune({*under_way, self._checkpointed_version()})
         self._changed.notify()
 

@@ -91,11 +91,6 @@ class Evaluator:
                 )
             raise
 
-    def due(self, step: int) -> list[int]:
-        """Steps up to `step` that are evaluated, but the last of the run, in their order."""
-        last, every = self._config.learner.num_updates, self._config.eval.every_updates
-        return [s for s in dict.fromkeys((0, *range(every or last, step + 1, every or 1))) if s < last]
-
     def missing(self, step: int) -> bool:
         """Whether an earlier process left an evaluation of a step that was due, or a part of it, unmade."""
         plans = self._plans(step, step, at_edge=step == 0)

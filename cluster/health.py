@@ -33,13 +33,13 @@ ALARM = "alarm_"
 
 
 def alarms_due(events: Iterable[dict[str, Any]], step: int) -> list[tuple[str, str, str]]:
-    """Name, action and headline of alarms that were raised at `step`, after which no update was booked; a pause that ended
-    a life of the run is done."""
+    """Name, action and headline of alarms that were raised at `step`, after which no update was booked. Where a pause ended
+    a life of the run, it is done, and those beside it."""
     due: list[tuple[str, str, str]] = []
     for event in events:
         what = str(event.get("event"))
-        if what == "stopped":
-            due = [d for d in due if d[1] != Action.PAUSE or d[2] not in event["headline"]]
+        if what == "stopped" and any(action == Action.PAUSE and why in event["headline"] for _, action, why in due):
+            due = [alarm for alarm in due if alarm[1] != Action.PAUSE]
         elif what.startswith(ALARM) and event.get("step") == step:
             due.append((what.removeprefix(ALARM), str(event["action"]), str(event["headline"])))
     return due

@@ -18,6 +18,7 @@ from contracts.problem import Lease, Purpose
 from contracts.rollout import RolloutGroup, ScoredGroup
 from contracts.verdict import Invalid
 
+BY_HAND = "`memr eval` does it from the adapter on disk"
 MIN_TRAINABLE = 2
 """A group with fewer trainable rollouts has no advantage to offer: its mean is itself."""
 
@@ -89,7 +90,7 @@ class LeaseOutcomes:
 
     def unservable(self, leases: Sequence[Lease], error: Exception) -> None:
         """No worker serves the version that these evaluation leases ask for: no attempt can help, and no worker failed."""
-        self.left_out(leases[0].policy_version, str(error))
+        self.left_out(leases[0].policy_version, f"{error}; {BY_HAND}")
         for lease in leases:
             self._queue.done(lease.lease_id)
             self._evaluator.unservable(lease.lease_id)
@@ -98,7 +99,7 @@ class LeaseOutcomes:
         """An incident, once for a version: its evaluation is missing, and no accuracy stands in for it."""
         if policy_version not in self._not_evaluated:
             self._not_evaluated.add(policy_version)
-            self._recorder.incident("evaluation_skipped", f"{why}; `memr eval` does it from the adapter on disk")
+            self._recorder.incident("evaluation_skipped", why)
 
     def _tell_if_invalid(self, group: RolloutGroup) -> None:
         reasons = [r.verdict.reason for r in group.rollouts if isinstance(r.verdict, Invalid)]

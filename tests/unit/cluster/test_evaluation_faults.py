@@ -116,6 +116,18 @@ async def test_an_evaluation_that_was_under_way_is_made_by_the_next_life_however
     check_finished(again)
 
 
+async def test_evaluations_that_a_resume_asks_for_too_late_are_one_incident(tmp_path: Path) -> None:
+    config = stop_config(tmp_path, 1, cluster={"adapters_on_disk": 1})
+    first = new_run(config, ChainedLearner(1, delay_s=0.004), random.Random(0))
+    await live(first, Booked("", 5), "ctrl_c")
+    often = stop_config(tmp_path, 1, cluster={"adapters_on_disk": 1}, eval={"every_updates": 1})
+    again = new_run(often, ChainedLearner(1), random.Random(0))
+    assert await live(again) is None
+    [told] = named(again, "evaluation_skipped")
+    assert "versions 1, 2" in told["headline"]
+    assert again.controller.step == UPDATES
+
+
 async def test_an_evaluation_that_breaks_is_told_at_once_raised_at_the_end_and_made_by_the_next_life(
     tmp_path: Path,
 ) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from cluster.alarm import Action, Alarm
 from cluster.checkpoint import read_checkpoint
+from cluster.health import alarms_due
 from contracts.adapter import Adapter
 from contracts.errors import RunStopped
 from contracts.problem import Lease
@@ -114,3 +115,29 @@ async def test_an_alarm_is_told_and_its_action_taken(tmp_path: Path, action: Act
         assert run.learner.version == 6
     assert incidents(run)[0] == ("alarm_entropy", "entropy fell")
     assert (("roll_back", "step-000002") in run.events) == (action is Action.ROLL_BACK)
+
+
+PAUSE = {"event": "alarm_entropy", "headline": "entropy fell", "action": "pause", "step": 7}
+ROLL_BACK = {"event": "alarm_reward_mode", "headline": "one answer", "action": "roll_back", "step": 7}
+OTHER_PAUSE = {"event": "alarm_invalid", "headline": "no answer is valid", "action": "pause", "step": 7}
+OBEYED = {"event": "stopped", "headline": "entropy fell (alarms.entropy = 'pause'; 'warn' lets the run go on)"}
+FLEET = {"event": "stopped", "headline": "0 rollout workers are left, cluster.min_workers is 1"}
+OF_57C9E8C = {"event": "alarm_entropy", "headline": "entropy fell", "action": "pause"}
+
+
+@pytest.mark.parametrize(
+    ("events", "due"),
+    [
+        ([PAUSE], ["entropy"]),
+        ([PAUSE, OBEYED], []),
+        ([PAUSE, OTHER_PAUSE, OBEYED], []),
+        ([PAUSE, FLEET], ["entropy"]),
+        ([ROLL_BACK, PAUSE, OBEYED], ["reward_mode"]),
+        ([OBEYED, PAUSE], ["entropy"]),
+        ([PAUSE | {"step": 6}, ROLL_BACK | {"step": 6}], []),
+        ([OF_57C9E8C], []),
+        ([{"event": "published", "version": 7}], []),
+    ],
+)
+def test_what_alarms_asked_for_is_due_until_it_was_done(events: list[dict[str, object]], due: list[str]) -> None:
+    assert [name for name, _, _ in alarms_due(events, 7)] == due

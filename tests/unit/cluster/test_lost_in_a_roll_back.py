@@ -5,7 +5,7 @@ import asyncio
 import json
 import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,10 +43,10 @@ TURNED = 4
 
 
 class OnceLost:
-    """cluster.parts.LearnerHandle around another: its process dies in the given call at the given version, once."""
+    """cluster.parts.LearnerHandle around another, whose process dies the given deaths."""
 
-    def __init__(self, inner: Any, death: "Death") -> None:
-        self._inner, self._death = inner, death
+    def __init__(self, inner: Any, *deaths: "Death") -> None:
+        self._inner, self._deaths = inner, deaths
         self.events: list[tuple[Any, ...]] = []
 
     @property
@@ -58,51 +58,55 @@ class OnceLost:
         return adapter
 
     async def update(self, groups: Sequence[ScoredGroup]) -> tuple[StepReport, Adapter]:
-        answer: tuple[StepReport, Adapter] = await self._death.of(
-            "update", self.version + 1, self._inner.update(groups)
+        answer: tuple[StepReport, Adapter] = await self._lethal(
+            "update", self.version + 1, lambda: self._inner.update(groups)
         )
         return answer
 
     async def save(self, directory: Path) -> None:
-        await self._death.of("save", self.version, self._inner.save(directory))
+        await self._lethal("save", self.version, lambda: self._inner.save(directory))
 
     async def restore(self, directory: Path) -> None:
         await self._inner.restore(directory)
 
     async def roll_back(self, directory: Path) -> Adapter:
-        adapter: Adapter = await self._death.of("roll_back", self.version, self._inner.roll_back(directory))
+        adapter: Adapter = await self._lethal("roll_back", self.version, lambda: self._inner.roll_back(directory))
         return adapter
+
+    async def _lethal(self, call: str, version: int, work: Callable[[], Awaitable[Any]]) -> Any:
+        now = [death for death in self._deaths if death.comes(call, version)]
+        if any(not death.after for death in now):
+            raise PartLostError("killed")
+        answer = await work()
+        if now:
+            raise PartLostError("killed")
+        return answer
 
 
 class Death:
-    """call: in which the process is lost, at TURNED. after: when the work is done, before anybody hears of it."""
+    """call: in which the process is lost, at the version `at`, once. after: when the work is done, before anybody hears
+    of it."""
 
-    def __init__(self, call: str, *, after: bool) -> None:
-        self._call, self._after, self.happened = call, after, False
+    def __init__(self, call: str, *, after: bool, at: int = TURNED) -> None:
+        self._call, self.after, self._at, self.happened = call, after, at, False
 
-    async def of(self, call: str, version: int, work: Any) -> Any:
-        due = (call, version) == (self._call, TURNED) and not self.happened
-        if due and not self._after:
-            self.happened = True
-            work.close()
-            raise PartLostError("killed")
-        answer = await work
-        if due:
-            self.happened = True
-            raise PartLostError("killed")
-        return answer
+    def comes(self, call: str, version: int) -> bool:
+        if (call, version) != (self._call, self._at) or self.happened:
+            return False
+        self.happened = True
+        return True
 
 
 def chained(lag: int) -> ChainedLearner:
     return ChainedLearner(lag)
 
 
-def alarm_before_turning(run: Run) -> None:
-    """An alarm that asks for a roll-back: the next update, TURNED, gets the weights of step 2."""
+def alarm_before_turning(run: Run, turned: int = TURNED) -> None:
+    """An alarm that asks for a roll-back: the next update, `turned`, gets the weights of a checkpoint; TURNED of step 2."""
 
     class AtItsTurn:
         def watch(self, kind: str, line: dict[str, Any]) -> None:
-            if kind == "metrics" and line["step"] == TURNED - 1:
+            if kind == "metrics" and line["step"] == turned - 1:
                 run.controller.health.obey(Alarm("entropy", Action.ROLL_BACK, "entropy fell"))
 
         def show_groups(self, groups: Sequence[ScoredGroup]) -> None: ...
