@@ -2,7 +2,7 @@
 
 Thin: each command parses its arguments, calls one function of the module that does the work, shows the
 result. Heavy imports happen inside the commands, so that `memr --help` answers at once.
-Exit codes: 0 done, 2 the configuration is wrong, 3 the run failed, 130 interrupted after a checkpoint.
+Exit codes: 0 done, 2 the configuration is wrong or names what cannot be loaded, 3 the run failed, 130 interrupted after a checkpoint.
 """
 
 import sys
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from cluster.environment import prepare_environment
 from cluster.terminal import terminal
-from contracts.errors import ConfigError, DataError, MemrError
+from contracts.errors import ConfigError, DataError, LoadError, MemrError
 
 if TYPE_CHECKING:
     from cluster.config import RunConfig
@@ -336,4 +336,4 @@ def main() -> None:
         app()
     except MemrError as error:
         terminal(stderr=True).print(Text.assemble(("memr: ", "bold red"), str(error)), soft_wrap=True)
-        sys.exit(2 if isinstance(error, ConfigError) else 3)
+        sys.exit(2 if isinstance(error, ConfigError | LoadError) else 3)

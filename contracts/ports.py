@@ -82,6 +82,8 @@ class Tokenizer(Protocol):
 
     eos_token_ids: frozenset[int]
     pad_token_id: int
+    opening: str
+    """What the generation prompt has already written of the policy's turn (`<think>`): it belongs before the turn's text."""
 
     @property
     def fingerprint(self) -> str:
@@ -94,7 +96,7 @@ class Tokenizer(Protocol):
         """An environment's message between two policy turns, with the generation prompt that follows it."""
 
     def decode(self, tokens: NDArray[np.int32]) -> str:
-        """Text without special tokens."""
+        """Text without the tokens that begin, end and pad texts."""
 
 
 @dataclass(frozen=True, slots=True)

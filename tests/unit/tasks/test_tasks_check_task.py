@@ -22,6 +22,7 @@ class LetterTokenizer:
 
     eos_token_ids = frozenset({0})
     pad_token_id = 1
+    opening = ""
     fingerprint = "letters"
 
     def encode_chat(self, messages: Sequence[object]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:

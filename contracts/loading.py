@@ -1,0 +1,45 @@
+"""Loading what the configuration names: whatever a library raises on the way becomes one sentence that says what to do.
+
+Readers of models, tokenizers, templates and encoders raise anything: ImportError for a missing package, SafetensorError for
+half a file, a bare Exception for a broken tokenizer.json, jinja2's errors. No list of types is complete.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from contracts.errors import LoadError, MemrError
+
+MAX_TOLD = 600
+"""Characters of a library's own words that are repeated."""
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
+
+
+@contextmanager
+def loading(what: str, advice: str = "") -> Iterator[None]:
+    """Inside, every error is a LoadError "cannot load `what`: type and message. advice"; memr's own errors stay themselves."""
+    try:
+        yield
+    except MemrError:
+        raise
+    except Exception as error:
+        raise LoadError(f"cannot load {what}: {told(error)}{_way_out(error, advice)}") from error
+
+
+def told(error: BaseException) -> str:
+    """Type and message in one line, without the full stop at its end."""
+    words = " ".join(str(error).split())
+    if len(words) > MAX_TOLD:
+        words = f"{words[:MAX_TOLD]} ..."
+    return f"{type(error).__name__}: {words}".rstrip(" .:")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Of this process or of its GPU; torch's errors have no type of their own on a CPU."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+
+
+def _way_out(error: Exception, advice: str) -> str:
+    if out_of_memory(error):
+        return ". Choose a smaller model or data type, or make room: `memr doctor` says what is free"
+    return f". {advice}" if advice else ""
