@@ -22,9 +22,11 @@ from cluster.run_dir import read_run, write_config
 from contracts.adapter import Adapter
 from contracts.bounded_json import Count, Stored, read_fields, read_object
 from contracts.errors import ConfigError
+from contracts.ports import Tokenizer
 from contracts.reports import StepReport
 from contracts.rollout import ScoredGroup
 from learner.schedule import learning_rate
+from tasks.prompts import HfTokenizer
 
 NUM_UPDATES = "learner.num_updates"
 MAY_CHANGE = frozenset(
@@ -98,6 +100,19 @@ def check_same_run(
             "run.name=NAME, or, for settings (not for data, tokenizer and template), insist with --override"
         )
     return [d for d in taken if d.name not in PLACE]
+
+
+def refuse_other_prompts(run_path: Path, tokenizer: Tokenizer) -> None:
+    """Raises ConfigError for a run of an earlier commit, which rendered this chat template as it is."""
+    if not isinstance(tokenizer, HfTokenizer) or tokenizer.plain_fingerprint == tokenizer.fingerprint:
+        return
+    manifest = read_object(run_path / "manifest.json")
+    if manifest.get("template_hash") == tokenizer.plain_fingerprint:
+        raise ConfigError(
+            f"{run_path} was begun by commit {manifest.get('git_commit') or 'unknown'} of memr, which rendered its model's "
+            f"chat template as it is. Now {'; '.join(tokenizer.notes)}. That commit can go on with the run; with this one start "
+            "another: --set run.name=NAME"
+        )
 
 
 def changed_settings(run_path: Path, config: RunConfig) -> list[Difference]:

@@ -7,23 +7,36 @@ half a file, a bare Exception for a broken tokenizer.json, jinja2's errors. No l
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from contracts.errors import LoadError, MemrError
+from contracts.errors import ConfigError, DataError, LoadError, MemrError
 
 MAX_TOLD = 600
 """Characters of a library's own words that are repeated."""
 
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory")
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "memory ran out",
+)
 
 
 @contextmanager
-def loading(what: str, advice: str = "") -> Iterator[None]:
-    """Inside, every error is a LoadError "cannot load `what`: type and message. advice"; memr's own errors stay themselves."""
+def loading(failed: str, advice: str = "") -> Iterator[None]:
+    """Inside, every error is a LoadError: "`failed`: type and message. advice". What memr says itself stays as it is.
+
+    failed: a clause, for example "cannot load the model m".
+    """
     try:
         yield
+    except (LoadError, ConfigError):
+        raise
+    except DataError as error:
+        raise LoadError(str(error)) from error
     except MemrError:
         raise
     except Exception as error:
-        raise LoadError(f"cannot load {what}: {told(error)}{_way_out(error, advice)}") from error
+        raise LoadError(f"{failed}: {told(error)}. {_way_out(error, advice)}".rstrip(" .")) from error
 
 
 def told(error: BaseException) -> str:
@@ -41,5 +54,5 @@ def out_of_memory(error: BaseException) -> bool:
 
 def _way_out(error: Exception, advice: str) -> str:
     if out_of_memory(error):
-        return ". Choose a smaller model or data type, or make room: `memr doctor` says what is free"
-    return f". {advice}" if advice else ""
+        return "Choose a smaller model or data type, or make room: `memr doctor` says what is free"
+    return advice

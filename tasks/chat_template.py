@@ -10,18 +10,17 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cached_property
-from os.path import commonprefix
 from typing import Any
 
 from contracts.errors import LoadError
 from contracts.loading import loading, told
 from contracts.problem import ChatMessage
 
-PROMPT_DATE = datetime(2024, 7, 26)  # noqa: DTZ001  a day of the calendar, in no zone
+PROMPT_DATE = datetime(2024, 7, 26)
 """What every template reads from the clock: prompts stay the same from day to day. The day that Llama 3.x's own template
 falls back to."""
 
-_OTHER_DATE = datetime(2001, 2, 3)  # noqa: DTZ001
+_OTHER_DATE = datetime(2001, 2, 3)
 _REASONING_TAGS = frozenset({"think", "thinking", "thought", "reasoning", "reason", "scratchpad"})
 _LAST_TAG = re.compile(r"<([A-Za-z][\w-]*)>\s*\Z")
 
@@ -44,7 +43,7 @@ class ChatTemplate:
                 "chat_template.jinja into the model's folder"
             )
         self._tokenizer, self._source = tokenizer, source
-        with loading(f"the chat template of {source}", "Mend chat_template.jinja in the model's folder"):
+        with loading(f"cannot use the chat template of {source}", "Mend chat_template.jinja in the model's folder"):
             self._rendered([_QUESTION])
 
     def render(self, messages: Sequence[ChatMessage], *, generation_prompt: bool = True) -> str:
@@ -81,7 +80,7 @@ class ChatTemplate:
         earlier = self._tried([_QUESTION, _ANSWER, _QUESTION])
         before = earlier.partition(POLICY)[0] if earlier is not None else ""
         # A tag that begins earlier turns too, and is never closed there, names the role: <assistant>.
-        of_this_turn = bool(before) and len(commonprefix([prompt, before])) <= tag.start()
+        of_this_turn = bool(before) and _shared(prompt, before) <= tag.start()
         closed_earlier = f"</{tag[1]}>" in before
         opened = of_this_turn or closed_earlier or tag[1].lower() in _REASONING_TAGS
         return prompt[tag.start() :] if opened else ""
@@ -103,8 +102,9 @@ class ChatTemplate:
     ) -> str | None:
         """None for a chat that the template refuses."""
         try:
-            return self._rendered(chat, generation_prompt=generation_prompt, now=now)
-        except Exception:
+            with loading("refused"):
+                return self._rendered(chat, generation_prompt=generation_prompt, now=now)
+        except LoadError:
             return None
 
     def _rendered(
@@ -117,6 +117,12 @@ class ChatTemplate:
                 messages, tokenize=False, add_generation_prompt=generation_prompt, strftime_now=clock
             )
         )
+
+
+def _shared(text: str, other: str) -> int:
+    """Characters that both begin with."""
+    pairs = enumerate(zip(text, other, strict=False))
+    return next((i for i, (mine, its) in pairs if mine != its), min(len(text), len(other)))
 
 
 def _fold_system(messages: Sequence[ChatMessage]) -> list[ChatMessage]:

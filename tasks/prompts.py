@@ -132,9 +132,7 @@ class HfTokenizer:
     def decode(self, tokens: NDArray[np.int32]) -> str:
         """Without what begins, ends and pads texts. Other special tokens stay: they may be the answer form's own tags."""
         kept = [token for token in tokens.tolist() if token not in self._framing]
-        return str(
-            self._tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        )
+        return str(self._tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def _encode(self, text: str) -> NDArray[np.int32]:
         """Raises LoadError for a token that the model has no embedding of."""
@@ -174,7 +172,10 @@ def load_tokenizer(model_path: str) -> HfTokenizer:
     """Folder or hub id. Raises LoadError where there is no tokenizer to be loaded, or none with a chat template that works."""
     from transformers import AutoTokenizer
 
-    with loading(f"a tokenizer from {model_path}", "Its files must be whole, and of a version that transformers reads"):
+    with loading(
+        f"cannot load a tokenizer from {model_path}",
+        "Its files must be whole, and of a version that transformers reads",
+    ):
         tokenizer = AutoTokenizer.from_pretrained(model_path, trust_remote_code=False)
     ends = {tokenizer.eos_token_id, *_end_tokens(model_path)}
     found = frozenset(int(end) for end in ends if end is not None)
@@ -187,7 +188,10 @@ def _end_tokens(model_path: str) -> Iterator[int | None]:
 
     if _lacks(model_path, "generation_config.json"):
         return
-    with loading(f"generation_config.json of {model_path}", "Mend it, or remove it: the tokenizer names an end token too"):
+    with loading(
+        f"cannot read generation_config.json of {model_path}",
+        "Mend it, or remove it: the tokenizer names an end token too",
+    ):
         try:
             listed = GenerationConfig.from_pretrained(model_path).eos_token_id
         except OSError:
@@ -203,7 +207,7 @@ def _vocab_size(model_path: str) -> int | None:
 
     if _lacks(model_path, "config.json"):
         return None
-    with loading(f"config.json of {model_path}", "It must name a kind of model that transformers has"):
+    with loading(f"cannot read config.json of {model_path}", "It must name a kind of model that transformers has"):
         config = AutoConfig.from_pretrained(model_path, trust_remote_code=False)
     rows: int | None = getattr(config.get_text_config(), "vocab_size", None)
     return rows

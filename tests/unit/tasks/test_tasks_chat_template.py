@@ -80,7 +80,9 @@ def test_worked_examples_follow_a_folded_instruction() -> None:
 
 
 def test_a_system_message_that_the_template_takes_stays_where_it_is() -> None:
-    assert shown(tokenizer_with(TEMPLATE), SYSTEM_AND_QUESTION).startswith("<|im_start|>system\nAnswer briefly.<|im_end|>")
+    assert shown(tokenizer_with(TEMPLATE), SYSTEM_AND_QUESTION).startswith(
+        "<|im_start|>system\nAnswer briefly.<|im_end|>"
+    )
     assert tokenizer_with(TEMPLATE).notes == ()
 
 
@@ -199,7 +201,7 @@ def test_a_model_whose_answers_nothing_ends_is_said() -> None:
     ],
 )
 def test_a_template_that_cannot_put_a_question_is_one_sentence(template: str) -> None:
-    with pytest.raises(LoadError, match=r"cannot load the chat template of the test: \w+.*chat_template\.jinja"):
+    with pytest.raises(LoadError, match=r"cannot use the chat template of the test: \w+.*chat_template\.jinja"):
         ChatTemplate(byte_tokenizer(template), "the test")
 
 

@@ -140,7 +140,7 @@ def test_a_tokenizer_or_a_config_that_cannot_be_read_is_one_sentence(tmp_path: P
     (folder / "tokenizer.json").write_text(whole)
     for name in ("config.json", "generation_config.json"):
         (folder / name).write_text("{ half")
-        with pytest.raises(LoadError, match=f"cannot load .*{name}|cannot load a tokenizer"):
+        with pytest.raises(LoadError, match=f"cannot read .*{name}|cannot load a tokenizer"):
             load_tokenizer(str(folder))
         (folder / name).unlink()
     assert load_tokenizer(str(folder)).eos_token_ids == {EOS}
