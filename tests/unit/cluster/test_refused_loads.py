@@ -1,0 +1,337 @@
+"""What refuses to load is told once, by its own words, and nothing is started again for it."""
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.exceptions import ActorDiedError, RayTaskError
+
+from actors.char_tokenizer import CharTokenizer
+from cluster import cli
+from cluster.core_parts import CoreParts, refusal, start_parts
+from cluster.failure_policy import Part
+from cluster.incidents import kinds, write_incident
+from cluster.model_store import PACKAGED_MODEL, resolve_model
+from cluster.ray_parts import answer
+from cluster.recorder import Recorder
+from cluster.resume import refuse_other_prompts
+from cluster.revival import RevivedLearner
+from cluster.run_dir import create_run, has_begun, renew_run
+from cluster.supervised import supervised
+from cluster.supervisor import FAILED, MAY_RESTART
+from contracts.errors import ConfigError, DataError, LoadError, MemrError, PartLostError, RunStopped
+from learner.config import LearnerSettings
+from learner.load import load_learner
+from memory_service.config import MemorySettings
+from memory_service.encoder import load_encoder
+from tasks.prompts import HfTokenizer
+from tests.fakes import FakeLearner
+from tests.tiny_policy import tiny_llama
+from tests.unit.cluster.test_controller import make_config
+from tests.unit.cluster.test_revival import care
+from tests.unit.cluster.test_supervisor import supervise
+from tests.unit.tasks.test_tasks_chat_template import DATED
+from tests.unit.tasks.test_tasks_prompts import EOS, TEMPLATE, byte_tokenizer
+
+GPT2 = {"model_type": "gpt2", "vocab_size": 8}
+
+
+# -- one sentence, exit code 2 -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(ConfigError("a"), 2), (LoadError("b"), 2), (DataError("c"), 3), (RunStopped("d"), 3), (PartLostError("e"), 3)],
+)
+def test_what_cannot_be_loaded_is_exit_code_2(
+    error: MemrError, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def app() -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", app)
+    monkeypatch.setattr(sys, "argv", ["memr"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == code
+    assert str(error) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("stored", "says"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, r"quantised \(bitsandbytes\)"),
+        ({"quant_method": "gptq", "bits": 4}, r"quantised \(gptq\)"),
+        ({"quant_method": "awq"}, r"quantised \(awq\)"),
+        ({"quant_method": "fp8"}, r"quantised \(fp8\)"),
+    ],
+)
+def test_quantised_weights_are_refused_before_anything_is_loaded(
+    tmp_path: Path, stored: dict[str, Any], says: str
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(GPT2 | {"quantization_config": stored}))
+    with pytest.raises(LoadError, match=f"{says}.*Give the model that it was quantised from"):
+        resolve_model(str(tmp_path))
+
+
+@pytest.mark.parametrize("config", ["{ half", '{"model_type": "no_such_kind"}', "{}"])
+def test_a_config_that_names_no_model_is_one_sentence(tmp_path: Path, config: str) -> None:
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(LoadError, match=r"model\.name = .*config\.json cannot be read: \w+"):
+        resolve_model(str(tmp_path))
+
+
+def test_a_cache_that_cannot_be_written_names_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MEMR_CACHE", str(tmp_path / "file"))
+    with pytest.raises(LoadError, match=r"cannot be unpacked into .*file.*: NotADirectoryError.*Set MEMR_CACHE"):
+        resolve_model(PACKAGED_MODEL)
+
+
+@pytest.mark.parametrize("encoder", ["hash:abc", "hash:1", "./nowhere"])
+def test_an_encoder_that_is_none_names_the_setting(encoder: str) -> None:
+    with pytest.raises(LoadError, match=rf"memory\.encoder = '{encoder}' cannot be loaded: \w+Error"):
+        load_encoder(MemorySettings(encoder=encoder))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    tiny_llama().save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def spoilt_weights(model: Path) -> None:
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def no_weights(model: Path) -> None:
+    (model / "model.safetensors").unlink()
+
+
+def soft_caps(model: Path) -> None:
+    config = json.loads((model / "config.json").read_text())
+    config |= {"model_type": "gemma2", "architectures": ["Gemma2ForCausalLM"], "final_logit_softcapping": 0.5}
+    (model / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("spoil", "settings", "says"),
+    [
+        (spoilt_weights, {}, "SafetensorError"),
+        (no_weights, {}, "no file named"),
+        (soft_caps, {}, ""),
+        (lambda model: None, {"lora_targets": ("q_projj",)}, r"q_projj.*learner\.lora_targets names linear layers"),
+        (lambda model: None, {"lora_targets": ("embed_tokens", "norm")}, "RMSNorm"),
+    ],
+)
+def test_a_learner_that_cannot_be_had_is_one_sentence(
+    model: Path, spoil: Callable[[Path], None], settings: dict[str, Any], says: str
+) -> None:
+    spoil(model)
+    wanted = LearnerSettings.model_validate({"dtype": "float32", "device": "cpu", "torch_threads": 1} | settings)
+    with pytest.raises(LoadError, match=says):
+        load_learner(wanted, str(model), 0, "", (), 8)
+
+
+# -- processes ---------------------------------------------------------------------------------------------
+
+
+async def failing(error: Exception) -> None:
+    raise error
+
+
+async def test_a_process_whose_code_cannot_be_imported_is_told_by_the_last_line_and_not_started_again() -> None:
+    trace = "ray::Learner.__init__ (pid=1)\nTraceback\n  File x\nModuleNotFoundError: No module named 'peft'"
+    cause = RayTaskError("f", trace, ImportError())
+    with pytest.raises(
+        LoadError, match=r"learner cannot start on its node: ModuleNotFoundError: No module named 'peft'$"
+    ):
+        await answer("the learner", failing(ActorDiedError(cause)))
+    with pytest.raises(PartLostError, match="died"):
+        await answer("the learner", failing(ActorDiedError()))
+
+
+@pytest.mark.parametrize(
+    ("error", "begun", "becomes"),
+    [
+        (LoadError("no peft"), False, LoadError),
+        (LoadError("no peft"), True, LoadError),
+        (LoadError("CUDA out of memory"), False, LoadError),
+        (LoadError("CUDA out of memory"), True, PartLostError),
+        (PartLostError("gone; the kernel killed a process because memory ran out"), False, LoadError),
+        (PartLostError("gone; the kernel killed a process because memory ran out"), True, PartLostError),
+        (PartLostError("gone"), False, PartLostError),
+    ],
+)
+def test_want_of_memory_ends_a_start_and_is_tried_again_later(
+    error: MemrError, begun: bool, becomes: type[MemrError]
+) -> None:
+    found = refusal(error, begun=begun)
+    assert type(found) is becomes
+    assert str(error) in str(found)
+
+
+class _Parts(CoreParts):
+    """Whose learner cannot be had, and whose memory loads for ever."""
+
+    def __init__(self, error: MemrError) -> None:
+        self._error = error
+
+    async def start_learner(self) -> Any:
+        raise self._error
+
+    async def start_memory(self) -> Any:
+        await asyncio.sleep(3600)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"), [(LoadError("no peft here"), "stopped"), (PartLostError("the learner died"), "part_lost")]
+)
+async def test_why_a_part_did_not_start_is_on_disk_before_ray_is_ended(
+    tmp_path: Path, error: MemrError, kind: str
+) -> None:
+    config = make_config(tmp_path)
+    inputs: Any = None
+    with closing(Recorder(config.run_path)) as recorder, pytest.raises(type(error)):
+        await start_parts(_Parts(error), config, inputs, recorder)
+    assert kinds(config.run_path) == [kind]
+
+
+async def test_a_part_that_refuses_to_load_again_fails_the_run_with_both_reasons(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+
+    class Dies(FakeLearner):
+        async def first_adapter(self) -> Any:
+            raise PartLostError("died")
+
+    def gone() -> Any:
+        raise LoadError("cannot load the model m: OSError: no such folder")
+
+    with closing(Recorder(config.run_path)) as recorder:
+        revived = RevivedLearner(Dies(0), care(config, recorder, Part.LEARNER, gone))
+        with pytest.raises(DataError, match=r"process died.*cannot be loaded again: .*no such folder") as caught:
+            await revived.first_adapter()
+    assert not isinstance(caught.value, LoadError), "the configuration was right once: exit code 3"
+
+
+# -- the run's own process and its supervisor --------------------------------------------------------------
+
+
+@pytest.fixture
+def own_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """`supervised` takes the process that it is called in for its own."""
+    monkeypatch.setattr("cluster.supervised.faulthandler.enable", lambda: None)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def raising(error: Exception) -> Callable[[], int]:
+    def life() -> int:
+        raise error
+
+    return life
+
+
+@pytest.mark.usefixtures("own_process")
+def test_an_error_before_there_is_a_run_is_not_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert supervised(raising(ZeroDivisionError("ours")), tmp_path / "run", 1.0) == FAILED
+    assert "ZeroDivisionError: ours" in capsys.readouterr().err
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "manifest.json").write_text("{}")
+    assert supervised(raising(ZeroDivisionError("ours")), tmp_path / "run", 1.0) == MAY_RESTART
+
+
+@pytest.mark.usefixtures("own_process")
+def test_a_missing_package_is_not_tried_again(tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match="No module named 'tensorboard'"):
+        supervised(raising(ModuleNotFoundError("No module named 'tensorboard'")), tmp_path, 1.0)
+
+
+@pytest.mark.usefixtures("own_process")
+def test_a_loss_that_was_told_is_not_told_twice(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    write_incident(tmp_path, "part_lost", {"headline": "the learner died"})  # of an earlier life
+
+    def life() -> int:
+        write_incident(tmp_path, "part_lost", {"headline": "the learner died"})
+        raise PartLostError("the learner died")
+
+    assert supervised(life, tmp_path, 1.0) == MAY_RESTART
+    assert kinds(tmp_path) == ["part_lost"] * 2
+    assert supervised(raising(PartLostError("the learner died")), tmp_path, 1.0) == MAY_RESTART
+    assert kinds(tmp_path) == ["part_lost"] * 3
+
+
+LOSES_RAY = """
+import shutil
+shutil.copy(shutil.which("sleep"), "{run}/gcs_server")
+ray = subprocess.Popen(["{run}/gcs_server", "60"])
+time.sleep(4)
+{told}
+ray.kill()
+ray.wait()
+time.sleep(6)
+sys.exit(2)
+"""
+TELLS = """pathlib.Path("{run}/incidents/0001-{kind}.json").write_text('{{"headline": "no such encoder"}}')"""
+
+
+@pytest.mark.parametrize("kind", ["stopped", "part_lost"])
+def test_ray_that_ends_with_a_run_that_has_told_why_is_not_the_cause(tmp_path: Path, kind: str) -> None:
+    run = tmp_path / "r"
+    (run / "incidents").mkdir(parents=True)
+    code, told = supervise(run, LOSES_RAY.format(run=run, told=TELLS.format(run=run, kind=kind)))
+    assert code == 2
+    assert [event["event"] for event in told] == ["start", "stop"]
+
+
+def test_ray_that_ends_without_a_word_is_the_cause(tmp_path: Path) -> None:
+    run = tmp_path / "r"
+    code, told = supervise(run, LOSES_RAY.format(run=run, told=""), run_restarts=0)
+    assert code == 3
+    assert "gcs_server" in told[-1]["headline"]
+
+
+# -- mended and started again ------------------------------------------------------------------------------
+
+
+def test_a_run_that_never_began_may_be_started_with_other_settings(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    path = create_run(config, {"template_hash": "a"})
+    assert not has_begun(path)
+    changed = make_config(tmp_path, lag=2)
+    renew_run(changed, {"template_hash": "b"})
+    assert json.loads((path / "manifest.json").read_text())["template_hash"] == "b"
+    assert "max_policy_lag = 2" in (path / "config.toml").read_text()
+    (path / "log" / "000000").write_bytes(b"frame")
+    assert has_begun(path)
+
+
+def tokenizer(template: str) -> HfTokenizer:
+    return HfTokenizer(byte_tokenizer(template), frozenset({EOS}), "the test")
+
+
+def test_a_run_of_an_earlier_commit_whose_prompts_were_others_is_sent_to_that_commit(tmp_path: Path) -> None:
+    today = tokenizer(DATED)
+    path = create_run(make_config(tmp_path), {"template_hash": today.plain_fingerprint, "git_commit": "57c9e8c"})
+    with pytest.raises(ConfigError, match=r"begun by commit 57c9e8c .*writes the date.*run\.name=NAME"):
+        refuse_other_prompts(path, today)
+
+
+def test_a_run_whose_prompts_are_what_they_were_goes_on(tmp_path: Path) -> None:
+    plain, today = tokenizer(TEMPLATE), tokenizer(DATED)
+    path = create_run(make_config(tmp_path), {"template_hash": plain.plain_fingerprint})
+    refuse_other_prompts(path, plain)
+    renew_run(make_config(tmp_path), {"template_hash": today.fingerprint})
+    refuse_other_prompts(path, today)
+    refuse_other_prompts(path, CharTokenizer("abc"))
