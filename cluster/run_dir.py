@@ -64,8 +64,8 @@ def is_run(path: Path) -> bool:
 
 
 def has_begun(path: Path) -> bool:
-    """Whether a run has made anything: its first checkpoint, an adapter, a frame of its log."""
-    return any(_holds_bytes(path / folder) for folder in FOLDERS)
+    """Whether this is a run that has made anything: its first checkpoint, an adapter, a frame of its log."""
+    return is_run(path) and any(_holds_bytes(path / folder) for folder in FOLDERS)
 
 
 def _write_run(config: RunConfig, details: dict[str, Any]) -> Path:

@@ -12,7 +12,7 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +48,7 @@ from cluster.run_dir import (
     create_run,
     forget_summary,
     has_begun,
+    is_run,
     refuse_live_run,
     renew_run,
     write_summary,
@@ -112,26 +113,15 @@ def _train(
     say("loading the model's files and the tokenizer")
     model_path = config.model.name if config.model.scripted else resolve_model(config.model.name)
     tokenizer = load_worker_tokenizer(config.actors, model_path)
-    if isinstance(tokenizer, HfTokenizer):
-        for note in tokenizer.notes:
-            say(note)
-    task = load_task(config.task)
-    run_path = config.run_path
-    is_there = (run_path / "manifest.json").exists()
-    resumes = is_there and has_begun(run_path)
-    room = find_room(config, tokenizer, model_path, check_prompts(config, task, tokenizer), say if resumes else None)
+    for note in tokenizer.notes if isinstance(tokenizer, HfTokenizer) else ():
+        say(note)
+    task, run_path = load_task(config.task), config.run_path
+    longest = check_prompts(config, task, tokenizer)
+    room = find_room(config, tokenizer, model_path, longest, say if has_begun(run_path) else None)
     inputs = PartInputs(model_path, tokenizer.fingerprint, probe_sequences(config, task, tokenizer), room)
     identity = {"template_hash": inputs.template_hash, "task_hash": task_hash(task)}
-    changes: Sequence[Difference] = []
-    if is_there:
-        refuse_live_run(run_path)
-    if resumes:
-        refuse_other_prompts(run_path, tokenizer)
-        changes = check_same_run(run_path, config, identity, override=override)
-    else:
-        begin = renew_run if is_there else create_run
-        begin(config, identity | {"model_path": model_path, "seed": config.run.seed})
-    past = read_run_past(run_path, config) if resumes else Past()
+    changes = _make_run(config, tokenizer, identity, model_path, override=override)
+    past = read_run_past(run_path, config) if has_begun(run_path) else Past()
     if past.begun:
         say(f"taking up {run_path} after update {past.step + len(past.batches)}")
     claim_run(run_path, supervisor)
@@ -152,6 +142,22 @@ def _train(
     outcome = Outcome(run_path, outcome.exit_code, outcome.updates, time.monotonic() - started)
     write_summary(run_path, {"exit_code": outcome.exit_code, "updates": outcome.updates, "wall_s": outcome.wall_s})
     return outcome
+
+
+def _make_run(
+    config: RunConfig, tokenizer: Tokenizer, identity: Mapping[str, str], model_path: str, *, override: bool
+) -> Sequence[Difference]:
+    """A run directory with these settings: a new one, one whose first start was refused, or, with what its settings were
+    not before, one that goes on. Raises ConfigError where it cannot."""
+    path = config.run_path
+    if is_run(path):
+        refuse_live_run(path)
+    if is_run(path) and has_begun(path):
+        refuse_other_prompts(path, tokenizer)
+        return check_same_run(path, config, identity, override=override)
+    begin = renew_run if is_run(path) else create_run
+    begin(config, {**identity, "model_path": model_path, "seed": config.run.seed})
+    return []
 
 
 def _core_node(config: RunConfig, session: Session) -> str | None:

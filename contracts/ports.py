@@ -89,6 +89,9 @@ class Tokenizer(Protocol):
     def fingerprint(self) -> str:
         """Hash of everything that decides how a chat becomes tokens; the same on learner, workers and resume."""
 
+    def encode(self, text: str) -> NDArray[np.int32]:
+        """The text as the policy might write it, without anything that begins or ends it."""
+
     def encode_chat(self, messages: Sequence[ChatMessage]) -> NDArray[np.int32]:
         """Prompt token ids, generation prompt included."""
 

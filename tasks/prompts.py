@@ -114,6 +114,9 @@ class HfTokenizer:
         """What was found in tokenizer and template and is handled, a sentence each, for who starts a run."""
         return tuple(_notes(self._template, self._ends, self._tokenizer, self._vocab_size))
 
+    def encode(self, text: str) -> NDArray[np.int32]:
+        return self._encode(text)
+
     def encode_chat(self, messages: Sequence[ChatMessage]) -> NDArray[np.int32]:
         return self._encode(self._template.render(messages))
 
