@@ -163,12 +163,12 @@ class Ends:
     def of(cls, tokenizer: Any, turn_end: str, named: frozenset[int], vocab_size: int) -> "Ends":
         ends = frozenset(token for token in named if token < vocab_size)
         written = tokenizer(turn_end, add_special_tokens=False)["input_ids"] if turn_end else []
-        if not written or ends & set(written):
+        if not written or written[0] in ends:
             return cls(ends, None, "")
         first = int(written[0])
         if first < vocab_size and (len(written) == 1 or first in tokenizer.added_tokens_decoder):
             return cls(ends | {first}, first, "")
-        return cls(ends, None, turn_end)
+        return cls(ends, None, "" if ends & set(written) else turn_end)
 
 
 def load_tokenizer(model_path: str) -> HfTokenizer:

@@ -169,6 +169,14 @@ def test_the_token_that_ends_a_turn_ends_an_answer() -> None:
     assert int(tokenizer.encode_reply("no")[0]) != EOS, "the policy has sampled it"
 
 
+def test_the_end_of_a_turn_is_found_before_the_end_of_the_chat() -> None:
+    """Phi-3's template: <|end|> after every turn, and the model's end token where no generation prompt follows."""
+    template = TEMPLATE.replace("{% endif %}", "{% else %}{{ eos_token }}{% endif %}").replace(
+        "<|im_end|>", "<|im_start|>"
+    )
+    assert tokenizer_with(template).eos_token_ids == {1, EOS}
+
+
 @pytest.mark.parametrize(
     ("template", "says"),
     [
