@@ -59,9 +59,8 @@ class CoreParts:
         except PartLostError as error:
             self.processes.check_ray()
             found = self.processes.what_became_of(name)
-            raise refusal(
-                name, PartLostError(f"the {name} died while it loaded: {found}"), begun=self._begun
-            ) from error
+            lost = PartLostError(f"the {name} died while it loaded: {found}")
+            raise refusal(lost, begun=self._begun) from error
         return actor
 
     @property

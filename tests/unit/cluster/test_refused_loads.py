@@ -2,10 +2,13 @@
 
 import asyncio
 import json
+import platform
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from ray.exceptions import ActorDiedError, RayTaskError
 
 from actors.char_tokenizer import CharTokenizer
 from cluster import cli
+from cluster.config import RunConfig
 from cluster.core_parts import CoreParts, refusal, start_parts
 from cluster.failure_policy import Part
 from cluster.incidents import kinds, write_incident
@@ -23,9 +27,11 @@ from cluster.recorder import Recorder
 from cluster.resume import refuse_other_prompts
 from cluster.revival import RevivedLearner
 from cluster.run_dir import create_run, has_begun, renew_run
+from cluster.run_processes import RunProcesses, oom_kills
 from cluster.supervised import supervised
 from cluster.supervisor import FAILED, MAY_RESTART
 from contracts.errors import ConfigError, DataError, LoadError, MemrError, PartLostError, RunStopped
+from contracts.process import ProcessId, own_process
 from learner.config import LearnerSettings
 from learner.load import load_learner
 from memory_service.config import MemorySettings
@@ -150,7 +156,7 @@ async def failing(error: Exception) -> None:
 
 async def test_a_process_whose_code_cannot_be_imported_is_told_by_the_last_line_and_not_started_again() -> None:
     trace = "ray::Learner.__init__ (pid=1)\nTraceback\n  File x\nModuleNotFoundError: No module named 'peft'"
-    cause = RayTaskError("f", trace, ImportError())
+    cause = RayTaskError("f", trace, ImportError())  # type: ignore[no-untyped-call]
     with pytest.raises(
         LoadError, match=r"learner cannot start on its node: ModuleNotFoundError: No module named 'peft'$"
     ):
@@ -177,6 +183,68 @@ def test_want_of_memory_ends_a_start_and_is_tried_again_later(
     found = refusal(error, begun=begun)
     assert type(found) is becomes
     assert str(error) in str(found)
+
+
+class Call:
+    """A method of an actor."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self.work = work
+
+    async def remote(self) -> Any:
+        return self.work()
+
+
+@dataclass(frozen=True)
+class LoadingActor:
+    process: Call
+    start: Call
+
+
+def core_of(config: RunConfig) -> CoreParts:
+    nothing: Any = None
+    config.run_path.mkdir(parents=True, exist_ok=True)
+    return CoreParts(config, nothing, nothing, RunProcesses(config.run_path))
+
+
+async def test_a_part_that_dies_while_it_loads_is_told_by_its_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    living: list[subprocess.Popen[bytes]] = []
+
+    def is_born() -> ProcessId:
+        living.append(subprocess.Popen(["sleep", "60"]))
+        return ProcessId(platform.node(), living[-1].pid)
+
+    def dies() -> None:
+        living[-1].kill()
+        living[-1].wait(timeout=10)
+        raise ActorDiedError
+
+    actor = LoadingActor(Call(is_born), Call(dies))
+    config = make_config(tmp_path)
+    with pytest.raises(PartLostError, match=r"^the memory died while it loaded: process \d+ is gone$"):
+        await core_of(config)._loaded("memory", actor)
+    core, kills = core_of(config), oom_kills()
+    monkeypatch.setattr("cluster.run_processes.oom_kills", lambda: kills + 1)
+    with pytest.raises(LoadError, match=r"the memory died while it loaded.*memory ran out\. Choose a smaller model"):
+        await core._loaded("memory", actor)
+    (config.run_path / "checkpoints" / "step-000000").mkdir(parents=True)
+    core = core_of(config)
+    monkeypatch.setattr("cluster.run_processes.oom_kills", lambda: kills + 2)
+    with pytest.raises(PartLostError, match="memory ran out$"):
+        await core._loaded("memory", actor)
+
+
+async def test_a_part_loads_in_a_call_whose_error_is_its_own(tmp_path: Path) -> None:
+    refused = LoadError("memory.encoder = 'x' cannot be loaded")
+    actor = LoadingActor(Call(own_process), Call(raising(refused)))
+    core = core_of(make_config(tmp_path))
+    with pytest.raises(LoadError, match="^memory.encoder = 'x' cannot be loaded$"):
+        await core._loaded("memory", actor)
+    assert core.processes.here == {"memory": own_process().pid}, "known before it loads"
+    loads = LoadingActor(Call(own_process), Call(lambda: None))
+    assert await core._loaded("memory", loads) is loads
 
 
 class _Parts(CoreParts):
@@ -226,7 +294,7 @@ async def test_a_part_that_refuses_to_load_again_fails_the_run_with_both_reasons
 
 
 @pytest.fixture
-def own_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def restored_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """`supervised` takes the process that it is called in for its own."""
     monkeypatch.setattr("cluster.supervised.faulthandler.enable", lambda: None)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
@@ -242,7 +310,7 @@ def raising(error: Exception) -> Callable[[], int]:
     return life
 
 
-@pytest.mark.usefixtures("own_process")
+@pytest.mark.usefixtures("restored_process")
 def test_an_error_before_there_is_a_run_is_not_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert supervised(raising(ZeroDivisionError("ours")), tmp_path / "run", 1.0) == FAILED
     assert "ZeroDivisionError: ours" in capsys.readouterr().err
@@ -251,13 +319,13 @@ def test_an_error_before_there_is_a_run_is_not_tried_again(tmp_path: Path, capsy
     assert supervised(raising(ZeroDivisionError("ours")), tmp_path / "run", 1.0) == MAY_RESTART
 
 
-@pytest.mark.usefixtures("own_process")
+@pytest.mark.usefixtures("restored_process")
 def test_a_missing_package_is_not_tried_again(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match="No module named 'tensorboard'"):
         supervised(raising(ModuleNotFoundError("No module named 'tensorboard'")), tmp_path, 1.0)
 
 
-@pytest.mark.usefixtures("own_process")
+@pytest.mark.usefixtures("restored_process")
 def test_a_loss_that_was_told_is_not_told_twice(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
     write_incident(tmp_path, "part_lost", {"headline": "the learner died"})  # of an earlier life
