@@ -100,5 +100,5 @@ def _load_transformers(settings: ActorSettings, model_path: Path | str, tokenize
         model = AutoModelForCausalLM.from_pretrained(
             str(model_path), dtype=getattr(torch, settings.dtype), attn_implementation="sdpa", trust_remote_code=False
         )
-        nn.Module.to(model, device=torch.device(device))
+    nn.Module.to(model, device=torch.device(device))
     return TransformersEngine(model, tokenizer, "merged" if settings.merges_lora else "side", settings.max_batch_rows)

@@ -7,7 +7,7 @@ Exit codes: 0 done, 2 the configuration is wrong or names what cannot be loaded,
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.text import Text
@@ -15,6 +15,7 @@ from rich.text import Text
 from cluster.environment import prepare_environment
 from cluster.terminal import terminal
 from contracts.errors import ConfigError, DataError, LoadError, MemrError
+from contracts.loading import missing_package
 
 if TYPE_CHECKING:
     from cluster.config import RunConfig
@@ -334,6 +335,12 @@ def main() -> None:
     prepare_environment(sys.argv[1:])
     try:
         app()
+    except ImportError as error:
+        _end(missing_package(error))
     except MemrError as error:
-        terminal(stderr=True).print(Text.assemble(("memr: ", "bold red"), str(error)), soft_wrap=True)
-        sys.exit(2 if isinstance(error, ConfigError | LoadError) else 3)
+        _end(error)
+
+
+def _end(error: MemrError) -> NoReturn:
+    terminal(stderr=True).print(Text.assemble(("memr: ", "bold red"), str(error)), soft_wrap=True)
+    sys.exit(2 if isinstance(error, ConfigError | LoadError) else 3)

@@ -20,8 +20,8 @@ from ray.exceptions import RayError, RayTaskError
 
 from cluster.incidents import append_event, headlines, write_incident
 from cluster.supervisor import FAILED, INTERRUPTED, MAY_RESTART
-from contracts.errors import LoadError, MemrError, PartLostError, RunStopped
-from contracts.loading import told
+from contracts.errors import MemrError, PartLostError, RunStopped
+from contracts.loading import missing_package
 
 PARENT_POLL_S = 1.0
 
@@ -47,9 +47,7 @@ def supervised(life: Callable[[], int], run_path: Path, stop_s: float) -> int:
     except MemrError:
         raise
     except ImportError as error:
-        raise LoadError(
-            f"a Python package cannot be imported: {told(error)}. Install what is missing: `make setup` has what memr needs"
-        ) from error
+        raise missing_package(error) from error
     except RayError as error:
         lines = str(error).strip().splitlines()  # of a remote traceback the last one is the error
         _leave(run_path, "ray_failed", f"Ray failed: {lines[-1 if isinstance(error, RayTaskError) else 0]}")

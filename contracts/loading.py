@@ -12,6 +12,7 @@ from contracts.errors import ConfigError, DataError, LoadError, MemrError
 MAX_TOLD = 600
 """Characters of a library's own words that are repeated."""
 
+_REMOTE_CODE = "trust_remote_code"
 _OUT_OF_MEMORY = (
     "out of memory",
     "can't allocate memory",
@@ -36,7 +37,14 @@ def loading(failed: str, advice: str = "") -> Iterator[None]:
     except MemrError:
         raise
     except Exception as error:
-        raise LoadError(f"{failed}: {told(error)}. {_way_out(error, advice)}".rstrip(" .")) from error
+        raise LoadError(f"{failed}: {_said(error)}. {_way_out(error, advice)}".rstrip(" .")) from error
+
+
+def missing_package(error: ImportError) -> LoadError:
+    """Another start would miss it too."""
+    return LoadError(
+        f"a Python package cannot be imported: {told(error)}. Install what is missing: `make setup` has all that memr needs"
+    )
 
 
 def told(error: BaseException) -> str:
@@ -52,7 +60,19 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY)
 
 
+def _said(error: Exception) -> str:
+    """A library that asks for trust_remote_code asks for what memr does not do."""
+    if _REMOTE_CODE not in str(error):
+        return told(error)
+    return (
+        f"{type(error).__name__}: it needs code that comes with its files, and memr runs none ({_REMOTE_CODE} is off "
+        "everywhere)"
+    )
+
+
 def _way_out(error: Exception, advice: str) -> str:
+    if _REMOTE_CODE in str(error):
+        return "Choose one that the installed libraries have the code of"
     if out_of_memory(error):
         return "Choose a smaller model or data type, or make room: `memr doctor` says what is free"
     return advice

@@ -84,7 +84,7 @@ class LoraPolicy:
             base = AutoModelForCausalLM.from_pretrained(
                 model_path, dtype=getattr(torch, settings.dtype), attn_implementation="sdpa", trust_remote_code=False
             )
-            nn.Module.to(base, device_of(settings))
+        nn.Module.to(base, device_of(settings))
         return cls.around(base, model_path, settings, seed)
 
     @classmethod

@@ -53,10 +53,17 @@ GPT2 = {"model_type": "gpt2", "vocab_size": 8}
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(ConfigError("a"), 2), (LoadError("b"), 2), (DataError("c"), 3), (RunStopped("d"), 3), (PartLostError("e"), 3)],
+    [
+        (ConfigError("a"), 2),
+        (LoadError("b"), 2),
+        (ModuleNotFoundError("No module named 'peft'"), 2),
+        (DataError("c"), 3),
+        (RunStopped("d"), 3),
+        (PartLostError("e"), 3),
+    ],
 )
 def test_what_cannot_be_loaded_is_exit_code_2(
-    error: MemrError, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def app() -> None:
         raise error

@@ -61,6 +61,16 @@ def test_want_of_memory_has_advice_of_its_own(error: Exception) -> None:
     assert not out_of_memory(ValueError("no memory of that"))
 
 
+def test_no_library_advises_what_memr_does_not_do() -> None:
+    error = ValueError("m contains custom code. Please pass the argument `trust_remote_code=True` to allow it")
+    with (
+        pytest.raises(LoadError, match=r"memr runs none.*Choose one that") as caught,
+        loading("cannot load m", "Mend it"),
+    ):
+        raise error
+    assert "=True" not in str(caught.value)
+
+
 def test_the_error_travels() -> None:
     again = pickle.loads(pickle.dumps(LoadError("cannot load")))  # noqa: S301  what Ray does with it
     assert type(again) is LoadError
