@@ -7,8 +7,11 @@ from typing import Any
 import pytest
 
 from actors.char_tokenizer import CharTokenizer
+from actors.load import EngineNeeds
 from cluster.config import RunConfig
 from cluster.context_room import find_room, longest_answer, model_context
+from cluster.ray_parts import PartInputs, RayWorkers, Site
+from cluster.run_processes import RunProcesses
 from contracts.errors import ConfigError
 from tasks.environment import TRY_AGAIN
 
@@ -115,3 +118,22 @@ def test_the_context_is_what_the_model_was_made_for(
 def test_a_scripted_run_has_no_context() -> None:
     config = config_of(model={"name": "scripted"}, actors={"engine": "scripted", "max_new_tokens": 9000})
     assert find_room(config, LETTERS, "scripted", prompt=100) == 9100
+
+
+def test_workers_are_started_with_the_room_of_the_whole_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given: list[EngineNeeds] = []
+
+    class Actor:
+        def remote(self, *arguments: Any) -> None:
+            given.append(arguments[-1])
+
+    class Anywhere(Site):
+        def options(self, part: str) -> dict[str, Any]:
+            return {}
+
+    nowhere: Any = None
+    monkeypatch.setattr("cluster.ray_parts.actor_with", lambda *_: Actor())
+    config = config_of(eval={"generous_max_new_tokens": 300})
+    inputs = PartInputs("model", "hash", (), 400)
+    RayWorkers(config, inputs, Anywhere(nowhere), RunProcesses(tmp_path)).create("worker-0", "worker")
+    assert [needs.max_model_len for needs in given] == [400]
