@@ -35,9 +35,7 @@ WITHOUT_RAY_S = 3.0
 """A run's process that ends by itself ends Ray first, and has this long to follow."""
 MAY_RESTART = 4
 """Exit code of a run's process for a failure that another start may cure; 1 is Python's own for a crash."""
-FAILED = 3
-"""For good: another start would end the same."""
-INTERRUPTED = 130
+FAILED, INTERRUPTED = 3, 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +150,8 @@ class Supervisor:
 
     def _at_its_end(self, kinds_before: int) -> bool:
         """The process has said that the run is over, or why it cannot go on."""
-        over = bool((self._status() or {}).get("over"))
-        return over or not FINAL.isdisjoint(kinds(self._run_path)[kinds_before:])
+        said_why = not FINAL.isdisjoint(kinds(self._run_path)[kinds_before:])
+        return said_why or bool((self._status() or {}).get("over"))
 
     def _how_it_ended(self, code: int, had_ray: bool, out_of_memory: bool) -> Ending:
         if code in (0, 2, FAILED, INTERRUPTED, MAY_RESTART):
@@ -285,10 +283,11 @@ class Supervisor:
         self._incident(
             "gave_up", f"{headline}; that was failure {times} of the run, and its budget of restarts is spent"
         )
+        path, settings = self._run_path, self._settings
+        way_on = f"; `memr resume {path}` goes on from where it stood" if (path / "manifest.json").exists() else ""
         self._say(
-            f"{headline}. That was failure {times} of the run within {self._settings.run_restart_window_s / 60:.0f} min, "
-            f"supervision.run_restarts is {self._settings.run_restarts}: giving up. {self._run_path / 'incidents'} has what "
-            f"happened; `memr resume {self._run_path}` goes on from where it stood"
+            f"{headline}. That was failure {times} of the run within {settings.run_restart_window_s / 60:.0f} min, supervision."
+            f"run_restarts is {settings.run_restarts}: giving up. {path / 'incidents'} has what happened{way_on}"
         )
 
     def _pause(self, seconds: float) -> None:

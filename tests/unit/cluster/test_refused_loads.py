@@ -29,7 +29,8 @@ from cluster.revival import RevivedLearner
 from cluster.run_dir import create_run, has_begun, renew_run
 from cluster.run_processes import RunProcesses, oom_kills
 from cluster.supervised import supervised
-from cluster.supervisor import FAILED, MAY_RESTART
+from cluster.supervision_settings import SupervisionSettings
+from cluster.supervisor import FAILED, MAY_RESTART, Supervisor
 from contracts.errors import ConfigError, DataError, LoadError, MemrError, PartLostError, RunStopped
 from contracts.process import ProcessId, own_process
 from learner.config import LearnerSettings
@@ -410,3 +411,14 @@ def test_a_run_whose_prompts_are_what_they_were_goes_on(tmp_path: Path) -> None:
     renew_run(make_config(tmp_path), {"template_hash": today.fingerprint})
     refuse_other_prompts(path, today)
     refuse_other_prompts(path, CharTokenizer("abc"))
+
+
+@pytest.mark.parametrize("is_run", [False, True])
+def test_who_gives_up_names_a_resume_only_where_there_is_a_run(tmp_path: Path, is_run: bool) -> None:
+    if is_run:
+        (tmp_path / "manifest.json").write_text("{}")
+    said: list[str] = []
+    settings = SupervisionSettings(run_restarts=0)
+    supervisor = Supervisor([sys.executable, "-c", "import sys; sys.exit(1)"], tmp_path, settings, said.append)
+    assert supervisor.run() == FAILED
+    assert ("memr resume" in said[-1]) is is_run
