@@ -18,7 +18,7 @@ from cluster.incidents import append_event
 from cluster.parts import LearnerHandle, Parts
 from cluster.recorder import Recorder
 from cluster.replay import largest_gap
-from cluster.run_dir import read_run, write_config
+from cluster.run_dir import create_run, has_begun, is_run, read_run, refuse_live_run, renew_run, write_config
 from contracts.adapter import Adapter
 from contracts.bounded_json import Count, Stored, read_fields, read_object
 from contracts.errors import ConfigError
@@ -81,6 +81,22 @@ class Difference:
 
 class _SnapshotVersion(Stored):
     memory_version: Count
+
+
+def begin_or_go_on(
+    config: RunConfig, tokenizer: Tokenizer, identity: Mapping[str, str], model_path: str, *, override: bool
+) -> list[Difference]:
+    """A run directory with these settings: a new one, one whose first start was refused, or, with what its settings were
+    not before, one that goes on. Raises ConfigError where it cannot."""
+    path = config.run_path
+    if is_run(path):
+        refuse_live_run(path)
+    if is_run(path) and has_begun(path):
+        refuse_other_prompts(path, tokenizer)
+        return check_same_run(path, config, identity, override=override)
+    begin = renew_run if is_run(path) else create_run
+    begin(config, {**identity, "model_path": model_path, "seed": config.run.seed})
+    return []
 
 
 def check_same_run(

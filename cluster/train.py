@@ -12,7 +12,7 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import ExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,17 +42,8 @@ from cluster.ray_parts import PartInputs, Site
 from cluster.ray_session import Session, ray_session, share
 from cluster.recorder import Recorder, Watcher
 from cluster.resource_keeper import ResourceKeeper
-from cluster.resume import Difference, check_same_run, read_run_past, record_changes, refuse_other_prompts
-from cluster.run_dir import (
-    claim_run,
-    create_run,
-    forget_summary,
-    has_begun,
-    is_run,
-    refuse_live_run,
-    renew_run,
-    write_summary,
-)
+from cluster.resume import begin_or_go_on, read_run_past, record_changes
+from cluster.run_dir import claim_run, forget_summary, has_begun, write_summary
 from cluster.run_lock import keep_lock, lock_run
 from cluster.run_log import RunLog
 from cluster.run_processes import RunProcesses
@@ -120,7 +111,7 @@ def _train(
     room = find_room(config, tokenizer, model_path, longest, say if has_begun(run_path) else None)
     inputs = PartInputs(model_path, tokenizer.fingerprint, probe_sequences(config, task, tokenizer), room)
     identity = {"template_hash": inputs.template_hash, "task_hash": task_hash(task)}
-    changes = _make_run(config, tokenizer, identity, model_path, override=override)
+    changes = begin_or_go_on(config, tokenizer, identity, model_path, override=override)
     past = read_run_past(run_path, config) if has_begun(run_path) else Past()
     if past.begun:
         say(f"taking up {run_path} after update {past.step + len(past.batches)}")
@@ -142,22 +133,6 @@ def _train(
     outcome = Outcome(run_path, outcome.exit_code, outcome.updates, time.monotonic() - started)
     write_summary(run_path, {"exit_code": outcome.exit_code, "updates": outcome.updates, "wall_s": outcome.wall_s})
     return outcome
-
-
-def _make_run(
-    config: RunConfig, tokenizer: Tokenizer, identity: Mapping[str, str], model_path: str, *, override: bool
-) -> Sequence[Difference]:
-    """A run directory with these settings: a new one, one whose first start was refused, or, with what its settings were
-    not before, one that goes on. Raises ConfigError where it cannot."""
-    path = config.run_path
-    if is_run(path):
-        refuse_live_run(path)
-    if is_run(path) and has_begun(path):
-        refuse_other_prompts(path, tokenizer)
-        return check_same_run(path, config, identity, override=override)
-    begin = renew_run if is_run(path) else create_run
-    begin(config, {**identity, "model_path": model_path, "seed": config.run.seed})
-    return []
 
 
 def _core_node(config: RunConfig, session: Session) -> str | None:
