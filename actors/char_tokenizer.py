@@ -25,6 +25,7 @@ class CharTokenizer:
             raise ValueError(f"alphabet holds {doubled} more than once; give every character one token")
         self.eos_token_ids = frozenset({1})
         self.pad_token_id = 0
+        self.opening = ""
         self._alphabet = alphabet
         self._ids = {char: index + _SPECIAL for index, char in enumerate(alphabet)}
 

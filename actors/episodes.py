@@ -101,7 +101,7 @@ def _request(batch: Sequence[Episode]) -> GenerationRequest:
 def _take_turn(episode: Episode, generation: Generation, tokenizer: Tokenizer) -> None:
     episode.pieces.append((generation.tokens_T, generation.logprobs_T, True))
     episode.turn_ends.append(episode.num_tokens)
-    episode.final_text = tokenizer.decode(generation.tokens_T)
+    episode.final_text = tokenizer.opening + tokenizer.decode(generation.tokens_T)
     finite = np.isfinite(generation.logprobs_T).all()
     if not finite or not generation.finish_reason.trainable:
         episode.outcomes.append(TurnOutcome.FAULT)

@@ -8,13 +8,14 @@ from actors.char_tokenizer import CharTokenizer
 from actors.config import ActorSettings
 from actors.one_thread_engine import OneThreadEngine
 from actors.scripted_engine import ScriptedEngine
-from contracts.errors import ConfigError, DataError
+from contracts.errors import ConfigError
+from contracts.loading import loading
 from contracts.ports import AsyncEngine, Engine, Tokenizer
 from tasks.prompts import load_tokenizer
 
 
 def load_worker_tokenizer(settings: ActorSettings, model_path: str) -> Tokenizer:
-    """The model's tokenizer, or single characters for the scripted engine. Raises DataError where there is none."""
+    """The model's tokenizer, or single characters for the scripted engine. Raises LoadError where there is none."""
     if settings.engine == "scripted":
         return CharTokenizer(settings.scripted.alphabet)
     return load_tokenizer(model_path)
@@ -40,16 +41,14 @@ async def start_engine(
     scratch: Path | None = None,
 ) -> AsyncEngine:
     """The engine that [actors] asks for, ready for an event loop. scratch: a folder for adapters on their way into an
-    engine that reads files. Raises ConfigError, DataError, EngineError."""
+    engine that reads files. Raises ConfigError, LoadError, EngineError."""
     if settings.engine != "vllm":
         return OneThreadEngine(await asyncio.to_thread(load_engine, settings, model_path, tokenizer))
-    try:
+    with loading(
+        "actors.engine = 'vllm', and vLLM cannot be imported",
+        "On a CPU `make setup` installs it; on a GPU install the extra `gpu`",
+    ):
         from actors.vllm_engine import VllmEngine
-    except ImportError as error:
-        raise ConfigError(
-            f"actors.engine = 'vllm', and vLLM cannot be imported: {error}. On a CPU `make setup` installs it; on a GPU "
-            "install the extra `gpu`"
-        ) from error
     return await VllmEngine.start(
         str(model_path),
         tokenizer,
@@ -73,7 +72,7 @@ def _on_gpu(settings: ActorSettings) -> bool:
 def load_engine(settings: ActorSettings, model_path: Path | str, tokenizer: Tokenizer) -> Engine:
     """A plain engine; `model_path` (a folder or a hub id) is read by real models only.
 
-    Sets the process's torch threads. Raises ConfigError or DataError that say what to change.
+    Sets the process's torch threads. Raises ConfigError or LoadError that say what to change.
     """
     if settings.engine == "transformers":
         return _load_transformers(settings, model_path, tokenizer)
@@ -95,11 +94,11 @@ def _load_transformers(settings: ActorSettings, model_path: Path | str, tokenize
 
     device = "cuda" if _on_gpu(settings) else "cpu"
     torch.set_num_threads(settings.torch_threads)
-    try:
+    with loading(
+        f"cannot load the model at {model_path}", "Its files must be whole, and of a kind that transformers reads"
+    ):
         model = AutoModelForCausalLM.from_pretrained(
             str(model_path), dtype=getattr(torch, settings.dtype), attn_implementation="sdpa", trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot load the model at {model_path}: {error}") from error
     nn.Module.to(model, device=torch.device(device))
     return TransformersEngine(model, tokenizer, "merged" if settings.merges_lora else "side", settings.max_batch_rows)

@@ -9,6 +9,7 @@ from actors.config import ActorSettings
 from actors.load import EngineNeeds, load_worker_tokenizer, start_engine
 from actors.rollout_worker import RolloutWorker
 from contracts.adapter import Adapter
+from contracts.loading import loading
 from contracts.problem import Lease
 from contracts.process import ProcessId, own_process
 from contracts.reports import WorkerReport
@@ -31,18 +32,19 @@ class RolloutWorkerActor:
         return own_process()
 
     async def start(self) -> None:
-        """Load the model. Raises what the user must hear: ConfigError, DataError, EngineError."""
+        """Load the model. Raises what the user must hear: ConfigError, LoadError, EngineError."""
         worker_id, settings, task, model_path, needs = self._inputs
-        scratch = guard_children()
-        tokenizer = load_worker_tokenizer(settings, model_path)
-        self._worker = RolloutWorker(
-            worker_id=worker_id,
-            engine=await start_engine(settings, model_path, tokenizer, needs, scratch),
-            tokenizer=tokenizer,
-            task=load_task(task),
-            verifier=make_verifier(task),
-            settings=settings,
-        )
+        with loading(f"the rollout worker {worker_id} cannot start"):
+            scratch = guard_children()
+            tokenizer = load_worker_tokenizer(settings, model_path)
+            self._worker = RolloutWorker(
+                worker_id=worker_id,
+                engine=await start_engine(settings, model_path, tokenizer, needs, scratch),
+                tokenizer=tokenizer,
+                task=load_task(task),
+                verifier=make_verifier(task),
+                settings=settings,
+            )
 
     async def adopt(self, adapter: Adapter) -> None:
         await self._worker.adopt(adapter)

@@ -222,7 +222,7 @@ def _rollout(episode: Episode, verdict: Verdict | None, tokenizer: Tokenizer) ->
         turn_ends_U=np.array(episode.turn_ends, np.int32),
         outcomes=tuple(episode.outcomes),
         finish_reason=episode.finish_reason,
-        text=tokenizer.decode(tokens_T),
+        text=tokenizer.opening + tokenizer.decode(tokens_T),
         verdict=final,
         seed=episode.seed,
     )

@@ -25,6 +25,7 @@ from actors.wave_rows import WaveRows
 from actors.waves import Slice, plan_waves
 from contracts.adapter import Adapter
 from contracts.errors import AdapterMissingError, EngineError
+from contracts.loading import out_of_memory, told
 from contracts.ports import Generation, GenerationRequest, Tokenizer
 
 
@@ -106,7 +107,8 @@ class TransformersEngine:
             try:
                 self._run(rows, [requests[piece.request].prompt_P for piece in wave], ends_at)
             except (RuntimeError, IndexError) as error:
-                raise EngineError(f"decoding {len(rows)} rows failed: {error}. Lower actors.max_batch_rows") from error
+                hint = "; lower actors.max_batch_rows" if out_of_memory(error) else ""
+                raise EngineError(f"decoding {len(rows)} rows failed: {told(error)}{hint}") from error
         return rows.generations()
 
     def _run(self, rows: WaveRows, prompts: list[NDArray[np.int32]], ends_at: float) -> None:
@@ -127,5 +129,5 @@ class TransformersEngine:
         try:
             logits: Tensor = self._model(input_ids=tokens_1P, use_cache=False).logits
         except (RuntimeError, IndexError) as error:
-            raise EngineError(f"scoring {tokens_1P.shape[1]} tokens failed: {error}") from error
+            raise EngineError(f"scoring {tokens_1P.shape[1]} tokens failed: {told(error)}") from error
         return logits

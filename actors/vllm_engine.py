@@ -18,6 +18,7 @@ Only public calls: AsyncEngineArgs, AsyncLLM, SamplingParams, LoRARequest.
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import os
 import shutil
@@ -40,7 +41,8 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from actors.config import VllmSettings
 from contracts.adapter import Adapter
-from contracts.errors import AdapterMissingError, DataError, EngineError
+from contracts.errors import AdapterMissingError, EngineError, LoadError, MemrError
+from contracts.loading import told
 from contracts.peft_folder import write_peft_folder
 from contracts.ports import Generation, GenerationRequest, Tokenizer
 from contracts.rollout import FinishReason
@@ -81,7 +83,7 @@ class VllmEngine:
     ) -> "VllmEngine":
         """scratch: a folder that goes with this process, for its adapters and vLLM's sockets.
 
-        Raises DataError where vLLM cannot load the model, EngineError where it does not start in time.
+        Raises LoadError where vLLM cannot load the model, EngineError where it does not start in time.
         """
         if scratch is not None and len(str(scratch)) <= _MAX_SOCKET_FOLDER:
             os.environ["VLLM_RPC_BASE_PATH"] = str(scratch)
@@ -96,10 +98,12 @@ class VllmEngine:
             raise EngineError(
                 f"vLLM did not start within actors.vllm.start_s = {settings.start_s:.0f} s; raise it for a large model"
             ) from error
-        except (ValueError, OSError, RuntimeError) as error:
-            raise DataError(
-                f"vLLM cannot serve {model_path}: {str(error).splitlines()[0] if str(error) else error!r}. The worker's "
-                "log has its own words; actors.engine = 'transformers' is the way for models that vLLM does not know"
+        except MemrError:
+            raise
+        except Exception as error:  # vLLM raises whatever its configuration, its loaders and its processes raise
+            raise LoadError(
+                f"vLLM cannot serve {model_path}: {told(error)}. actors.engine = 'transformers' is the way for models "
+                "that vLLM does not know"
             ) from error
         return cls(llm, tokenizer, max_model_len, scratch)
 
@@ -187,7 +191,12 @@ class VllmEngine:
             with self._engine_errors():
                 async with asyncio.timeout(deadline_s):
                     async for output in self._outputs(request.prompt_P, parameters, lora):
-                        return _generation(output, lora)
+                        generation = _generation(output, lora)
+                        cut = room < request.sampling.max_new_tokens and generation.finish_reason is FinishReason.LENGTH
+                        # Cut by the engine's room, not by the limit that was asked for: no answer of that limit.
+                        return (
+                            dataclasses.replace(generation, finish_reason=FinishReason.OVERLONG) if cut else generation
+                        )
         except TimeoutError:
             return _unfinished(FinishReason.TIMEOUT)  # leaving the generator has aborted the request
         return _unfinished(FinishReason.ABORT)

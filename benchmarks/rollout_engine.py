@@ -38,6 +38,7 @@ class EndlessTokenizer:
 
     eos_token_ids: frozenset[int] = frozenset()
     pad_token_id = 0
+    opening = ""
 
     def __getattr__(self, name: str) -> object:
         raise AttributeError(f"the benchmark's tokenizer has no {name}")

@@ -2,19 +2,20 @@
 
 Thin: each command parses its arguments, calls one function of the module that does the work, shows the
 result. Heavy imports happen inside the commands, so that `memr --help` answers at once.
-Exit codes: 0 done, 2 the configuration is wrong, 3 the run failed, 130 interrupted after a checkpoint.
+Exit codes: 0 done, 2 the configuration is wrong or names what cannot be loaded, 3 the run failed, 130 interrupted after a checkpoint.
 """
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.text import Text
 
 from cluster.environment import prepare_environment
 from cluster.terminal import terminal
-from contracts.errors import ConfigError, DataError, MemrError
+from contracts.errors import ConfigError, DataError, LoadError, MemrError
+from contracts.loading import missing_package
 
 if TYPE_CHECKING:
     from cluster.config import RunConfig
@@ -334,6 +335,12 @@ def main() -> None:
     prepare_environment(sys.argv[1:])
     try:
         app()
+    except ImportError as error:
+        _end(missing_package(error))
     except MemrError as error:
-        terminal(stderr=True).print(Text.assemble(("memr: ", "bold red"), str(error)), soft_wrap=True)
-        sys.exit(2 if isinstance(error, ConfigError) else 3)
+        _end(error)
+
+
+def _end(error: MemrError) -> NoReturn:
+    terminal(stderr=True).print(Text.assemble(("memr: ", "bold red"), str(error)), soft_wrap=True)
+    sys.exit(2 if isinstance(error, ConfigError | LoadError) else 3)

@@ -11,7 +11,8 @@ from cluster.recorder import Recorder
 from cluster.resume import read_run_past
 from cluster.revival import RevivedLearner, RevivedMemory, Wardship
 from cluster.run_processes import RunProcesses
-from contracts.errors import PartLostError
+from contracts.errors import LoadError, MemrError, PartLostError
+from contracts.loading import out_of_memory
 from learner.ray_actor import LearnerActor
 from memory_service.ray_actor import MemoryActor
 
@@ -24,7 +25,7 @@ class CoreParts:
         self._actors: dict[str, Any] = {}
 
     async def start_learner(self) -> RayLearner:
-        """Returns when it has loaded. Raises what its constructor raised."""
+        """Returns when it has loaded. Raises what its start raised."""
         config, inputs = self._config, self._inputs
         actor = actor_with(LearnerActor, config.learner.torch_threads, self.site.core_options("learner")).remote(
             config.learner,
@@ -35,24 +36,37 @@ class CoreParts:
             config.actors.max_new_tokens,
             config.memory.bonus_rule,
         )
-        return RayLearner(await self._ready("learner", actor))
+        return RayLearner(await self._loaded("learner", actor))
 
     async def start_memory(self) -> RayMemory:
-        """Returns when it has loaded. Raises what its constructor raised."""
+        """Returns when it has loaded. Raises what its start raised."""
         actor = actor_with(MemoryActor, self._config.memory.torch_threads, self.site.core_options("memory"))
-        return RayMemory(await self._ready("memory", actor.remote(self._config.memory, self._config.value_of_correct)))
+        return RayMemory(await self._loaded("memory", actor.remote(self._config.memory, self._config.value_of_correct)))
 
-    async def _ready(self, name: str, actor: Any) -> Any:
+    async def _loaded(self, name: str, actor: Any) -> Any:
         self._actors[name] = actor
         limit_s = self._config.cluster.worker_start_s
         try:
             async with asyncio.timeout(limit_s):
-                self.processes.add(name, await answer(f"the {name}", actor.ready.remote()))
+                self.processes.add(name, await answer(f"the {name}", actor.process.remote()))
+                await answer(f"the {name}", actor.start.remote())
         except TimeoutError as error:
             raise PartLostError(
                 f"the {name} did not load within cluster.worker_start_s = {limit_s:.0f} s; raise it for a slow disk"
             ) from error
+        except LoadError as error:
+            raise refusal(error, begun=self._begun) from error
+        except PartLostError as error:
+            self.processes.check_ray()
+            found = self.processes.what_became_of(name)
+            lost = PartLostError(f"the {name} died while it loaded: {found}")
+            raise refusal(lost, begun=self._begun) from error
         return actor
+
+    @property
+    def _begun(self) -> bool:
+        """It was loaded before, on this machine or on one like it: there is a checkpoint."""
+        return any((self._config.run_path / "checkpoints").glob("step-*"))
 
     def end(self, name: str) -> str:
         """Says what state the process was in."""
@@ -62,6 +76,19 @@ class CoreParts:
         """The fleet has ended its workers. No other process is touched."""
         for name in list(self._actors):
             self.end(name)
+
+
+def refusal(error: MemrError, *, begun: bool) -> MemrError:
+    """What a part that did not load means. Want of memory ends a run that begins: another try would end the same. One that
+    has begun did fit, and tries again: what took the memory may be gone by then."""
+    if not out_of_memory(error):
+        return error
+    if begun:
+        return PartLostError(str(error))
+    advice = (
+        "" if isinstance(error, LoadError) else ". Choose a smaller model or data type, or make room: `memr doctor`"
+    )
+    return LoadError(f"{error}{advice}")
 
 
 async def start_parts(core: CoreParts, config: RunConfig, inputs: PartInputs, recorder: Recorder) -> Parts:
@@ -85,14 +112,18 @@ async def start_parts(core: CoreParts, config: RunConfig, inputs: PartInputs, re
         )
 
     starts = [core.start_learner(), *([core.start_memory()] if config.memory.enabled else [])]
-    learner, *memories = await asyncio.gather(*starts)
+    try:
+        learner, *memories = await asyncio.gather(*starts)
+    except MemrError as error:  # told before Ray is ended, whose end would pass for the cause
+        recorder.incident("part_lost" if isinstance(error, PartLostError) else "stopped", str(error))
+        raise
     assert isinstance(learner, RayLearner)
     memory = memories[0] if memories else None
     assert isinstance(memory, RayMemory | None)
     of_learner = care(Part.LEARNER, core.start_learner, cluster.learner_call_s, "learner_call_s")
     of_memory = care(Part.MEMORY, core.start_memory, cluster.memory_call_s, "memory_call_s")
     return Parts(
-        workers=RayWorkers(config, inputs.model_path, core.site, core.processes),
+        workers=RayWorkers(config, inputs, core.site, core.processes),
         memory=RevivedMemory(memory, of_memory) if memory is not None else None,
         learner=RevivedLearner(learner, of_learner),
     )

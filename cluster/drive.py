@@ -25,7 +25,8 @@ async def drive(
             await controller.checkpoint()  # the first: what it weighs is measured, and there is one to go back to
             check_resources()
         await controller.run()
-    except PartLostError:
+    except PartLostError as error:
+        recorder.incident("part_lost", str(error))
         raise  # the supervisor takes the run up again from what is on disk
     except RunStopped as error:  # learner and memory are well: keep what they hold
         recorder.incident("stopped", str(error))

@@ -4,17 +4,27 @@ Merged in float32 and written in float32: a bfloat16 file rounds small updates a
 for another data type is told how much of the adapter is left in it.
 """
 
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cluster.adapters import newest_adapter_folder, read_adapter
 from cluster.run_dir import read_run
 from contracts.adapter import Adapter
-from contracts.durable import sync_folder
+from contracts.durable import place_folder, sync_folder
 from contracts.errors import ConfigError
+from contracts.loading import loading
 from contracts.peft_folder import peft_files, write_peft_folder
 
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedModel
+
 DTYPES = ("float32", "bfloat16", "float16")
+_OF_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
+_STILL_THERE = "The run's manifest.json names where it was: is it still there, and whole?"
 
 
 def export_run(run_path: Path, out: Path, *, merge: bool, dtype: str = "float32") -> str:
@@ -33,20 +43,45 @@ def export_run(run_path: Path, out: Path, *, merge: bool, dtype: str = "float32"
         raise ConfigError(f"{out} is not empty; choose another folder")
     adapter = read_adapter(newest_adapter_folder(run_path / "adapters"))
     name, model_path = adapter.manifest.name, run.model_path
-    if merge:
-        kept = _write_merged(model_path, adapter, out, dtype)
-        sync_folder(out)
-        loss = "" if dtype == "float32" else f", {kept:.1%} of the adapter is left in it (float32 keeps all)"
-        return (
-            f"wrote {out}: the model with {name} merged in, in {dtype}{loss}; AutoModelForCausalLM.from_pretrained('{out}', "
-            'dtype="auto") loads it'
-        )
-    out.mkdir(parents=True, exist_ok=True)
+    with _placed_whole(out) as folder:
+        if merge:
+            kept = _write_merged(model_path, adapter, folder, dtype)
+        else:
+            _write_adapter(model_path, adapter, folder)
+    if not merge:
+        return f"wrote {out}: PEFT adapter {name}; PeftModel.from_pretrained(base, '{out}') loads it on {model_path}"
+    loss = "" if dtype == "float32" else f", {kept:.1%} of the adapter is left in it (float32 keeps all)"
+    return (
+        f"wrote {out}: the model with {name} merged in, in {dtype}{loss}; AutoModelForCausalLM.from_pretrained('{out}', "
+        'dtype="auto") loads it'
+    )
+
+
+@contextmanager
+def _placed_whole(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that takes its name once everything is in it: a failure leaves nothing behind, and another try
+    finds no half of a model. Raises ConfigError where it cannot be written."""
+    temporary: Path | None = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        yield temporary
+        temporary.chmod(0o755)
+        sync_folder(temporary)
+        if out.exists():
+            out.rmdir()  # empty, or `export_run` had refused it
+        place_folder(temporary, out)
+    except OSError as error:
+        raise ConfigError(f"cannot write {out}: {error}. Choose a folder that can be written and has room") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_adapter(model_path: str, adapter: Adapter, out: Path) -> None:
     for file, data in peft_files(adapter).items():
         (out / file).write_bytes(data)
     _write_tokenizer(model_path, out)
-    sync_folder(out)
-    return f"wrote {out}: PEFT adapter {name}; PeftModel.from_pretrained(base, '{out}') loads it on {model_path}"
 
 
 def _write_merged(model_path: str, adapter: Adapter, out: Path, dtype: str) -> float:
@@ -60,7 +95,9 @@ def _write_merged(model_path: str, adapter: Adapter, out: Path, dtype: str) -> f
     from learner.merged_survival import survival
 
     written_in: torch.dtype = getattr(torch, dtype)
-    base = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
+    with loading(f"cannot load the model {model_path}", _STILL_THERE):
+        base = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32, trust_remote_code=False)
+    _mend_generation_config(base)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():  # PEFT reads nothing of the run's own folder
         beside = PeftModel.from_pretrained(base, str(write_peft_folder(adapter, Path(folder))))
         kept = survival(
@@ -77,4 +114,28 @@ def _write_merged(model_path: str, adapter: Adapter, out: Path, dtype: str) -> f
 def _write_tokenizer(model_path: str, out: Path) -> None:
     from transformers import AutoTokenizer
 
-    AutoTokenizer.from_pretrained(model_path).save_pretrained(out)
+    with loading(f"cannot load a tokenizer from {model_path}", _STILL_THERE):
+        tokenizer = AutoTokenizer.from_pretrained(model_path, trust_remote_code=False)
+    tokenizer.save_pretrained(out)
+
+
+def _mend_generation_config(model: "PreTrainedModel") -> None:
+    """transformers reads a generation_config.json that it refuses to write: mostly greedy decoding with sampling's numbers
+    beside it, which act on nothing. Those are left out; where more is wrong, all but the tokens that begin, end and pad."""
+    config = model.generation_config
+    if config is None or _can_be_written(config):
+        return
+    if not config.do_sample:
+        for number in _OF_SAMPLING:
+            setattr(config, number, None)
+    if not _can_be_written(config):
+        kept = {name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        model.generation_config = type(config)(**kept)
+
+
+def _can_be_written(config: "GenerationConfig") -> bool:
+    try:
+        config.validate(strict=True)
+    except ValueError:
+        return False
+    return True

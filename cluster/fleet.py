@@ -19,6 +19,7 @@ from cluster.parts import WorkerHandle, WorkerStarter
 from cluster.recorder import Recorder
 from cluster.seat import Seat, SeatState
 from contracts.errors import ConfigError, DataError, MemrError, RunStopped
+from contracts.loading import out_of_memory
 
 
 class Fleet:
@@ -152,7 +153,8 @@ class Fleet:
 
     def _lost(self, worker_id: str, kind: str, error: Exception, found: str) -> None:
         """Decide on a replacement; raises RunStopped where too few workers would be left."""
-        if not self._ever_served and isinstance(error, ConfigError | DataError):
+        may_pass = out_of_memory(error) and self._recorder.last_step() > 0  # workers of an earlier life did fit
+        if not self._ever_served and isinstance(error, ConfigError | DataError) and not may_pass:
             raise error  # what the first worker cannot load, none can
         now, settings = self._clock(), self._settings
         self._failures.append(Failure(Part.WORKER, now))

@@ -27,6 +27,15 @@ def append_event(run_path: Path, line: dict[str, Any]) -> None:
         file.write(json.dumps(line) + "\n")
 
 
+FINAL = frozenset({"stopped", "part_lost"})
+"""Kinds of incident after which a run's process ends by itself, Ray first."""
+
+
+def kinds(run_path: Path) -> list[str]:
+    """In order."""
+    return [path.stem.partition("-")[2] for path in sorted((run_path / "incidents").glob("*.json"))]
+
+
 def headlines(run_path: Path) -> list[str]:
     """In order; unreadable files are left out."""
     found = []

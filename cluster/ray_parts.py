@@ -23,7 +23,7 @@ from cluster.parts import AdapterRef, WorkerHandle
 from cluster.placement import Placement
 from cluster.run_processes import RunProcesses
 from contracts.adapter import Adapter
-from contracts.errors import PartLostError
+from contracts.errors import LoadError, PartLostError
 from contracts.problem import Lease
 from contracts.reports import MemoryReport, StepReport, WorkerReport
 from contracts.rollout import RolloutGroup, ScoredGroup
@@ -33,13 +33,16 @@ MAX_CALLS = 1000
 
 
 async def answer(name: str, reference: Any) -> Any:
-    """Await a Ray reference; a dead process is a PartLostError, a remote error is itself."""
+    """Await a Ray reference; a dead process is a PartLostError, a remote error is itself, and code that could not be
+    imported a LoadError."""
     try:
         return await reference
     except RayTaskError as error:
         cause = error.cause
         raise cause if isinstance(cause, Exception) else error from error
     except RayActorError as error:
+        if error.actor_init_failed:  # nothing of ours fails there: its code could not be imported on its node
+            raise LoadError(f"the process of {name} cannot start on its node: {_last_line(error)}") from error
         raise PartLostError(f"the process of {name} died: {_cause(error)}") from error
 
 
@@ -67,6 +70,11 @@ class RayWorker:
     async def report(self) -> WorkerReport:
         report: WorkerReport = await answer(self.worker_id, self.actor.report.remote())
         return report
+
+
+def _last_line(error: RayActorError) -> str:
+    """Of a remote traceback: the error itself."""
+    return str(error).strip().splitlines()[-1].strip()
 
 
 def _cause(error: RayActorError) -> str:
@@ -117,11 +125,13 @@ class RayLearner:
 
 @dataclass(frozen=True, slots=True)
 class PartInputs:
-    """What the parts need beside their settings. probe_tokens: what learner and engines score alike."""
+    """What the parts need beside their settings. probe_tokens: what learner and engines score alike. room: tokens of the
+    longest sequence that an engine may meet."""
 
     model_path: str
     template_hash: str
     probe_tokens: tuple[NDArray[np.int32], ...]
+    room: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +159,7 @@ class RayWorkers:
     """cluster.parts.WorkerStarter: one actor per worker, spread over the nodes that have what its kind needs."""
 
     config: RunConfig
-    model_path: str
+    inputs: PartInputs
     site: Site
     processes: RunProcesses
 
@@ -157,12 +167,14 @@ class RayWorkers:
         settings, task = self.config.actors.kinds[kind], self.config.task
         needs = EngineNeeds(
             max_lora_rank=self.config.learner.lora_r,
-            max_model_len=task.max_prompt_tokens + self.config.actors.max_new_tokens,
+            max_model_len=self.inputs.room,
             seed=zlib.crc32(f"{self.config.run.seed}/{worker_id}".encode()),
         )
         options = self.site.options(kind) | {"scheduling_strategy": "SPREAD", "max_concurrency": MAX_CALLS}
         actor = actor_with(RolloutWorkerActor, settings.torch_threads, options)
-        return RayWorker(worker_id, actor.remote(worker_id, settings, task, self.model_path, needs), self.processes)
+        return RayWorker(
+            worker_id, actor.remote(worker_id, settings, task, self.inputs.model_path, needs), self.processes
+        )
 
     def end(self, worker: WorkerHandle) -> str:
         assert isinstance(worker, RayWorker)

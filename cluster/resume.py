@@ -18,12 +18,14 @@ from cluster.incidents import append_event
 from cluster.parts import Parts
 from cluster.recorder import Recorder
 from cluster.replay import largest_gap
-from cluster.run_dir import read_run, write_config
+from cluster.run_dir import create_run, has_begun, is_run, read_run, refuse_live_run, renew_run, write_config
 from contracts.adapter import Adapter
 from contracts.bounded_json import Count, Stored, read_fields, read_object
 from contracts.errors import ConfigError
+from contracts.ports import Tokenizer
 from contracts.rollout import ScoredGroup
 from learner.schedule import learning_rate
+from tasks.prompts import HfTokenizer
 
 NUM_UPDATES = "learner.num_updates"
 MAY_CHANGE = frozenset(
@@ -80,6 +82,22 @@ class _SnapshotVersion(Stored):
     memory_version: Count
 
 
+def begin_or_go_on(
+    config: RunConfig, tokenizer: Tokenizer, identity: Mapping[str, str], model_path: str, *, override: bool
+) -> list[Difference]:
+    """A run directory with these settings: a new one, one whose first start was refused, or, with what its settings were
+    not before, one that goes on. Raises ConfigError where it cannot."""
+    path = config.run_path
+    if is_run(path):
+        refuse_live_run(path)
+    if is_run(path) and has_begun(path):
+        refuse_other_prompts(path, tokenizer)
+        return check_same_run(path, config, identity, override=override)
+    begin = renew_run if is_run(path) else create_run
+    begin(config, {**identity, "model_path": model_path, "seed": config.run.seed})
+    return []
+
+
 def check_same_run(
     run_path: Path, config: RunConfig, identity: Mapping[str, str], *, override: bool
 ) -> list[Difference]:
@@ -97,6 +115,19 @@ def check_same_run(
             "run.name=NAME, or, for settings (not for data, tokenizer and template), insist with --override"
         )
     return [d for d in taken if d.name not in PLACE]
+
+
+def refuse_other_prompts(run_path: Path, tokenizer: Tokenizer) -> None:
+    """Raises ConfigError for a run of an earlier commit, which rendered this chat template as it is."""
+    if not isinstance(tokenizer, HfTokenizer) or tokenizer.plain_fingerprint == tokenizer.fingerprint:
+        return
+    manifest = read_object(run_path / "manifest.json")
+    if manifest.get("template_hash") == tokenizer.plain_fingerprint:
+        raise ConfigError(
+            f"{run_path} was begun by commit {manifest.get('git_commit') or 'unknown'} of memr, which rendered its model's "
+            f"chat template as it is. Now {'; '.join(tokenizer.notes)}. That commit can go on with the run; with this one start "
+            "another: --set run.name=NAME"
+        )
 
 
 def changed_settings(run_path: Path, config: RunConfig) -> list[Difference]:

@@ -22,7 +22,7 @@ from cluster.recorder import Recorder
 from cluster.remake import remake
 from cluster.resume import calls_after
 from contracts.adapter import Adapter
-from contracts.errors import PartLostError
+from contracts.errors import DataError, LoadError, PartLostError
 from contracts.reports import MemoryReport, StepReport
 from contracts.rollout import RolloutGroup, ScoredGroup
 
@@ -86,6 +86,8 @@ class Ward(Generic[Handle]):
             except PartLostError as again:
                 error = again
                 continue
+            except LoadError as refused:
+                raise DataError(f"{headline}, and it cannot be loaded again: {refused}") from refused
             self._handle = fresh
             care.recorder.event(f"{care.part}_revived", seconds=round(care.clock() - began, 3))
             return

@@ -51,6 +51,25 @@ def create_run(config: RunConfig, details: dict[str, Any]) -> Path:
             "another name with --set run.name=NAME, or delete the folder"
         )
     refuse_rest_of_run(path)
+    return _write_run(config, details)
+
+
+def renew_run(config: RunConfig, details: dict[str, Any]) -> Path:
+    """A run that never began (`has_begun`) with the settings of now: its first start was refused, and they were mended."""
+    return _write_run(config, details)
+
+
+def is_run(path: Path) -> bool:
+    return (path / "manifest.json").exists()
+
+
+def has_begun(path: Path) -> bool:
+    """Whether this is a run that has made anything: its first checkpoint, an adapter, a frame of its log."""
+    return is_run(path) and any(_holds_bytes(path / folder) for folder in FOLDERS)
+
+
+def _write_run(config: RunConfig, details: dict[str, Any]) -> Path:
+    path = config.run_path
     try:
         make_directory(path)
         for folder in FOLDERS:

@@ -16,11 +16,12 @@ from pathlib import Path
 from types import FrameType
 
 import psutil
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
-from cluster.incidents import append_event, write_incident
-from cluster.supervisor import INTERRUPTED, MAY_RESTART
+from cluster.incidents import append_event, headlines, write_incident
+from cluster.supervisor import FAILED, INTERRUPTED, MAY_RESTART
 from contracts.errors import MemrError, PartLostError, RunStopped
+from contracts.loading import missing_package
 
 PARENT_POLL_S = 1.0
 
@@ -31,6 +32,7 @@ def supervised(life: Callable[[], int], run_path: Path, stop_s: float) -> int:
     stop_s: how long an orphan may take to write its checkpoint.
     """
     faulthandler.enable()
+    told_before = len(headlines(run_path))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, _interrupt)
     threading.Thread(target=_end_when_orphaned, args=(os.getppid(), stop_s), daemon=True).start()
@@ -39,12 +41,16 @@ def supervised(life: Callable[[], int], run_path: Path, stop_s: float) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except PartLostError as error:
-        _leave(run_path, "part_lost", str(error))
+        if str(error) not in headlines(run_path)[told_before:]:  # told where it was found, before Ray was ended
+            _leave(run_path, "part_lost", str(error))
         return MAY_RESTART
     except MemrError:
         raise
+    except ImportError as error:
+        raise missing_package(error) from error
     except RayError as error:
-        _leave(run_path, "ray_failed", f"Ray failed: {str(error).splitlines()[0]}")
+        lines = str(error).strip().splitlines()  # of a remote traceback the last one is the error
+        _leave(run_path, "ray_failed", f"Ray failed: {lines[-1 if isinstance(error, RayTaskError) else 0]}")
         return MAY_RESTART
     except Exception as error:
         if _disk_is_full(error):
@@ -54,7 +60,7 @@ def supervised(life: Callable[[], int], run_path: Path, stop_s: float) -> int:
             ) from error
         _leave(run_path, "crashed", f"{type(error).__name__}: {error}", traceback.format_exc())
         traceback.print_exc()
-        return MAY_RESTART
+        return MAY_RESTART if _is_run(run_path) else FAILED
 
 
 def _disk_is_full(error: Exception) -> bool:
@@ -81,8 +87,13 @@ def asked_to_end() -> bool:
     return _asked.is_set()
 
 
+def _is_run(run_path: Path) -> bool:
+    """Before there is a run nothing has been started, and the next try would do the same again."""
+    return (run_path / "manifest.json").exists()
+
+
 def _leave(run_path: Path, kind: str, headline: str, trace: str = "") -> None:
-    if (run_path / "manifest.json").exists():
+    if _is_run(run_path):
         write_incident(run_path, kind, {"time_s": time.time(), "incident": kind, "headline": headline, "trace": trace})
         append_event(run_path, {"time_s": time.time(), "event": kind, "headline": headline})
 

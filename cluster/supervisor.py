@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 from cluster.failure_policy import Budget, Decision, Failure, Part, decide
-from cluster.incidents import append_event, headlines, write_incident
+from cluster.incidents import FINAL, append_event, headlines, kinds, write_incident
 from cluster.process_tree import ProcessTree
 from cluster.progress_watch import Hang, ProgressWatch
 from cluster.run_control import leave_request
@@ -35,7 +35,7 @@ WITHOUT_RAY_S = 3.0
 """A run's process that ends by itself ends Ray first, and has this long to follow."""
 MAY_RESTART = 4
 """Exit code of a run's process for a failure that another start may cure; 1 is Python's own for a crash."""
-INTERRUPTED = 130
+FAILED, INTERRUPTED = 3, 130
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Supervisor:
             headline = ending.headline or self._last_headline().get("headline", f"it ended with code {ending.code}")
             if verdict.decision is Decision.STOP:
                 self._give_up(headline, verdict.spent)
-                return 3
+                return FAILED
             self._event("restart", headline=headline, restart=verdict.spent, after_s=verdict.after_s)
             self._say(
                 f"{headline}. Resuming the run in {verdict.after_s:.0f} s "
@@ -116,7 +116,7 @@ class Supervisor:
         self._child = subprocess.Popen(self._command, start_new_session=True, pass_fds=self._hand_on)
         handed_on = False
         tree, watch = ProcessTree(self._child.pid), ProgressWatch(self._settings, self._clock())
-        incidents = len(headlines(self._run_path))
+        incidents, kinds_before = len(headlines(self._run_path)), len(kinds(self._run_path))
         ray_seen_s = self._clock()
         hang: Hang | None = None
         polls = 0
@@ -131,7 +131,7 @@ class Supervisor:
                 tree.look()
                 hang = watch.look(self._status(), self._clock())
             lost_ray = tree.lost_ray()
-            if lost_ray is None or (self._status() or {}).get("over"):  # at the end of a run Ray goes first
+            if lost_ray is None or self._at_its_end(kinds_before):  # Ray goes first
                 ray_seen_s = self._clock()
             elif self._clock() - ray_seen_s > WITHOUT_RAY_S:
                 hang = Hang(f"{lost_ray} died", alive=False)  # nothing can be started any more: end it now
@@ -148,8 +148,13 @@ class Supervisor:
         self._child.wait(timeout=10)
         return ending
 
+    def _at_its_end(self, kinds_before: int) -> bool:
+        """The process has said that the run is over, or why it cannot go on."""
+        said_why = not FINAL.isdisjoint(kinds(self._run_path)[kinds_before:])
+        return said_why or bool((self._status() or {}).get("over"))
+
     def _how_it_ended(self, code: int, had_ray: bool, out_of_memory: bool) -> Ending:
-        if code in (0, 2, 3, INTERRUPTED, MAY_RESTART):
+        if code in (0, 2, FAILED, INTERRUPTED, MAY_RESTART):
             return Ending(code)  # it said why, or left an incident
         if self._asked and code == -signal.SIGINT:
             return Ending(INTERRUPTED)  # so early that Python itself was still starting
@@ -278,10 +283,11 @@ class Supervisor:
         self._incident(
             "gave_up", f"{headline}; that was failure {times} of the run, and its budget of restarts is spent"
         )
+        path, settings = self._run_path, self._settings
+        way_on = f"; `memr resume {path}` goes on from where it stood" if (path / "manifest.json").exists() else ""
         self._say(
-            f"{headline}. That was failure {times} of the run within {self._settings.run_restart_window_s / 60:.0f} min, "
-            f"supervision.run_restarts is {self._settings.run_restarts}: giving up. {self._run_path / 'incidents'} has what "
-            f"happened; `memr resume {self._run_path}` goes on from where it stood"
+            f"{headline}. That was failure {times} of the run within {settings.run_restart_window_s / 60:.0f} min, supervision."
+            f"run_restarts is {settings.run_restarts}: giving up. {path / 'incidents'} has what happened{way_on}"
         )
 
     def _pause(self, seconds: float) -> None:

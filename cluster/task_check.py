@@ -10,6 +10,7 @@ from cluster.model_store import resolve_model
 from contracts.verdict import Scored, Verdict
 from tasks.check_task import TaskCheckReport, check_task
 from tasks.load import load_task, make_verifier
+from tasks.prompts import HfTokenizer
 
 NUM_SHOWN = 8
 
@@ -17,11 +18,12 @@ NUM_SHOWN = 8
 def run_task_check(console: Console, config: RunConfig) -> bool:
     """Shows problems, prompt lengths and rewards; True if every known answer was judged as it should be."""
     model_path = config.model.name if config.model.scripted else resolve_model(config.model.name)
+    tokenizer = load_worker_tokenizer(config.actors, model_path)
+    for note in tokenizer.notes if isinstance(tokenizer, HfTokenizer) else ():
+        console.print(Text.assemble(("note", "yellow"), f"  {note}"), soft_wrap=True)
     verifier = make_verifier(config.task)
     try:
-        report = check_task(
-            load_task(config.task), verifier, load_worker_tokenizer(config.actors, model_path), config.task
-        )
+        report = check_task(load_task(config.task), verifier, tokenizer, config.task)
     finally:
         verifier.close()
     _show(console, report)

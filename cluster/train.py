@@ -28,6 +28,7 @@ from cluster.change_signal import cancelled
 from cluster.checkpoint import log_floor
 from cluster.config import RunConfig
 from cluster.console import LiveConsole, PlainConsole
+from cluster.context_room import find_room
 from cluster.controller import Controller
 from cluster.core_parts import CoreParts, start_parts
 from cluster.drive import drive
@@ -41,8 +42,8 @@ from cluster.ray_parts import PartInputs, Site
 from cluster.ray_session import Session, ray_session, share
 from cluster.recorder import Recorder, Watcher
 from cluster.resource_keeper import ResourceKeeper
-from cluster.resume import Difference, check_same_run, read_run_past, record_changes
-from cluster.run_dir import claim_run, create_run, forget_summary, refuse_live_run, write_summary
+from cluster.resume import begin_or_go_on, read_run_past, record_changes
+from cluster.run_dir import claim_run, forget_summary, has_begun, write_summary
 from cluster.run_lock import keep_lock, lock_run
 from cluster.run_log import RunLog
 from cluster.run_processes import RunProcesses
@@ -51,7 +52,7 @@ from cluster.tensorboard_watcher import TensorboardWatcher
 from contracts.errors import ConfigError
 from contracts.ports import Task, Tokenizer
 from tasks.load import load_task
-from tasks.prompts import check_prompt_lengths
+from tasks.prompts import HfTokenizer, check_prompt_lengths
 
 HEARTBEAT_S = 1.0
 HASHED_PROBLEMS = 256
@@ -103,19 +104,15 @@ def _train(
     say("loading the model's files and the tokenizer")
     model_path = config.model.name if config.model.scripted else resolve_model(config.model.name)
     tokenizer = load_worker_tokenizer(config.actors, model_path)
-    task = load_task(config.task)
-    check_prompts(config, task, tokenizer)
-    inputs = PartInputs(model_path, tokenizer.fingerprint, probe_sequences(config, task, tokenizer))
+    for note in tokenizer.notes if isinstance(tokenizer, HfTokenizer) else ():
+        say(note)
+    task, run_path = load_task(config.task), config.run_path
+    longest = check_prompts(config, task, tokenizer)
+    room = find_room(config, tokenizer, model_path, longest, say if has_begun(run_path) else None)
+    inputs = PartInputs(model_path, tokenizer.fingerprint, probe_sequences(config, task, tokenizer), room)
     identity = {"template_hash": inputs.template_hash, "task_hash": task_hash(task)}
-    run_path = config.run_path
-    resumes = (run_path / "manifest.json").exists()
-    changes: Sequence[Difference] = []
-    if resumes:
-        refuse_live_run(run_path)
-        changes = check_same_run(run_path, config, identity, override=override)
-    else:
-        create_run(config, identity | {"model_path": model_path, "seed": config.run.seed})
-    past = read_run_past(run_path, config) if resumes else Past()
+    changes = begin_or_go_on(config, tokenizer, identity, model_path, override=override)
+    past = read_run_past(run_path, config) if has_begun(run_path) else Past()
     if past.begun:
         say(f"resuming {run_path} after update {past.step + len(past.batches)}")
     claim_run(run_path, supervisor)
@@ -156,11 +153,12 @@ class Narrator:
         )
 
 
-def check_prompts(config: RunConfig, task: Task, tokenizer: Tokenizer) -> None:
-    """Every prompt, or the first ones of a task without end. Raises DataError for one that is too long."""
+def check_prompts(config: RunConfig, task: Task, tokenizer: Tokenizer) -> int:
+    """Every prompt, or the first ones of a task without end; tokens of the longest. Raises DataError for one that is too
+    long."""
     count = task.num_train or NUM_PROMPTS_OF_ENDLESS_TASK
     problems = [task.train_problem(i) for i in range(count)] + task.held_out(config.eval.problems)
-    check_prompt_lengths(problems, tokenizer, config.task.max_prompt_tokens)
+    return check_prompt_lengths(problems, tokenizer, config.task.max_prompt_tokens).max
 
 
 def task_hash(task: Task) -> str:

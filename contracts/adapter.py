@@ -57,7 +57,7 @@ class AdapterManifest:
 
     weights_hash: SHA-256 hex of the safetensors bytes.
     base_model: the name or path the learner loaded; engines must have loaded the same.
-    template_hash: hash of tokenizer vocabulary and chat template (tasks.prompts.template_hash).
+    template_hash: of tokenizer vocabulary, chat template and what is made of it (tasks.prompts.HfTokenizer.fingerprint).
     dtype: torch dtype name of the learner's base weights.
     """
 

@@ -19,6 +19,11 @@ class DataError(MemrError):
     """A dataset, a model file or a run directory cannot be read as what it claims to be."""
 
 
+class LoadError(DataError):
+    """What the configuration names (model, tokenizer, chat template, encoder, package) cannot be loaded: exit code 2, and no
+    second try, which would end the same."""
+
+
 class StaleGroupError(MemrError):
     """A group reached the learner with more lag than the run allows."""
 

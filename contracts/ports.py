@@ -82,10 +82,15 @@ class Tokenizer(Protocol):
 
     eos_token_ids: frozenset[int]
     pad_token_id: int
+    opening: str
+    """What the generation prompt has already written of the policy's turn (`<think>`): it belongs before the turn's text."""
 
     @property
     def fingerprint(self) -> str:
         """Hash of everything that decides how a chat becomes tokens; the same on learner, workers and resume."""
+
+    def encode(self, text: str) -> NDArray[np.int32]:
+        """The text as the policy might write it, without anything that begins or ends it."""
 
     def encode_chat(self, messages: Sequence[ChatMessage]) -> NDArray[np.int32]:
         """Prompt token ids, generation prompt included."""
@@ -94,7 +99,7 @@ class Tokenizer(Protocol):
         """An environment's message between two policy turns, with the generation prompt that follows it."""
 
     def decode(self, tokens: NDArray[np.int32]) -> str:
-        """Text without special tokens."""
+        """Text without the tokens that begin, end and pad texts."""
 
 
 @dataclass(frozen=True, slots=True)

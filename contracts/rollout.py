@@ -23,7 +23,7 @@ class FinishReason(StrEnum):
     LENGTH = "length"
     TIMEOUT = "timeout"
     ABORT = "abort"
-    OVERLONG = "overlong"  # the prompt left no room for an answer
+    OVERLONG = "overlong"  # the engine has no room for the answer that was asked for
     ERROR = "error"
 
     @property

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.bonus_rule import DEFAULT_RULE, BonusRule
+from contracts.loading import loading
 from contracts.ports import PolicyLearner
 from learner.config import LearnerSettings
 from learner.scripted_learner import ScriptedLearner
@@ -24,15 +25,16 @@ def load_learner(
 ) -> PolicyLearner:
     """The learner of this process; sets its torch threads. model_path "scripted" needs no model.
 
-    Raises DataError where the model cannot be loaded.
+    Raises LoadError where the model cannot be loaded, or not be trained as it should.
     """
     if model_path == SCRIPTED_MODEL:
         return ScriptedLearner(
             settings.max_policy_lag, settings.scripted, template_hash, settings=settings, bonus_rule=bonus_rule
         )
-    # Imported here: a scripted run never loads torch.
-    from learner.learner import Learner
-    from learner.policy import LoraPolicy
+    with loading(f"the learner cannot train {model_path}"):
+        # Imported here: a scripted run never loads torch.
+        from learner.learner import Learner
+        from learner.policy import LoraPolicy
 
-    policy = LoraPolicy.load(model_path, settings, seed)
-    return Learner(policy, settings, template_hash, probe_tokens, max_new_tokens, bonus_rule=bonus_rule)
+        policy = LoraPolicy.load(model_path, settings, seed)
+        return Learner(policy, settings, template_hash, probe_tokens, max_new_tokens, bonus_rule=bonus_rule)

@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from contracts.adapter import LoraShape
 from contracts.errors import DataError
+from contracts.loading import loading
 from learner import packed_attention
 from learner.compute_dtype import computed_in
 from learner.config import LearnerSettings
@@ -39,6 +40,9 @@ _ADAPTER = "default"
 _SELF_CHECK_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
 
 _SURVIVAL_ROWS = 64
+_TARGETS_ADVICE = (
+    "learner.lora_targets names linear layers of the model by the last part of their names, or 'all_linear'"
+)
 
 
 class LoraPolicy:
@@ -74,12 +78,12 @@ class LoraPolicy:
         """
         torch.set_num_threads(settings.torch_threads)
         packed_attention.register()
-        try:
+        with loading(
+            f"cannot load the model {model_path}", "Its files must be whole, and of a kind that transformers reads"
+        ):
             base = AutoModelForCausalLM.from_pretrained(
                 model_path, dtype=getattr(torch, settings.dtype), attn_implementation="sdpa", trust_remote_code=False
             )
-        except (OSError, ValueError) as error:
-            raise DataError(f"cannot load the model {model_path}: {error}") from error
         nn.Module.to(base, device_of(settings))
         return cls.around(base, model_path, settings, seed)
 
@@ -99,7 +103,8 @@ class LoraPolicy:
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = get_peft_model(base, config, autocast_adapter_dtype=False)
+            with loading(f"cannot put an adapter on {base_model}", _TARGETS_ADVICE):
+                model = get_peft_model(base, config, autocast_adapter_dtype=False)
         sum_once(model, _ADAPTER)
         model.eval()
         for name, module in model.named_modules():

@@ -30,13 +30,15 @@ class LearnerActor:
         max_new_tokens: int,
         bonus_rule: BonusRule,
     ) -> None:
-        self._learner = load_learner(
-            settings, model_path, seed, template_hash, probe_tokens, max_new_tokens, bonus_rule
-        )
+        self._inputs = (settings, model_path, seed, template_hash, probe_tokens, max_new_tokens, bonus_rule)
 
-    def ready(self) -> ProcessId:
-        """Returns once the constructor has finished."""
+    def process(self) -> ProcessId:
+        """Answers before the model is loaded."""
         return own_process()
+
+    def start(self) -> None:
+        """Load the model; an error here is the call's own, one in a constructor would be a dead process. Raises LoadError."""
+        self._learner = load_learner(*self._inputs)
 
     def publish(self) -> Adapter:
         return self._learner.publish()

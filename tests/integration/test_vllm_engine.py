@@ -201,6 +201,14 @@ def test_deadline_room_and_missing_versions_are_told_apart(loop: Loop, engine: A
     long = GenerationRequest(np.full(NEEDS.max_model_len, 5, np.int32), (0,), Sampling(1.0, 4))
     [[overlong]] = loop.run(engine.generate([long], 0, 60.0))
     assert overlong.finish_reason is FinishReason.OVERLONG
+    nearly = GenerationRequest(long.prompt_P[4:], (0,), Sampling(1.0, 400))
+    [[cut]] = loop.run(engine.generate([nearly], 0, 60.0))
+    if len(cut.tokens_T) == 4:  # it did not end by itself before
+        assert cut.finish_reason is FinishReason.OVERLONG, (
+            "cut by the engine's room, not by the limit that was asked for"
+        )
+    [[whole]] = loop.run(engine.generate([GenerationRequest(nearly.prompt_P, (0,), Sampling(1.0, 2))], 0, 60.0))
+    assert whole.finish_reason in (FinishReason.LENGTH, FinishReason.STOP)
     with pytest.raises(AdapterMissingError, match="not 7"):
         loop.run(engine.generate([ask(teacher)], 7, 60.0))
 

@@ -172,10 +172,20 @@ def test_a_damaged_model_is_an_engine_error_and_not_a_sample() -> None:
         engine.generate(groups_of(1, 2), 0, 60.0)
 
 
-def test_a_failure_of_the_library_is_an_engine_error_that_says_what_to_lower() -> None:
+def test_want_of_memory_while_decoding_says_what_to_lower(monkeypatch: pytest.MonkeyPatch) -> None:
+    def prefill(*_: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    engine = make_engine()
+    monkeypatch.setattr("actors.transformers_engine.prefill", prefill)
+    with pytest.raises(EngineError, match=r"lower actors\.max_batch_rows"):
+        engine.generate([ask("x", (1,))], 0, 60.0)
+
+
+def test_another_failure_of_the_library_is_an_engine_error_without_advice_that_does_not_fit() -> None:
     engine = make_engine()
     beyond_vocabulary = GenerationRequest(np.array([10_000], np.int32), (1,), ask("x", (1,)).sampling)
-    with pytest.raises(EngineError, match=r"actors\.max_batch_rows"):
+    with pytest.raises(EngineError, match=r"decoding 1 rows failed: IndexError: index out of range[^;]*$"):
         engine.generate([beyond_vocabulary], 0, 60.0)
 
 

@@ -14,7 +14,7 @@ from cluster.adapters import write_adapter
 from cluster.config import RunConfig
 from cluster.export import export_run
 from cluster.run_dir import create_run
-from contracts.errors import ConfigError
+from contracts.errors import ConfigError, LoadError
 from tests.small_updates import bfloat16_llama, one_update, sequences
 from tests.tiny_policy import adapter_of, reference_logprobs, tiny_tokenizer
 
@@ -68,4 +68,50 @@ def test_another_data_type_says_what_is_left_of_the_adapter(run: Path, tmp_path:
 def test_what_cannot_be_written_is_refused(run: Path, tmp_path: Path, *, merge: bool, dtype: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         export_run(run, tmp_path / "out", merge=merge, dtype=dtype)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {"do_sample": False, "temperature": 0.6, "top_p": 0.9, "eos_token_id": 2},
+        {"temperature": 0.6, "top_k": 5, "eos_token_id": 2},
+        {"do_sample": True, "temperature": 0.6, "eos_token_id": 2},
+        {"early_stopping": True, "length_penalty": 0.1, "eos_token_id": [2, 1]},
+    ],
+)
+def test_a_generation_config_that_cannot_be_written_costs_no_export(
+    run: Path, tmp_path: Path, stored: dict[str, object]
+) -> None:
+    (tmp_path / "base" / "generation_config.json").write_text(json.dumps(stored))
+    export_run(run, tmp_path / "out", merge=True)
+    written = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert written["eos_token_id"] == stored["eos_token_id"]
+    assert bool(written.get("do_sample")) == bool(stored.get("do_sample")), "greedy stays greedy, sampling sampling"
+    if stored.get("do_sample"):
+        assert written["temperature"] == stored["temperature"]
+    AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+
+
+def test_an_export_that_fails_leaves_nothing_and_may_be_tried_again(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(model_path: str, out: Path) -> None:
+        assert (out / "model.safetensors").exists(), "after the weights were written"
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cluster.export._write_tokenizer", fails)
+        with pytest.raises(ConfigError, match=r"cannot write .*out: no space left"):
+            export_run(run, tmp_path / "out", merge=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "run"]
+    (tmp_path / "out").mkdir()
+    export_run(run, tmp_path / "out", merge=True)
+    assert (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_a_base_model_that_is_gone_or_broken_is_one_sentence(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "base" / "model.safetensors").write_bytes(b"half")
+    with pytest.raises(LoadError, match=r"cannot load the model .*base: SafetensorError"):
+        export_run(run, tmp_path / "out", merge=True)
     assert not (tmp_path / "out").exists()

@@ -11,7 +11,7 @@ import pytest
 from actors.config import ActorSettings
 from cluster.run_control import RunControl, ask
 from cluster.seat import Seat, SeatState
-from contracts.errors import ConfigError, DataError, EngineError, PartLostError, ProofError, RunStopped
+from contracts.errors import ConfigError, DataError, EngineError, LoadError, PartLostError, ProofError, RunStopped
 from contracts.problem import Lease
 from contracts.rollout import FinishReason
 from tests.fakes import FakeLearner, FakeWorker
@@ -319,6 +319,21 @@ async def test_what_the_first_worker_cannot_load_stops_the_run_at_once(tmp_path:
     with pytest.raises(DataError, match="no such model"):
         await run.run()
     assert run.workers.made == 1
+
+
+@pytest.mark.parametrize(("steps_before", "made"), [(0, 1), (3, 2)])
+async def test_want_of_memory_ends_a_first_start_and_a_later_one_tries_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps_before: int, made: int
+) -> None:
+    full = LoadError("cannot load the model m: RuntimeError: CUDA out of memory")
+    run = Run(make_config(tmp_path, updates=1), workers=[FakeWorker("w0", start_fault=full), FakeWorker("w1")])
+    monkeypatch.setattr(run.recorder, "last_step", lambda: steps_before)
+    if steps_before:
+        await run.run()
+    else:
+        with pytest.raises(LoadError, match="out of memory"):
+            await run.run()
+    assert run.workers.made == made
 
 
 async def test_a_group_that_the_engine_spoilt_goes_back_and_is_sampled_again(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """check_task finds what would spoil a run, and passes what is sound, for every shipped answer form."""
 
+import contextlib
 import json
 import re
 from collections.abc import Sequence
@@ -22,7 +23,11 @@ class LetterTokenizer:
 
     eos_token_ids = frozenset({0})
     pad_token_id = 1
+    opening = ""
     fingerprint = "letters"
+
+    def encode(self, text: str) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+        return np.array([ord(letter) for letter in text], np.int32)
 
     def encode_chat(self, messages: Sequence[object]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
         return np.zeros(len(str(messages)), np.int32)
@@ -30,8 +35,8 @@ class LetterTokenizer:
     def encode_reply(self, text: str) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
         return np.zeros(len(text), np.int32)
 
-    def decode(self, tokens: object) -> str:
-        return ""
+    def decode(self, tokens: np.ndarray[tuple[int], np.dtype[np.int32]]) -> str:
+        return "".join(map(chr, tokens.tolist()))
 
 
 class Says:
@@ -88,6 +93,31 @@ def test_an_answer_form_that_does_not_fit_the_answers_is_found() -> None:
     settings = TaskSettings(kind="reasoning_gym", max_prompt_tokens=9000, verifier_processes=1)
     report = run(settings.model_copy(update={"generator": "knights_knaves"}), num_problems=2)
     assert any("good answer" in failure and "task.answer_form" in failure for failure in report.failures)
+
+
+class LosesTags(LetterTokenizer):
+    """Tags are special tokens of it, and it leaves special tokens out."""
+
+    def decode(self, tokens: np.ndarray[tuple[int], np.dtype[np.int32]]) -> str:
+        return re.sub(r"</?(think|answer)>", "", super().decode(tokens))
+
+
+class OpensThink(LetterTokenizer):
+    """The policy's turn begins after its template's `<think>`."""
+
+    opening = "<think>\n"
+
+
+def test_answers_are_judged_as_the_tokenizer_gives_them_back() -> None:
+    settings = TaskSettings(answer_form="think_answer", max_prompt_tokens=2000)
+    with contextlib.closing(make_verifier(settings)) as verifier:
+        lost = check_task(load_task(settings), verifier, LosesTags(), settings, 2)
+        assert any("good answer" in failure and "tokenizer" in failure for failure in lost.failures)
+        assert not any("<answer>" in judged.text for judged in lost.judged if judged.kind == GOOD)
+        opened = check_task(load_task(settings), verifier, OpensThink(), settings, 2)
+        assert opened.failures == ()
+        good = [judged.text for judged in opened.judged if judged.kind == GOOD]
+        assert all(text.count("<think>") == 1 and text.startswith("<think>\n") for text in good)
 
 
 def test_a_prompt_that_is_too_long_is_a_failure_not_the_end() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from contracts.errors import DataError
+from contracts.errors import DataError, LoadError
 from contracts.problem import ChatMessage, Problem
 from tasks.arithmetic import arithmetic_task
 from tasks.config import TaskSettings
@@ -76,7 +76,7 @@ def test_a_prompt_is_the_template_with_the_generation_prompt(tokenizer: HfTokeni
     tokens_P = tokenizer.encode_chat([{"role": "user", "content": "hi"}])
     assert tokens_P.dtype == np.int32
     assert tokens_P[0] == 1
-    assert tokenizer.decode(tokens_P) == "user\nhi\nassistant\n"
+    assert tokenizer.decode(tokens_P) == "<|im_start|>user\nhi\n<|im_start|>assistant\n"
 
 
 def test_prompt_policy_turn_and_reply_join_to_what_the_template_writes(tokenizer: HfTokenizer) -> None:
@@ -91,7 +91,7 @@ def test_prompt_policy_turn_and_reply_join_to_what_the_template_writes(tokenizer
     assert joined == tokenizer.encode_chat(rewritten).tolist()
 
 
-def test_decoding_leaves_special_tokens_out_and_keeps_spaces(tokenizer: HfTokenizer) -> None:
+def test_decoding_leaves_end_tokens_out_and_keeps_spaces(tokenizer: HfTokenizer) -> None:
     tokens = np.asarray([*byte_tokenizer()(" 19 , é .")["input_ids"], EOS], np.int32)
     assert tokenizer.decode(tokens) == " 19 , é ."
 
@@ -126,8 +126,50 @@ def test_a_tokenizer_without_a_template_or_a_folder_without_tokenizer_is_refused
     with pytest.raises(DataError, match=r"no chat template.*chat_template\.jinja"):
         load_tokenizer(saved(tmp_path / "bare", template=None))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"cannot load a tokenizer from .*empty"):
+    with pytest.raises(LoadError, match=r"cannot load a tokenizer from .*empty"):
         load_tokenizer(str(tmp_path / "empty"))
+
+
+def test_a_tokenizer_or_a_config_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+    folder = Path(saved(tmp_path / "model"))
+    whole = (folder / "tokenizer.json").read_text()
+    for broken in (whole[:-100], whole.replace('"BPE"', '"BPEX"'), "{}", ""):
+        (folder / "tokenizer.json").write_text(broken)
+        with pytest.raises(LoadError, match=r"cannot load a tokenizer from .*model: \w+"):
+            load_tokenizer(str(folder))
+    (folder / "tokenizer.json").write_text(whole)
+    for name in ("config.json", "generation_config.json"):
+        (folder / name).write_text("{ half")
+        with pytest.raises(LoadError, match=f"cannot read .*{name}|cannot load a tokenizer"):
+            load_tokenizer(str(folder))
+        (folder / name).unlink()
+    assert load_tokenizer(str(folder)).eos_token_ids == {EOS}
+
+
+def test_a_pad_token_outside_of_the_embedding_is_not_used(tmp_path: Path) -> None:
+    made = byte_tokenizer()
+    made.add_special_tokens({"pad_token": "[PAD]"})
+    made.save_pretrained(tmp_path)
+    rows = len(made) - 1
+    (tmp_path / "config.json").write_text(f'{{"model_type": "llama", "vocab_size": {rows}}}')
+    found = load_tokenizer(str(tmp_path))
+    assert made.pad_token_id == rows
+    assert found.pad_token_id == PAD
+    assert any("'[PAD]' is outside" in note for note in found.notes)
+    (tmp_path / "config.json").write_text(f'{{"model_type": "llama", "vocab_size": {rows + 1}}}')
+    assert (load_tokenizer(str(tmp_path)).pad_token_id, load_tokenizer(str(tmp_path)).notes) == (rows, ())
+
+
+def test_a_prompt_with_a_token_that_has_no_embedding_is_refused_before_the_model_sees_it() -> None:
+    small = HfTokenizer(byte_tokenizer(), frozenset({EOS}), "the test", vocab_size=100)
+    with pytest.raises(LoadError, match=r"token \d+ \('.'\).*embedding has 100 rows"):
+        small.encode_chat([{"role": "user", "content": "ü"}])
+
+
+def test_end_tokens_outside_of_the_embedding_end_nothing(tmp_path: Path) -> None:
+    folder = Path(saved(tmp_path / "model", '{"eos_token_id": [2, 999]}'))
+    (folder / "config.json").write_text('{"model_type": "llama", "vocab_size": 259}')
+    assert load_tokenizer(str(folder)).eos_token_ids == {EOS}
 
 
 def test_lengths_are_counted_and_a_prompt_that_is_too_long_is_named(tokenizer: HfTokenizer) -> None:

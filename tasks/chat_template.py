@@ -1,0 +1,139 @@
+"""A tokenizer's chat template, tried once: what it refuses, what it opens, how it ends a turn, whether it reads the clock.
+
+    chat -> (system message into the user's turn, where the template has no place for one) -> text
+
+Templates are programs that came with a model. Each fact is found by rendering small chats of markers, none by the model's
+name; what the template does not do with a chat is asked of the template.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from contracts.errors import LoadError
+from contracts.loading import loading, told
+from contracts.problem import ChatMessage
+
+PROMPT_DATE = datetime(2024, 7, 26)
+"""What every template reads from the clock: prompts stay the same from day to day. The day that Llama 3.x's own template
+falls back to."""
+
+_OTHER_DATE = datetime(2001, 2, 3)
+_REASONING_TAGS = frozenset({"think", "thinking", "thought", "reasoning", "reason", "scratchpad"})
+_LAST_TAG = re.compile(r"<([A-Za-z][\w-]*)>\s*\Z")
+
+USER, POLICY, SYSTEM = "user-turn-marker", "policy-turn-marker", "system-turn-marker"
+_QUESTION: ChatMessage = {"role": "user", "content": USER}
+_ANSWER: ChatMessage = {"role": "assistant", "content": POLICY}
+_SYSTEM: ChatMessage = {"role": "system", "content": SYSTEM}
+
+
+class ChatTemplate:
+    """tokenizer: of transformers. source: where it came from, for messages.
+
+    Raises LoadError for a template that is none, or that cannot put a single question.
+    """
+
+    def __init__(self, tokenizer: Any, source: str) -> None:
+        if not tokenizer.chat_template:
+            raise LoadError(
+                f"the tokenizer of {source} has no chat template: choose an instruction-tuned model, or put a "
+                "chat_template.jinja into the model's folder"
+            )
+        self._tokenizer, self._source = tokenizer, source
+        with loading(f"cannot use the chat template of {source}", "Mend chat_template.jinja in the model's folder"):
+            self._rendered([_QUESTION])
+
+    def render(self, messages: Sequence[ChatMessage], *, generation_prompt: bool = True) -> str:
+        """Raises LoadError, with the template's own words, for a chat that it refuses."""
+        chat = _fold_system(messages) if self.folds_system else list(messages)
+        try:
+            return self._rendered(chat, generation_prompt=generation_prompt)
+        except Exception as error:
+            roles = ", ".join(message["role"] for message in messages)
+            raise LoadError(
+                f"the chat template of {self._source} refuses a chat of {roles}: {told(error)}. Choose a task and settings "
+                "that give another chat (task.worked_examples, task.environment), or mend chat_template.jinja"
+            ) from error
+
+    @cached_property
+    def folds_system(self) -> bool:
+        """The template refuses a system message, or leaves it out: it goes before the first user message instead."""
+        shown = self._tried([_SYSTEM, _QUESTION])
+        return shown is None or SYSTEM not in shown
+
+    @cached_property
+    def drops_system(self) -> bool:
+        """The template leaves a system message out without a word."""
+        shown = self._tried([_SYSTEM, _QUESTION])
+        return shown is not None and SYSTEM not in shown
+
+    @cached_property
+    def opening(self) -> str:
+        """What the generation prompt has written of the policy's own turn: `<think>` and a line break, or nothing."""
+        prompt = self._rendered([_QUESTION])
+        tag = _LAST_TAG.search(prompt)
+        if tag is None:
+            return ""
+        earlier = self._tried([_QUESTION, _ANSWER, _QUESTION])
+        before = earlier.partition(POLICY)[0] if earlier is not None else ""
+        # A tag that begins earlier turns too, and is never closed there, names the role: <assistant>.
+        of_this_turn = bool(before) and _shared(prompt, before) <= tag.start()
+        closed_earlier = f"</{tag[1]}>" in before
+        opened = of_this_turn or closed_earlier or tag[1].lower() in _REASONING_TAGS
+        return prompt[tag.start() :] if opened else ""
+
+    @cached_property
+    def turn_end(self) -> str:
+        """What the template writes behind the policy's last turn, without white space; empty where that is nothing."""
+        shown = self._tried([_QUESTION, _ANSWER], generation_prompt=False)
+        return shown.rpartition(POLICY)[2].strip() if shown is not None and POLICY in shown else ""
+
+    @cached_property
+    def dated(self) -> bool:
+        """The template writes the date of the day into prompts."""
+        chats = ([_QUESTION], [_SYSTEM, _QUESTION])
+        return any(self._tried(chat) != self._tried(chat, now=_OTHER_DATE) for chat in chats)
+
+    def _tried(
+        self, chat: Sequence[ChatMessage], *, generation_prompt: bool = True, now: datetime = PROMPT_DATE
+    ) -> str | None:
+        """None for a chat that the template refuses."""
+        try:
+            with loading("refused"):
+                return self._rendered(chat, generation_prompt=generation_prompt, now=now)
+        except LoadError:
+            return None
+
+    def _rendered(
+        self, chat: Sequence[ChatMessage], *, generation_prompt: bool = True, now: datetime = PROMPT_DATE
+    ) -> str:
+        messages = [dict(message) for message in chat]
+        clock: Callable[[str], str] = now.strftime  # an argument of a template hides the global of its name
+        return str(
+            self._tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=generation_prompt, strftime_now=clock
+            )
+        )
+
+
+def _shared(text: str, other: str) -> int:
+    """Characters that both begin with."""
+    pairs = enumerate(zip(text, other, strict=False))
+    return next((i for i, (mine, its) in pairs if mine != its), min(len(text), len(other)))
+
+
+def _fold_system(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
+    """Leading system messages in front of the first user message, a blank line between them."""
+    told_first = 0
+    while told_first < len(messages) and messages[told_first]["role"] == "system":
+        told_first += 1
+    if not told_first:
+        return list(messages)
+    rest = list(messages[told_first:])
+    instruction = "\n\n".join(message["content"] for message in messages[:told_first])
+    if rest and rest[0]["role"] == "user":
+        return [{"role": "user", "content": f"{instruction}\n\n{rest[0]['content']}"}, *rest[1:]]
+    return [{"role": "user", "content": instruction}, *rest]

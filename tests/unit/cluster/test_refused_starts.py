@@ -1,0 +1,308 @@
+"""A start that is refused: told before Ray is ended, never tried again where nothing can change, and may be mended."""
+
+import asyncio
+import json
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.exceptions import ActorDiedError, RayTaskError
+
+from actors.char_tokenizer import CharTokenizer
+from cluster.config import RunConfig
+from cluster.core_parts import CoreParts, refusal, start_parts
+from cluster.failure_policy import Part
+from cluster.incidents import kinds, write_incident
+from cluster.ray_parts import answer
+from cluster.recorder import Recorder
+from cluster.resume import refuse_other_prompts
+from cluster.revival import RevivedLearner
+from cluster.run_dir import create_run, has_begun, renew_run
+from cluster.run_processes import RunProcesses, oom_kills
+from cluster.supervised import supervised
+from cluster.supervision_settings import SupervisionSettings
+from cluster.supervisor import FAILED, MAY_RESTART, Supervisor
+from contracts.errors import ConfigError, DataError, LoadError, MemrError, PartLostError
+from contracts.process import ProcessId, own_process
+from tasks.prompts import HfTokenizer
+from tests.fakes import FakeLearner
+from tests.unit.cluster.test_controller import make_config
+from tests.unit.cluster.test_revival import care
+from tests.unit.cluster.test_supervisor import supervise
+from tests.unit.tasks.test_tasks_chat_template import DATED
+from tests.unit.tasks.test_tasks_prompts import EOS, TEMPLATE, byte_tokenizer
+
+# -- processes ---------------------------------------------------------------------------------------------
+
+
+async def failing(error: Exception) -> None:
+    raise error
+
+
+async def test_a_process_whose_code_cannot_be_imported_is_told_by_the_last_line_and_not_started_again() -> None:
+    trace = "ray::Learner.__init__ (pid=1)\nTraceback\n  File x\nModuleNotFoundError: No module named 'peft'"
+    cause = RayTaskError("f", trace, ImportError())  # type: ignore[no-untyped-call]
+    with pytest.raises(
+        LoadError, match=r"learner cannot start on its node: ModuleNotFoundError: No module named 'peft'$"
+    ):
+        await answer("the learner", failing(ActorDiedError(cause)))
+    with pytest.raises(PartLostError, match="died"):
+        await answer("the learner", failing(ActorDiedError()))
+
+
+@pytest.mark.parametrize(
+    ("error", "begun", "becomes"),
+    [
+        (LoadError("no peft"), False, LoadError),
+        (LoadError("no peft"), True, LoadError),
+        (LoadError("CUDA out of memory"), False, LoadError),
+        (LoadError("CUDA out of memory"), True, PartLostError),
+        (PartLostError("gone; the kernel killed a process because memory ran out"), False, LoadError),
+        (PartLostError("gone; the kernel killed a process because memory ran out"), True, PartLostError),
+        (PartLostError("gone"), False, PartLostError),
+    ],
+)
+def test_want_of_memory_ends_a_start_and_is_tried_again_later(
+    error: MemrError, begun: bool, becomes: type[MemrError]
+) -> None:
+    found = refusal(error, begun=begun)
+    assert type(found) is becomes
+    assert str(error) in str(found)
+
+
+class Call:
+    """A method of an actor."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self.work = work
+
+    async def remote(self) -> Any:
+        return self.work()
+
+
+@dataclass(frozen=True)
+class LoadingActor:
+    process: Call
+    start: Call
+
+
+def core_of(config: RunConfig) -> CoreParts:
+    nothing: Any = None
+    config.run_path.mkdir(parents=True, exist_ok=True)
+    return CoreParts(config, nothing, nothing, RunProcesses(config.run_path))
+
+
+async def test_a_part_that_dies_while_it_loads_is_told_by_its_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    living: list[subprocess.Popen[bytes]] = []
+
+    def is_born() -> ProcessId:
+        living.append(subprocess.Popen(["sleep", "60"]))
+        return ProcessId(platform.node(), living[-1].pid)
+
+    def dies() -> None:
+        living[-1].kill()
+        living[-1].wait(timeout=10)
+        raise ActorDiedError
+
+    actor = LoadingActor(Call(is_born), Call(dies))
+    config = make_config(tmp_path)
+    with pytest.raises(PartLostError, match=r"^the memory died while it loaded: process \d+ is gone$"):
+        await core_of(config)._loaded("memory", actor)
+    core, kills = core_of(config), oom_kills()
+    monkeypatch.setattr("cluster.run_processes.oom_kills", lambda: kills + 1)
+    with pytest.raises(LoadError, match=r"the memory died while it loaded.*memory ran out\. Choose a smaller model"):
+        await core._loaded("memory", actor)
+    (config.run_path / "checkpoints" / "step-000000").mkdir(parents=True)
+    core = core_of(config)
+    monkeypatch.setattr("cluster.run_processes.oom_kills", lambda: kills + 2)
+    with pytest.raises(PartLostError, match="memory ran out$"):
+        await core._loaded("memory", actor)
+
+
+async def test_a_part_loads_in_a_call_whose_error_is_its_own(tmp_path: Path) -> None:
+    refused = LoadError("memory.encoder = 'x' cannot be loaded")
+    actor = LoadingActor(Call(own_process), Call(raising(refused)))
+    core = core_of(make_config(tmp_path))
+    with pytest.raises(LoadError, match="^memory.encoder = 'x' cannot be loaded$"):
+        await core._loaded("memory", actor)
+    assert core.processes.here == {"memory": own_process().pid}, "known before it loads"
+    loads = LoadingActor(Call(own_process), Call(lambda: None))
+    assert await core._loaded("memory", loads) is loads
+
+
+class _Parts(CoreParts):
+    """Whose learner cannot be had, and whose memory loads for ever."""
+
+    def __init__(self, error: MemrError) -> None:
+        self._error = error
+
+    async def start_learner(self) -> Any:
+        raise self._error
+
+    async def start_memory(self) -> Any:
+        await asyncio.sleep(3600)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"), [(LoadError("no peft here"), "stopped"), (PartLostError("the learner died"), "part_lost")]
+)
+async def test_why_a_part_did_not_start_is_on_disk_before_ray_is_ended(
+    tmp_path: Path, error: MemrError, kind: str
+) -> None:
+    config = make_config(tmp_path)
+    inputs: Any = None
+    with closing(Recorder(config.run_path)) as recorder, pytest.raises(type(error)):
+        await start_parts(_Parts(error), config, inputs, recorder)
+    assert kinds(config.run_path) == [kind]
+
+
+async def test_a_part_that_refuses_to_load_again_fails_the_run_with_both_reasons(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+
+    class Dies(FakeLearner):
+        async def first_adapter(self) -> Any:
+            raise PartLostError("died")
+
+    def gone() -> Any:
+        raise LoadError("cannot load the model m: OSError: no such folder")
+
+    with closing(Recorder(config.run_path)) as recorder:
+        revived = RevivedLearner(Dies(0), care(config, recorder, Part.LEARNER, gone))
+        with pytest.raises(DataError, match=r"process died.*cannot be loaded again: .*no such folder") as caught:
+            await revived.first_adapter()
+    assert not isinstance(caught.value, LoadError), "the configuration was right once: exit code 3"
+
+
+# -- the run's own process and its supervisor --------------------------------------------------------------
+
+
+@pytest.fixture
+def restored_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """`supervised` takes the process that it is called in for its own."""
+    monkeypatch.setattr("cluster.supervised.faulthandler.enable", lambda: None)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def raising(error: Exception) -> Callable[[], int]:
+    def life() -> int:
+        raise error
+
+    return life
+
+
+@pytest.mark.usefixtures("restored_process")
+def test_an_error_before_there_is_a_run_is_not_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert supervised(raising(ZeroDivisionError("ours")), tmp_path / "run", 1.0) == FAILED
+    assert "ZeroDivisionError: ours" in capsys.readouterr().err
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "manifest.json").write_text("{}")
+    assert supervised(raising(ZeroDivisionError("ours")), tmp_path / "run", 1.0) == MAY_RESTART
+
+
+@pytest.mark.usefixtures("restored_process")
+def test_a_missing_package_is_not_tried_again(tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match="No module named 'tensorboard'"):
+        supervised(raising(ModuleNotFoundError("No module named 'tensorboard'")), tmp_path, 1.0)
+
+
+@pytest.mark.usefixtures("restored_process")
+def test_a_loss_that_was_told_is_not_told_twice(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    write_incident(tmp_path, "part_lost", {"headline": "the learner died"})  # of an earlier life
+
+    def life() -> int:
+        write_incident(tmp_path, "part_lost", {"headline": "the learner died"})
+        raise PartLostError("the learner died")
+
+    assert supervised(life, tmp_path, 1.0) == MAY_RESTART
+    assert kinds(tmp_path) == ["part_lost"] * 2
+    assert supervised(raising(PartLostError("the learner died")), tmp_path, 1.0) == MAY_RESTART
+    assert kinds(tmp_path) == ["part_lost"] * 3
+
+
+LOSES_RAY = """
+import shutil
+shutil.copy(shutil.which("sleep"), "{run}/gcs_server")
+ray = subprocess.Popen(["{run}/gcs_server", "60"])
+time.sleep(4)
+{told}
+ray.kill()
+ray.wait()
+time.sleep(6)
+sys.exit(2)
+"""
+TELLS = """pathlib.Path("{run}/incidents/0001-{kind}.json").write_text('{{"headline": "no such encoder"}}')"""
+
+
+@pytest.mark.parametrize("kind", ["stopped", "part_lost"])
+def test_ray_that_ends_with_a_run_that_has_told_why_is_not_the_cause(tmp_path: Path, kind: str) -> None:
+    run = tmp_path / "r"
+    (run / "incidents").mkdir(parents=True)
+    code, told = supervise(run, LOSES_RAY.format(run=run, told=TELLS.format(run=run, kind=kind)))
+    assert code == 2
+    assert [event["event"] for event in told] == ["start", "stop"]
+
+
+def test_ray_that_ends_without_a_word_is_the_cause(tmp_path: Path) -> None:
+    run = tmp_path / "r"
+    code, told = supervise(run, LOSES_RAY.format(run=run, told=""), run_restarts=0)
+    assert code == 3
+    assert "gcs_server" in told[-1]["headline"]
+
+
+# -- mended and started again ------------------------------------------------------------------------------
+
+
+def test_a_run_that_never_began_may_be_started_with_other_settings(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    path = create_run(config, {"template_hash": "a"})
+    assert not has_begun(path)
+    changed = make_config(tmp_path, lag=2)
+    renew_run(changed, {"template_hash": "b"})
+    assert json.loads((path / "manifest.json").read_text())["template_hash"] == "b"
+    assert "max_policy_lag = 2" in (path / "config.toml").read_text()
+    (path / "log" / "000000").write_bytes(b"frame")
+    assert has_begun(path)
+
+
+def tokenizer(template: str) -> HfTokenizer:
+    return HfTokenizer(byte_tokenizer(template), frozenset({EOS}), "the test")
+
+
+def test_a_run_of_an_earlier_commit_whose_prompts_were_others_is_sent_to_that_commit(tmp_path: Path) -> None:
+    today = tokenizer(DATED)
+    path = create_run(make_config(tmp_path), {"template_hash": today.plain_fingerprint, "git_commit": "57c9e8c"})
+    with pytest.raises(ConfigError, match=r"begun by commit 57c9e8c .*writes the date.*run\.name=NAME"):
+        refuse_other_prompts(path, today)
+
+
+def test_a_run_whose_prompts_are_what_they_were_goes_on(tmp_path: Path) -> None:
+    plain, today = tokenizer(TEMPLATE), tokenizer(DATED)
+    path = create_run(make_config(tmp_path), {"template_hash": plain.plain_fingerprint})
+    refuse_other_prompts(path, plain)
+    renew_run(make_config(tmp_path), {"template_hash": today.fingerprint})
+    refuse_other_prompts(path, today)
+    refuse_other_prompts(path, CharTokenizer("abc"))
+
+
+@pytest.mark.parametrize("is_run", [False, True])
+def test_who_gives_up_names_a_resume_only_where_there_is_a_run(tmp_path: Path, is_run: bool) -> None:
+    if is_run:
+        (tmp_path / "manifest.json").write_text("{}")
+    said: list[str] = []
+    settings = SupervisionSettings(run_restarts=0)
+    supervisor = Supervisor([sys.executable, "-c", "import sys; sys.exit(1)"], tmp_path, settings, said.append)
+    assert supervisor.run() == FAILED
+    assert ("memr resume" in said[-1]) is is_run
