@@ -179,7 +179,7 @@ class LearnerSettings(Settings):
 
 
 def _stored_before_kl_estimator(values: dict[str, Any]) -> bool:
-    weight = values.get("kl_weight")
+    weight = values.get("kl_weight", 0.0)
     acts = _is_number(weight) and weight > 0
     return acts and "kl_estimator" not in values and values.keys() >= _ONLY_STORED_RUNS_SAY_ALL
 

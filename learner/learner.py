@@ -71,6 +71,12 @@ class Learner:
     def policy_version(self) -> int:
         return self._version
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        if not self._policy.plain_rows:
+            return ()
+        return (f"every rollout runs with its prompt, learner.shared_prefix does not act: {self._policy.plain_rows}",)
+
     def step(self, groups: Sequence[ScoredGroup]) -> StepReport:
         """One update. Numbers that are not finite skip it: the version goes up, the weights stay, the report says why.
         Raises StaleGroupError, ValueError (broken input) and LearnerError (a broken invariant), before any change."""
@@ -157,7 +163,7 @@ class Learner:
         settings = self._settings
         run_all = settings.kl_weight > 0 or settings.entropy_weight > 0
         rows = [rows_of(group, self._version) for group in credited if run_all or group.has_signal]
-        return pack(rows, settings.micro_batch_tokens, settings.shared_prefix)
+        return pack(rows, settings.micro_batch_tokens, self._policy.shares_prompts)
 
     def _backward(self, batch: MicroBatch, normaliser: int, record: UpdateRecord) -> None:
         settings = self._settings

@@ -38,6 +38,9 @@ class LearnerActor:
         """Returns once the constructor has finished."""
         return own_process()
 
+    def notes(self) -> tuple[str, ...]:
+        return self._learner.notes
+
     def publish(self) -> Adapter:
         return self._learner.publish()
 
