@@ -10,7 +10,9 @@ from cluster.config import RunConfig
 
 PAGE = (Path(__file__).parents[2] / "docs" / "coming_from_trl.md").read_text()
 
-GRPO_CONFIG_1_16_0 = """
+GRPO_CONFIG_1_16_0 = re.findall(
+    r"\w+",
+    """
 learning_rate model_init_kwargs trust_remote_code router_aux_loss_coef disable_dropout cast_lm_head_to_fp32
 remove_unused_columns num_generations num_generations_eval max_completion_length ds3_gather_for_generation shuffle_dataset
 pad_to_multiple_of generation_batch_size steps_per_generation temperature top_p top_k min_p generation_kwargs
@@ -25,7 +27,8 @@ vllm_importance_sampling_correction vllm_importance_sampling_mode vllm_importanc
 vllm_importance_sampling_clip_min off_policy_mask_threshold use_bias_correction_kl log_completions log_multimodal
 num_completions_to_print log_unique_prompts log_completions_hub_repo use_transformers_continuous_batching
 transformers_continuous_batching_config use_transformers_paged vllm_importance_sampling_cap
-""".split()
+""",
+)
 
 
 def is_setting(dotted: str) -> bool:
