@@ -46,7 +46,7 @@ class LearnerSettings(Settings):
     )
     torch_threads: int = Field(2, ge=1, description="CPU threads of the learner's matrix products.")
     shared_prefix: bool = Field(
-        True, description="Run each prompt once per group; off for models whose attention is not plain and full."
+        True, description="Run each prompt once per group, on models where that was shown right at the start."
     )
     micro_batch_tokens: int = Field(1280, ge=1, description="Tokens of one forward and backward; bounds memory.")
     logprob_chunk_tokens: int = Field(128, ge=1, description="Rows of the [tokens, vocabulary] matrix alive at once.")

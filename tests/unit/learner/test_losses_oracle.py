@@ -118,7 +118,8 @@ CASES: dict[str, tuple[dict[str, Any], Objective]] = {
 
 
 def mixed_batch() -> list[ScoredGroup]:
-    """Two groups, rollouts of 1 to 8 tokens with holes; the engine's log-probs are the learner's, moved by up to 1."""
+    """Two groups, rollouts of 1 to 8 tokens with holes; the engine's log-probs are the learner's, moved by up to 1. A third
+    group has no signal: it is in every mean, and in the KL term."""
     batch = with_own_logprobs(builders.tiny_policy(), random_batch(5, num_groups=2, size=5))
     random = np.random.default_rng(7)
     moved = []
@@ -129,7 +130,8 @@ def mixed_batch() -> list[ScoredGroup]:
             mask = one.policy_mask_T.tolist()
             rollouts.append(rollout(one.tokens_T.tolist(), one.task_reward, mask, logprobs.tolist()))
         moved.append(scored(group(rollouts, item.group.prompt_P.tolist())))
-    return moved
+    silent = group([rollout([9, 8, 7, 6], 1.0), rollout([5], 1.0), rollout([4, 3], 1.0)], (3, 1))
+    return [*moved, *with_own_logprobs(builders.tiny_policy(), [scored(silent)])]
 
 
 def oracle(objective: Objective, batch: Sequence[ScoredGroup]) -> dict[str, Tensor]:
