@@ -48,8 +48,16 @@ def choose_decoder(model: PreTrainedModel) -> DecoderClass:
     """Sets the attention of `model` that the decoder needs. Raises DataError where none gives the model's own numbers."""
     shared_attention.register()
     subject = _subject(model)
-    subject.set_attn_implementation("eager")
-    expected = _plain_logits(subject)
+    try:
+        subject.set_attn_implementation("eager")
+        expected = _plain_logits(subject)
+    except FAILURES as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise DataError(
+            f"this model's own forward (type {model.config.model_type}) fails on a few tokens: {type(error).__name__}: {error}. "
+            "Look at its config.json, or choose another base model"
+        ) from error
     found = ""
     for decoder_class, attention in CHOICES:
         found = _differs(subject, expected, decoder_class, attention)

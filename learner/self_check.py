@@ -185,8 +185,9 @@ def _own(policy: Subject, groups: Sequence[Sequence[TrainRow]]) -> Reading:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise DataError(
-            f"{policy.base_model}: the model's own forward fails on a few tokens: {type(error).__name__}: {error}. Load it with "
-            "transformers alone to see more, or choose another base model"
+            f"{policy.base_model}: with an adapter on it the model's own forward fails on a few tokens: "
+            f"{type(error).__name__}: {error}. Name plain linear layers in learner.lora_targets (some routers of experts are "
+            "none), or choose another base model"
         ) from error
 
 

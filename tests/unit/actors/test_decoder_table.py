@@ -94,6 +94,19 @@ def test_a_decoder_that_is_wrong_for_one_row_is_not_chosen(broken: Any, monkeypa
             choose_decoder(model_of("lfm2"))
 
 
+def test_a_model_whose_own_forward_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of("llama")
+
+    def fails(*_args: object, **_kwargs: object) -> None:
+        raise RuntimeError("size of tensor a")
+
+    monkeypatch.setattr(type(model.model), "forward", fails)
+    with pytest.raises(
+        DataError, match=r"own forward \(type llama\) fails on a few tokens: RuntimeError: size of tensor a"
+    ):
+        choose_decoder(model)
+
+
 def test_gpt2_is_refused_with_the_reason(tmp_path: Path) -> None:
     model_of("gpt2").save_pretrained(tmp_path)
     settings = ActorSettings(engine="transformers", device="cpu", torch_threads=1)
