@@ -1,23 +1,21 @@
 """One wave of decoding around a transformers model: prefill the prompts once, then one token per row and step.
 
 Two of them: `SharedPrefixDecoder` keeps one copy of every prompt's keys (fast; plain full attention), and
-`ExpandedDecoder` copies it per row through transformers' own cache and attention (any architecture).
-`choose_decoder` tries the fast one on a toy prompt and compares.
+`ExpandedDecoder` copies it per row through transformers' own cache and attention (sliding windows, hybrids of attention
+with convolutions or linear attention). Which one a model gets, and whether it is right: decoder_check.py.
 
 Shape letters: N prompts, R rows, P prompt length (left-padded), V vocabulary.
 """
 
-import copy
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from actors import shared_attention
 from actors.decode_cache import SharedPrefixCache
 
 # Padded prompt lengths are multiples of this, so that few kernels are compiled (see decode_cache).
@@ -78,7 +76,7 @@ class ExpandedDecoder:
     """transformers' own cache with the prompt copied per row, and its own masks and attention."""
 
     def __init__(self, model: PreTrainedModel, cache: DynamicCache, mask_NP: Tensor, prompt_of_R: Tensor) -> None:
-        cache.batch_select_indices(prompt_of_R)
+        _select(cache, prompt_of_R)
         self._model, self._cache = model, cache
         self._mask = mask_NP[prompt_of_R].long()
         self._position_R1 = mask_NP.sum(dim=1)[prompt_of_R][:, None]
@@ -98,8 +96,13 @@ class ExpandedDecoder:
         return logits_RV
 
     def keep(self, rows: Tensor) -> None:
-        self._cache.batch_select_indices(rows)
+        _select(self._cache, rows)
         self._mask, self._position_R1 = self._mask[rows], self._position_R1[rows]
+
+
+def _select(cache: DynamicCache, rows: Tensor) -> None:
+    """As beam search does it: every kind of layer can, linear attention and convolutions too."""
+    cache.reorder_cache(rows)  # type: ignore[arg-type]
 
 
 def prefill(
@@ -123,49 +126,3 @@ def prefill(
         logits_to_keep=1,
     )
     return cache, mask_NP, output.logits[:, -1]
-
-
-@torch.inference_mode()
-def choose_decoder(model: PreTrainedModel) -> DecoderClass:
-    """The shared-prefix decoder where this model's attention allows it and gives the same numbers, else the expanded.
-
-    Numbers are compared on a random two-layer float32 model of the same architecture: the real one may be in
-    bfloat16, where two correct orders of summation differ by whole units of a logit.
-    """
-    if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=model.config).layers):
-        return ExpandedDecoder
-    shared_attention.register()
-    try:
-        if not _same_numbers(_toy(model)):
-            return ExpandedDecoder
-        model.set_attn_implementation(shared_attention.NAME)
-    except (ValueError, TypeError, AttributeError):
-        return ExpandedDecoder
-    return SharedPrefixDecoder
-
-
-def _toy(model: PreTrainedModel) -> PreTrainedModel:
-    config = copy.deepcopy(model.config)
-    config.update({"num_hidden_layers": 2, "vocab_size": 16, "pad_token_id": None})
-    if getattr(config, "layer_types", None) is not None:
-        config.update({"layer_types": config.layer_types[:2]})
-    with torch.random.fork_rng(devices=[]):
-        toy: PreTrainedModel = type(model)(config)
-    toy.train(False)
-    nn.Module.to(toy, device=model.device, dtype=torch.float32)
-    return toy
-
-
-def _same_numbers(toy: PreTrainedModel) -> bool:
-    expected = _toy_logits(toy, ExpandedDecoder)
-    toy.set_attn_implementation(shared_attention.NAME)
-    actual = _toy_logits(toy, SharedPrefixDecoder)
-    return bool(torch.allclose(actual, expected, atol=1e-4, rtol=1e-4))
-
-
-def _toy_logits(toy: PreTrainedModel, decoder_class: DecoderClass) -> Tensor:
-    prompts = [np.arange(1, 4, dtype=np.int32), np.arange(4, 6, dtype=np.int32)]
-    cache, mask_NP, _ = prefill(toy, prompts, pad_token_id=0)
-    decoder = decoder_class(toy, cache, mask_NP, torch.tensor([0, 0, 1], device=toy.device))
-    tokens_R = torch.tensor([1, 2, 1], device=toy.device)
-    return torch.stack([decoder.step(tokens_R), decoder.step(tokens_R)])

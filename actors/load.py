@@ -8,7 +8,7 @@ from actors.char_tokenizer import CharTokenizer
 from actors.config import ActorSettings
 from actors.one_thread_engine import OneThreadEngine
 from actors.scripted_engine import ScriptedEngine
-from contracts.errors import ConfigError
+from contracts.errors import DataError
 from contracts.loading import loading
 from contracts.ports import AsyncEngine, Engine, Tokenizer
 from tasks.prompts import load_tokenizer
@@ -89,6 +89,7 @@ def _load_transformers(settings: ActorSettings, model_path: Path | str, tokenize
     import torch
     from torch import nn
     from transformers import AutoModelForCausalLM
+    from transformers.pytorch_utils import Conv1D
 
     from actors.transformers_engine import TransformersEngine
 
@@ -98,7 +99,13 @@ def _load_transformers(settings: ActorSettings, model_path: Path | str, tokenize
         f"cannot load the model at {model_path}", "Its files must be whole, and of a kind that transformers reads"
     ):
         model = AutoModelForCausalLM.from_pretrained(
-            str(model_path), dtype=getattr(torch, settings.dtype), attn_implementation="sdpa", trust_remote_code=False
+            str(model_path), dtype=getattr(torch, settings.dtype), trust_remote_code=False
+        )
+    conv1d = next((name for name, module in model.named_modules() if isinstance(module, Conv1D)), None)
+    if conv1d is not None:
+        raise DataError(
+            f"the model at {model_path} has layers ({conv1d} and others) that are transformers' Conv1D, as GPT-2's are; adapters "
+            "go on nn.Linear layers alone. Choose a base model of another family"
         )
     nn.Module.to(model, device=torch.device(device))
     return TransformersEngine(model, tokenizer, "merged" if settings.merges_lora else "side", settings.max_batch_rows)

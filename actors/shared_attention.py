@@ -21,7 +21,11 @@ from actors.decode_cache import SharedPrefixCache
 
 NAME = "memr_shared_prefix"
 # What other architectures pass and plain softmax attention ignores at q_len 1; anything else is refused.
-_HARMLESS = frozenset({"position_ids", "use_cache", "is_causal", "output_attentions", "cache_position"})
+_HARMLESS = frozenset(
+    {"position_ids", "use_cache", "is_causal", "output_attentions", "output_router_logits", "cache_position"}
+)
+# What transformers' sdpa is passed and leaves out without a word: soft caps of the scores, attention sinks.
+_IGNORED_BY_SDPA = frozenset({"softcap", "s_aux"})
 
 
 def register() -> None:
@@ -43,8 +47,10 @@ def shared_prefix_attention(
 ) -> tuple[Tensor, None]:
     """transformers' attention signature; query [R, H x Q, 1, D], key and value the slabs.
 
-    Raises ValueError for attention variants (soft caps, sinks, windows) that it does not compute.
+    Raises ValueError for attention variants that it does not compute: soft caps and sinks always, windows in decoding.
     """
+    if lost := {name for name in _IGNORED_BY_SDPA if kwargs.get(name) is not None}:
+        raise ValueError(f"attention of {type(module).__name__} wants {sorted(lost)}, which sdpa does not do")
     if decode_cache is None:
         stock: Callable[..., tuple[Tensor, None]] = sdpa_attention_forward
         return stock(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from actors.decoders import choose_decoder, prefill
+from actors.decoder_check import choose_decoder
+from actors.decoders import prefill
 from actors.lora_paths import LoraPath, MergedLora, SideLora
 from actors.lora_weights import LoraWeights, read_lora
 from actors.wave_rows import WaveRows

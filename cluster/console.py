@@ -33,6 +33,7 @@ _SHOWN_EVENTS = (
     "mismatch",
     "update_lost",
     "watcher_failed",
+    "learner_says",
 )
 _SPARKS = "▁▂▃▄▅▆▇█"
 

@@ -118,6 +118,8 @@ async def start_parts(core: CoreParts, config: RunConfig, inputs: PartInputs, re
         recorder.incident("part_lost" if isinstance(error, PartLostError) else "stopped", str(error))
         raise
     assert isinstance(learner, RayLearner)
+    for note in await learner.notes():
+        recorder.event("learner_says", headline=note)
     memory = memories[0] if memories else None
     assert isinstance(memory, RayMemory | None)
     of_learner = care(Part.LEARNER, core.start_learner, cluster.learner_call_s, "learner_call_s")

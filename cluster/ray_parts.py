@@ -104,6 +104,10 @@ class RayMemory:
 class RayLearner:
     actor: Any
 
+    async def notes(self) -> tuple[str, ...]:
+        notes: tuple[str, ...] = await answer("the learner", self.actor.notes.remote())
+        return notes
+
     async def first_adapter(self) -> Adapter:
         adapter: Adapter = await answer("the learner", self.actor.publish.remote())
         return adapter

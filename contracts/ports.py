@@ -199,6 +199,10 @@ class PolicyLearner(Protocol):
     @property
     def policy_version(self) -> int: ...
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was decided for this model at the start and is good to know: a line each."""
+
     def step(self, groups: Sequence[ScoredGroup]) -> StepReport: ...
 
     def publish(self) -> Adapter: ...

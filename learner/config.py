@@ -1,16 +1,28 @@
 """Settings of the learner ([learner]): what an update is, and how it is computed. Loads without torch.
 
-docs/algorithms.md has every formula with its source.
+docs/algorithms.md has every formula with its source, docs/coming_from_trl.md the same settings under TRL's names.
 """
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from contracts.settings import Settings
 
 Advantage = Literal["grpo", "dr_grpo", "rloo", "loop"]
 Loss = Literal["clipped", "cispo", "gspo"]
+KlEstimator = Literal["weighted_k3", "k3"]
+
+_OF_GSPO = {"clip_low": 3e-4, "clip_high": 4e-4, "loss_normalisation": "rollouts"}
+"""As published (arXiv 2507.18071, section 5.1): ratios of whole rollouts are that close to 1."""
+
+_CAP, _CISPO_CLIP_HIGH = 2.0, 0.28
+
+_ONLY_STORED_RUNS_SAY_ALL = frozenset(
+    {"loss", "clip_low", "clip_high", "importance_cap", "loss_normalisation", "kl_weight", "kl_reference"}
+    | {"moving_average_decay", "overlong_penalty", "adam_beta2", "logprob_chunk_tokens", "mismatch_stop", "scripted"}
+)
+"""A run writes every setting into its config.toml, and up to commit be586f9 there was no kl_estimator among them."""
 
 
 class ScriptedLearnerSettings(Settings):
@@ -34,7 +46,7 @@ class LearnerSettings(Settings):
     )
     torch_threads: int = Field(2, ge=1, description="CPU threads of the learner's matrix products.")
     shared_prefix: bool = Field(
-        True, description="Run each prompt once per group; off for models whose attention is not plain and full."
+        True, description="Run each prompt once per group, on models where that was shown right at the start."
     )
     micro_batch_tokens: int = Field(1280, ge=1, description="Tokens of one forward and backward; bounds memory.")
     logprob_chunk_tokens: int = Field(128, ge=1, description="Rows of the [tokens, vocabulary] matrix alive at once.")
@@ -58,15 +70,30 @@ class LearnerSettings(Settings):
 
     advantage: Advantage = Field("grpo", description="grpo | dr_grpo (no std) | rloo, loop (leave one out).")
     loss: Loss = Field("clipped", description="clipped per token (PPO) | cispo | gspo (one ratio per rollout).")
-    clip_low: float = Field(0.2, ge=0, lt=1, description="A falling probability counts down to ratio 1 - clip_low.")
-    clip_high: float = Field(0.28, ge=0, description="A rising probability counts up to ratio 1 + clip_high.")
-    loss_normalisation: Literal["tokens", "constant"] = Field(
-        "tokens", description="Divide by the batch's policy tokens, or by rollouts x max_new_tokens (Dr. GRPO)."
+    clip_low: float = Field(
+        0.2, ge=0, lt=1, description="A falling probability counts down to ratio 1 - clip_low. Unset with gspo: 3e-4."
+    )
+    clip_high: float = Field(
+        0.28,
+        ge=0,
+        description="A rising probability counts up to ratio 1 + clip_high; cispo's cap is there. Unset with gspo: 4e-4.",
+    )
+    loss_normalisation: Literal["tokens", "rollouts", "constant"] = Field(
+        "tokens",
+        description="Mean over the batch's policy tokens, over rollouts of each one's mean (unset with gspo), or the sum "
+        "over rollouts x max_new_tokens (Dr. GRPO).",
     )
     importance_cap: Annotated[float, Field(gt=0)] | Literal["off"] = Field(
-        2.0, description='Largest weight of learner over engine probability, or "off": not truncated.'
+        _CAP,
+        description='Largest weight of learner over engine probability, or "off": not truncated. Unset with cispo: at '
+        "least cispo's own cap.",
     )
-    kl_weight: float = Field(0.0, ge=0, description="Weight of the KL divergence to the reference (k3 estimator).")
+    kl_weight: float = Field(0.0, ge=0, description="Weight of KL(policy, reference).")
+    kl_estimator: KlEstimator = Field(
+        "weighted_k3",
+        description="k3 x ratio, whose gradient is that of KL(policy, reference); or k3 in the loss, as GRPO was printed: "
+        "the gradient is that of KL(reference, policy).",
+    )
     kl_reference: Literal["base", "moving_average"] = Field(
         "base", description="The untrained model, or a moving average of the adapter."
     )
@@ -91,6 +118,35 @@ class LearnerSettings(Settings):
     scripted: ScriptedLearnerSettings = Field(
         default=ScriptedLearnerSettings(), description="The learner without a model."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _what_goes_with_the_loss(cls, values: Any) -> Any:
+        """Fills in what is unset where its default depends on the loss, and what a stored run did before there was a
+        setting for it."""
+        if not isinstance(values, dict):
+            return values
+        given = dict(values)
+        if _stored_before_kl_estimator(given):
+            given["kl_estimator"] = "k3"
+        match given.get("loss"):
+            case "gspo":
+                return _OF_GSPO | given
+            case "cispo":
+                clip_high = given.get("clip_high", _CISPO_CLIP_HIGH)
+                return {"importance_cap": max(_CAP, 1.0 + clip_high)} | given if _is_number(clip_high) else given
+        return given
+
+    @model_validator(mode="after")
+    def _cap_leaves_cispo_alone(self) -> "LearnerSettings":
+        cap = self.importance_limit
+        if self.loss == "cispo" and cap is not None and cap < 1 + self.clip_high:
+            raise ValueError(
+                f"loss = 'cispo' caps the ratio at 1 + clip_high = {1 + self.clip_high:g}, and importance_cap = {cap:g} would "
+                "cut it before that. Leave importance_cap out, or lower clip_high. (Up to commit be586f9 the lower of the two "
+                "acted and nothing said so: a run begun there with these settings goes on with that commit)"
+            )
+        return self
 
     @field_validator("lora_targets", mode="before")
     @classmethod
@@ -120,3 +176,13 @@ class LearnerSettings(Settings):
     @property
     def importance_limit(self) -> float | None:
         return None if self.importance_cap == "off" else self.importance_cap
+
+
+def _stored_before_kl_estimator(values: dict[str, Any]) -> bool:
+    weight = values.get("kl_weight", 0.0)
+    acts = _is_number(weight) and weight > 0
+    return acts and "kl_estimator" not in values and values.keys() >= _ONLY_STORED_RUNS_SAY_ALL
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -5,7 +5,7 @@ pi_behaviour, the engine at the version that sampled. Their ratio
 
     r_t = exp(log pi_now(y_t) - log pi_behaviour(y_t))
 
-holds everything that separates them: `lag` updates, and the numeric gap between learner and engine. It enters once:
+holds everything that separates them: `lag` updates, and the numeric gap between learner and engine. It enters the policy's loss once:
 
     gradient = - min(clip(r_t), importance_cap) A_t d log pi_now(y_t)
 
@@ -16,6 +16,8 @@ holds everything that separates them: `lag` updates, and the numeric gap between
 - importance_cap: what remains is truncated importance sampling (Ionides 2008; Espeholt et al. 2018, arXiv 1802.01561,
   for policy gradients): bounded variance for a little bias. It acts where clipping does not, above all on A < 0 and r
   large, which PPO leaves unbounded.
+
+The KL term has the same r_t, cut at the same cap (losses.py, `weighted_k3`).
 
 At lag 0 with equal numbers r_t = 1 everywhere, and the gradient is the plain on-policy policy gradient.
 

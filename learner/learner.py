@@ -27,7 +27,7 @@ from learner import checkpoint
 from learner.config import LearnerSettings
 from learner.credit import CreditedGroup, credit_all
 from learner.host_memory import peak_rss_bytes
-from learner.losses import k3, policy_loss, token_weights
+from learner.losses import k3, policy_loss, token_shares, token_weights, weighted_k3
 from learner.master_weights import MasterWeights
 from learner.packing import MicroBatch, pack, rows_of
 from learner.policy import LoraPolicy
@@ -36,6 +36,7 @@ from learner.reference import Reference
 from learner.schedule import learning_rate
 from learner.staleness import reject_stale
 from learner.step_report import UpdateNorms, make_report
+from learner.token_table import TokenTable
 from learner.update_record import UpdateRecord
 
 
@@ -69,6 +70,12 @@ class Learner:
     @property
     def policy_version(self) -> int:
         return self._version
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        if not self._policy.plain_rows:
+            return ()
+        return (f"every rollout runs with its prompt, learner.shared_prefix does not act: {self._policy.plain_rows}",)
 
     def step(self, groups: Sequence[ScoredGroup]) -> StepReport:
         """One update. Numbers that are not finite skip it: the version goes up, the weights stay, the report says why.
@@ -143,16 +150,20 @@ class Learner:
 
     def _normaliser(self, credited: Sequence[CreditedGroup]) -> int:
         """What the summed loss is divided by; groups without signal count, or their absence would raise the step."""
-        if self._settings.loss_normalisation == "constant":
-            return max(1, sum(len(group.rollouts) for group in credited) * self._max_new_tokens)
-        return max(1, sum(group.num_loss_tokens for group in credited))
+        match self._settings.loss_normalisation:
+            case "constant":
+                return max(1, sum(len(group.rollouts) for group in credited) * self._max_new_tokens)
+            case "rollouts":
+                return max(1, sum(int(group.in_loss_G.sum()) for group in credited))
+            case "tokens":
+                return max(1, sum(group.num_loss_tokens for group in credited))
 
     def _pack(self, credited: Sequence[CreditedGroup]) -> list[MicroBatch]:
         """Without KL or entropy term a group whose advantages are all 0 has gradient 0: it is not run."""
         settings = self._settings
         run_all = settings.kl_weight > 0 or settings.entropy_weight > 0
         rows = [rows_of(group, self._version) for group in credited if run_all or group.has_signal]
-        return pack(rows, settings.micro_batch_tokens, settings.shared_prefix)
+        return pack(rows, settings.micro_batch_tokens, self._policy.shares_prompts)
 
     def _backward(self, batch: MicroBatch, normaliser: int, record: UpdateRecord) -> None:
         settings = self._settings
@@ -168,13 +179,23 @@ class Learner:
             settings.clip_high,
             settings.importance_limit,
         )
-        kl_N = torch.zeros_like(logprob_N) if reference_N is None else k3(logprob_N, reference_N)
+        kl_N = self._kl(table, logprob_N, reference_N)
         loss_N = policy_loss(logprob_N, weights[0], table.advantage_N)
         loss_N = loss_N + settings.kl_weight * kl_N - settings.entropy_weight * entropy_N
+        if settings.loss_normalisation == "rollouts":
+            loss_N = loss_N * token_shares(table.row_N, table.num_rows)
         loss = loss_N.sum() / normaliser
         _check_finite(loss, {"log-prob": logprob_N, "entropy": entropy_N, "weight": weights[0], "kl": kl_N})
         loss.backward()  # type: ignore[no-untyped-call]
         record.add(table, logprob_N, entropy_N, kl_N, weights, float(loss.detach()))
+
+    def _kl(self, table: TokenTable, logprob_N: Tensor, reference_N: Tensor | None) -> Tensor:
+        if reference_N is None:
+            return torch.zeros_like(logprob_N)
+        if self._settings.kl_estimator == "k3":
+            return k3(logprob_N, reference_N)
+        log_ratio_N = logprob_N.detach() - table.engine_logprob_N
+        return weighted_k3(logprob_N, reference_N, log_ratio_N, self._settings.importance_limit)
 
     def _clip_and_update(self, record: UpdateRecord) -> UpdateNorms:
         settings = self._settings

@@ -1,12 +1,12 @@
-"""Policy losses as weights on the score function. Pure; per token, nothing is averaged here.
+"""Policy losses as weights on the score function. Pure; per token, and how tokens are weighed against each other.
 
-Every loss of this file has the gradient  - w_t A_t d log pi(y_t)  with its own weight w_t, so a loss *is* its weight:
+Every policy loss of this file has the gradient  - w_t A_t d log pi(y_t)  with its own weight w_t, so it *is* its weight:
 
     clipped   w = r  inside the clip range, else 0        PPO (Schulman et al. 2017, arXiv 1707.06347, equation 7), with
                                                           the wider upper side of DAPO (arXiv 2503.14476, equation 10)
     cispo     w = min(r, 1 + clip_high), never 0          MiniMax-M1 (arXiv 2506.13585, section 3.1); no lower side
-    gspo      as clipped, r the geometric mean over       GSPO (arXiv 2507.18071, equations 5 to 7); its ranges are near
-              the rollout's policy tokens                 3e-4. With `tokens` rollouts weigh by their length
+    gspo      as clipped, r the geometric mean over       GSPO (arXiv 2507.18071, equations 5 to 7), whole with the
+              the rollout's policy tokens                 normalisation "rollouts": d r / d log pi(y_t) = r / |y|
 
 with r = pi_now / pi_behaviour (importance.py). "Outside the clip range" is where PPO's min() picks its constant branch:
 A > 0 and r > 1 + clip_high, or A < 0 and r < 1 - clip_low. At r = 1 all three are the plain on-policy policy gradient.
@@ -66,10 +66,28 @@ def policy_loss(logprob_N: Tensor, weight_N: Tensor, advantage_N: Tensor) -> Ten
     return -(weight_N * advantage_N) * one_N
 
 
+def token_shares(row_N: Tensor, num_rows: int) -> Tensor:
+    """[N] float32, 1 / (policy tokens of the token's rollout): summed over a rollout, its mean."""
+    counts_R = torch.bincount(row_N, minlength=num_rows)
+    return counts_R.float().reciprocal()[row_N]
+
+
 def k3(logprob_N: Tensor, reference_N: Tensor) -> Tensor:
     """exp(d) - d - 1 with d = log pi_ref - log pi: >= 0, unbiased for KL(pi || pi_ref) on samples of pi.
 
-    Schulman 2020, "Approximating KL divergence", joschu.net/blog/kl-approx.html; GRPO's equation 4 uses it in the loss.
+    Schulman 2020, "Approximating KL divergence", joschu.net/blog/kl-approx.html. As a loss (GRPO's equation 4) its gradient
+    is (1 - pi_ref / pi) d log pi: on samples of pi that of KL(pi_ref || pi), the other direction.
     """
     gap_N = reference_N - logprob_N
     return gap_N.exp() - gap_N - 1
+
+
+def weighted_k3(logprob_N: Tensor, reference_N: Tensor, log_ratio_N: Tensor, cap: float | None) -> Tensor:
+    """r x k3, whose gradient  r (log pi - log pi_ref) d log pi  is that of KL(pi || pi_ref) on samples of pi_behaviour.
+
+    DeepSeek-V3.2 (arXiv 2512.02556, section 3.1). log_ratio_N: log pi - log pi_behaviour, detached; r is a function of the
+    policy too, which is what turns k3's gradient round. cap: r is truncated there, as in `token_weights`.
+    """
+    weight_N = log_ratio_N.exp() if cap is None else log_ratio_N.exp().clamp(max=cap)
+    gap_N = reference_N - logprob_N.detach()
+    return weight_N * (gap_N.exp() - gap_N - 1 - gap_N * (logprob_N - logprob_N.detach()))

@@ -26,6 +26,8 @@ NAME = "memr_packed"
 FUSED_FROM_QUERIES = 512
 # What architectures pass along and plain causal attention may ignore; anything else that is set is refused.
 _HARMLESS = frozenset({"position_ids", "use_cache", "is_causal", "output_attentions", "cache_position"})
+# What transformers' sdpa is passed and leaves out without a word: soft caps of the scores, attention sinks.
+_IGNORED_BY_SDPA = frozenset({"softcap", "s_aux"})
 
 
 def register() -> None:
@@ -47,8 +49,10 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """transformers' attention signature: query [1, H x Q, N, D], key and value [1, H, N, D] -> [1, N, H x Q, D].
 
-    Raises ValueError for kinds of attention it does not know (sliding windows, soft caps, sinks).
+    Raises ValueError for kinds of attention it does not know: with a layout sliding windows too, soft caps and sinks always.
     """
+    if lost := {name for name in _IGNORED_BY_SDPA if kwargs.get(name) is not None}:
+        raise ValueError(f"attention of {type(module).__name__} wants {sorted(lost)}, which sdpa does not do")
     if packed_layout is None:
         output: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
@@ -57,8 +61,7 @@ def packed_attention(
     unknown = {name for name, given in kwargs.items() if given is not None} - _HARMLESS
     if unknown or dropout:
         raise ValueError(
-            f"attention of {type(module).__name__} wants {sorted(unknown) or 'dropout'}, which the shared-prefix "
-            "forward does not do; set learner.shared_prefix = false"
+            f"attention of {type(module).__name__} wants {sorted(unknown) or 'dropout'}, which a shared prompt does not do"
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     query_NHD, key_NHD, value_NHD = ((tensor[0].transpose(0, 1)) for tensor in (query * scale, key, value))

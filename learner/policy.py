@@ -4,9 +4,10 @@
 
 The reference policy is the same model with the adapter off (`reference`), so there is one copy of the base weights.
 Simplified away: adapters on embeddings and the output head, and models that post-process logits (soft caps, scales):
-`load` compares our log-probs with the model's own and refuses what does not agree.
+`load` compares our log-probs and gradients with the model's own (self_check.py) and refuses what does not agree.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -16,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from peft.tuners.lora.layer import Linear as LoraLinear
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor, nn
@@ -25,28 +25,26 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from contracts.adapter import LoraShape
 from contracts.errors import DataError
 from contracts.loading import loading
-from learner import packed_attention
+from learner.adapter_size import adapter_norm, base_norm, some_rows
 from learner.compute_dtype import computed_in
 from learner.config import LearnerSettings
-from learner.lora_forward import frozen_weight, lora_layers, sum_once
+from learner.lora_forward import lora_layers, sum_once
 from learner.merged_survival import survival
 from learner.packing import MicroBatch, TrainRow, pack
+from learner.self_check import refuse_conv1d, settle
 from learner.shared_prefix import packed_hidden, padded_hidden
 from learner.token_logprobs import token_logprobs
 from learner.token_table import TokenTable, token_table
 
 _ADAPTER = "default"
-# Largest mean |log-prob difference| between the model's own forward and ours that `load` lets pass.
-_SELF_CHECK_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}
-
-_SURVIVAL_ROWS = 64
 _TARGETS_ADVICE = (
     "learner.lora_targets names linear layers of the model by the last part of their names, or 'all_linear'"
 )
 
 
 class LoraPolicy:
-    """base_model: as given to `load`. lora: what an engine must know. adapter_parameters: trainable, PEFT's names."""
+    """base_model: as given to `load`. lora: what an engine must know. adapter_parameters: trainable, PEFT's names.
+    plain_rows: why each row carries its prompt although learner.shared_prefix is on; empty where it does not."""
 
     def __init__(self, model: PeftModel, base_model: str, settings: LearnerSettings) -> None:
         self._model = model
@@ -69,6 +67,7 @@ class LoraPolicy:
         if "bias" in dict(head.named_parameters()):
             raise DataError(f"{base_model}: the output head has a bias, which the chunked log-probs do not add")
         self._head_VD: Tensor = head.weight
+        self.shares_prompts, self.plain_rows = settings.shared_prefix, ""
 
     @classmethod
     def load(cls, model_path: str, settings: LearnerSettings, seed: int) -> "LoraPolicy":
@@ -77,12 +76,11 @@ class LoraPolicy:
         Raises DataError where the model cannot be read or does not agree with our log-probs of it.
         """
         torch.set_num_threads(settings.torch_threads)
-        packed_attention.register()
         with loading(
             f"cannot load the model {model_path}", "Its files must be whole, and of a kind that transformers reads"
         ):
             base = AutoModelForCausalLM.from_pretrained(
-                model_path, dtype=getattr(torch, settings.dtype), attn_implementation="sdpa", trust_remote_code=False
+                model_path, dtype=getattr(torch, settings.dtype), trust_remote_code=False
             )
         nn.Module.to(base, device_of(settings))
         return cls.around(base, model_path, settings, seed)
@@ -90,21 +88,11 @@ class LoraPolicy:
     @classmethod
     def around(cls, base: PreTrainedModel, base_model: str, settings: LearnerSettings, seed: int) -> "LoraPolicy":
         """The same from a model in memory."""
-        packed_attention.register()
-        base.set_attn_implementation(packed_attention.NAME)
-        targets = settings.lora_targets
-        config = LoraConfig(
-            r=settings.lora_r,
-            lora_alpha=settings.lora_alpha,  # type: ignore[arg-type]
-            lora_dropout=settings.lora_dropout,
-            target_modules="all-linear" if targets == "all_linear" else list(targets),
-            bias="none",
-            task_type="CAUSAL_LM",
-        )
+        refuse_conv1d(base, base_model)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             with loading(f"cannot put an adapter on {base_model}", _TARGETS_ADVICE):
-                model = get_peft_model(base, config, autocast_adapter_dtype=False)
+                model = _adapted(base, base_model, settings)
         sum_once(model, _ADAPTER)
         model.eval()
         for name, module in model.named_modules():
@@ -120,13 +108,18 @@ class LoraPolicy:
         return self._head_VD.device
 
     @property
+    def vocabulary(self) -> int:
+        """Entries of the output head."""
+        return len(self._head_VD)
+
+    @property
     def dtype_name(self) -> str:
         return str(self._head_VD.dtype).removeprefix("torch.")
 
     def score(self, batch: MicroBatch) -> tuple[TokenTable, Tensor, Tensor]:
         """The batch's policy tokens with log-prob and entropy of each, [N] float32; differentiable in the adapter."""
         table = token_table(batch.rows, self.device)
-        hidden = packed_hidden if self._settings.shared_prefix else padded_hidden
+        hidden = packed_hidden if self.shares_prompts else padded_hidden
         logprob_N, entropy_N = token_logprobs(
             hidden(self._backbone, batch, table),
             self._head_VD,
@@ -157,7 +150,7 @@ class LoraPolicy:
             return
         self._head_VD = own.to(dtype)
         try:
-            with computed_in(self._backbone, dtype):
+            with computed_in(self._causal, dtype):
                 yield
         finally:
             self._head_VD = own
@@ -178,13 +171,13 @@ class LoraPolicy:
     def relative_size(self) -> float:
         """The adapter against the weights it adapts: median over layers of |scale B A| / |W|, Frobenius norms."""
         layers = [m for m in self._model.modules() if isinstance(m, LoraLayer)]
-        ratios = [_adapter_norm(layer) / norm for layer, norm in zip(layers, self._base_norms, strict=True)]
+        ratios = [adapter_norm(layer, _ADAPTER) / norm for layer, norm in zip(layers, self._base_norms, strict=True)]
         return float(torch.stack(ratios).median())
 
     @cached_property
     def _base_norms(self) -> list[Tensor]:
         """Of the frozen weights, in the order of the layers: they never change, so they are read once."""
-        return [_base_norm(m) for m in self._model.modules() if isinstance(m, LoraLayer)]
+        return [base_norm(m) for m in self._model.modules() if isinstance(m, LoraLayer)]
 
     def sequence_logprobs(self, tokens_P: NDArray[np.int32]) -> NDArray[np.float32]:
         """[P] log p(token i | tokens before i) at temperature 1; entry 0 is 0."""
@@ -195,7 +188,7 @@ class LoraPolicy:
         found = [np.zeros(len(tokens_P), np.float32) for tokens_P in sequences]
         rows = {i: _whole_sequence(tokens_P) for i, tokens_P in enumerate(sequences) if len(tokens_P) > 1}
         index = {id(row): i for i, row in rows.items()}
-        for batch in pack([[row] for row in rows.values()], self._settings.micro_batch_tokens, share_prompts=True):
+        for batch in pack([[row] for row in rows.values()], self._settings.micro_batch_tokens, self.shares_prompts):
             ends = np.cumsum([len(row.tokens_T) for row in batch.rows])[:-1]
             for row, logprobs_T in zip(batch.rows, np.split(self.logprobs(batch).cpu().numpy(), ends), strict=True):
                 found[index[id(row)]][1:] = logprobs_T
@@ -203,8 +196,8 @@ class LoraPolicy:
 
     def merged_survival(self) -> float:
         """Share of the adapter that bfloat16 weights would keep if it were merged into them (merged_survival.py), from
-        at most _SURVIVAL_ROWS evenly spaced rows of every adapted layer."""
-        return survival((_some_rows(layer) for layer in lora_layers(self._model)), torch.bfloat16)
+        at most SURVIVAL_ROWS evenly spaced rows of every adapted layer."""
+        return survival((some_rows(layer, _ADAPTER) for layer in lora_layers(self._model)), torch.bfloat16)
 
     def adapter_bytes(self) -> bytes:
         """The adapter as safetensors with PEFT's names, in the base dtype."""
@@ -223,19 +216,20 @@ class LoraPolicy:
                 parameter.copy_(tensors[name])
 
     def check_against_model(self) -> None:
-        """Raises DataError unless our log-probs of a few tokens are those of the model's own forward."""
-        vocabulary = len(self._head_VD)
-        tokens_P = np.arange(12, dtype=np.int32) * max(1, vocabulary // 16) % vocabulary
-        ids_1P = torch.from_numpy(tokens_P.astype(np.int64))[None].to(self.device)
-        with torch.no_grad(), self._without_dropout():
-            logits_PV = self._causal(input_ids=ids_1P, use_cache=False).logits[0]
-        own_P = torch.log_softmax(logits_PV.float(), -1)[:-1].gather(1, ids_1P[0, 1:, None])[:, 0].cpu().numpy()
-        gap = float(np.abs(self.sequence_logprobs(tokens_P)[1:] - own_P).mean())
-        if not gap <= _SELF_CHECK_TOLERANCE[self.dtype_name]:
-            raise DataError(
-                f"{self.base_model}: the learner's log-probs differ from the model's own by {gap:.3g} on average. The "
-                "model post-processes logits or uses an attention that learner.shared_prefix = true does not do"
-            )
+        """Settles how rows are laid out. Raises DataError where no way gives the model's own numbers (self_check.py)."""
+        with self._without_dropout():
+            self.plain_rows = settle(self, self._causal.config, self._settings.shared_prefix)
+
+    def own_logprobs(self, row: TrainRow) -> Tensor:
+        """[T] of the row's tokens by the model's own forward of this row alone: the oracle of `score`."""
+        tokens_P = np.concatenate([row.prompt_P, row.tokens_T]).astype(np.int64)
+        ids_1P = torch.from_numpy(tokens_P)[None].to(self.device)
+        logits_TV = self._causal(input_ids=ids_1P, use_cache=False).logits[0, len(row.prompt_P) - 1 : -1]
+        return torch.log_softmax(logits_TV.float(), -1).gather(1, ids_1P[0, len(row.prompt_P) :, None])[:, 0]
+
+    def attend_with(self, implementation: str) -> None:
+        """Raises ValueError where the model does not take it."""
+        self._causal.set_attn_implementation(implementation)
 
     @contextmanager
     def _without_dropout(self) -> Iterator[None]:
@@ -249,38 +243,34 @@ class LoraPolicy:
                 module.train()
 
 
-def _some_rows(layer: LoraLinear) -> tuple[Tensor, Tensor]:
-    """Rows of a layer's frozen weight, and of what the adapter adds to them in float32."""
-    weight_OI, a, b = frozen_weight(layer), layer.lora_A[_ADAPTER], layer.lora_B[_ADAPTER]
-    assert isinstance(a, nn.Linear)
-    assert isinstance(b, nn.Linear)
-    rows = slice(None, None, -(-len(weight_OI) // _SURVIVAL_ROWS))
-    return weight_OI[rows], layer.scaling[_ADAPTER] * b.weight[rows].float() @ a.weight.float()
+def _adapted(base: PreTrainedModel, base_model: str, settings: LearnerSettings) -> PeftModel:
+    targets = settings.lora_targets
+    config = LoraConfig(
+        r=settings.lora_r,
+        lora_alpha=settings.lora_alpha,  # type: ignore[arg-type]
+        lora_dropout=settings.lora_dropout,
+        target_modules="all-linear" if targets == "all_linear" else list(targets),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    try:
+        with warnings.catch_warnings():
+            # Of experts whose weights are one tensor: PEFT knows their old names, looks for them and warns of none.
+            warnings.filterwarnings("ignore", message=r"target_parameters=|The following (rank|alpha)_pattern keys")
+            model = get_peft_model(base, config, autocast_adapter_dtype=False)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{base_model}: no adapter fits learner.lora_targets = {targets}: {error}. Name modules that the model has and "
+            "that PEFT adapts, or choose another base model"
+        ) from error
+    assert isinstance(model, PeftModel)
+    return model
 
 
 def device_of(settings: LearnerSettings) -> torch.device:
     if settings.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(settings.device)
-
-
-@torch.no_grad()
-def _adapter_norm(layer: LoraLayer) -> Tensor:
-    """|scale B A| from the r x r products of the two: B A itself, as large as W, is never made."""
-    a_RI, b_OR = (_weight(module).float() for module in (layer.lora_A[_ADAPTER], layer.lora_B[_ADAPTER]))
-    size = ((b_OR.t() @ b_OR) * (a_RI @ a_RI.t())).sum().clamp(min=0).sqrt()
-    return torch.as_tensor(layer.scaling[_ADAPTER] * size)
-
-
-@torch.no_grad()
-def _base_norm(layer: LoraLayer) -> Tensor:
-    return torch.as_tensor(torch.linalg.norm(_weight(layer.get_base_layer()).float()))
-
-
-def _weight(module: nn.Module) -> Tensor:
-    weight: object = module.weight
-    assert isinstance(weight, Tensor)
-    return weight
 
 
 def _whole_sequence(tokens_P: NDArray[np.int32]) -> TrainRow:

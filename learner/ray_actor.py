@@ -40,6 +40,9 @@ class LearnerActor:
         """Load the model; an error here is the call's own, one in a constructor would be a dead process. Raises LoadError."""
         self._learner = load_learner(*self._inputs)
 
+    def notes(self) -> tuple[str, ...]:
+        return self._learner.notes
+
     def publish(self) -> Adapter:
         return self._learner.publish()
 

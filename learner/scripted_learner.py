@@ -54,6 +54,10 @@ class ScriptedLearner:
     def policy_version(self) -> int:
         return self._version
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return ()
+
     def step(self, groups: Sequence[ScoredGroup]) -> StepReport:
         reject_stale(groups, self._version, self._max_policy_lag)
         if self._update_s:

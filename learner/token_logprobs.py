@@ -3,11 +3,12 @@
 The head is frozen, so the derivative with respect to the hidden state is all that backward needs. It is computed in the
 forward, while the chunk's probabilities are there, and kept as one [N, D] tensor:
 
-    log p(y)  = z_y - logsumexp(z),  z = W h / T          d log p(y) / dh = (W_y - sum_v p_v W_v) / T
+    log p(y)  = z_y - logsumexp(z),  z = W h / T          d log p(y) / dh = sum_v (1[v = y] - p_v) W_v / T
     H         = - sum_v p_v log p_v                       dH / dh = - sum_v p_v (log p_v + H) W_v / T
 
 so the head is never run again. Logits are rounded to the model's dtype and then taken to float32, as generation
-engines do it; float64 stays float64.
+engines do it; float64 stays float64. The weights of W_v are float32 until they meet W: 1 - p is exact there, while W_y -
+sum_v p_v W_v, of products that are rounded already, is rounding noise in bfloat16 once p(y) is near 1.
 
 Shape letters: N tokens, C chunk, V vocabulary, D hidden size.
 """
@@ -61,27 +62,26 @@ class _TokenLogprobs(torch.autograd.Function):
             target_C1 = target_N[chunk, None]
             logprob_N[chunk] = z_CV.gather(1, target_C1)[:, 0] - lse_C
             entropy_N[chunk] = lse_C - torch.linalg.vecdot(p_CV, z_CV)
-            if logprob_grad_ND is not None:
-                mean_CD = p_CV.to(head_VD.dtype) @ head_VD
-                target_rows_CD = head_VD.index_select(0, target_C1[:, 0])
-                logprob_grad_ND[chunk] = (target_rows_CD - mean_CD) / temperature_N[chunk, None].to(head_VD.dtype)
+            # In place: nothing reads z after its use, nor p.
             if entropy_grad_ND is not None:
-                # In place: nothing reads z or p after this.
                 weight_CV = z_CV.sub_((lse_C - entropy_N[chunk])[:, None]).mul_(p_CV)
-                slope_CD = weight_CV.to(head_VD.dtype) @ head_VD
-                entropy_grad_ND[chunk] = -slope_CD / temperature_N[chunk, None].to(head_VD.dtype)
-        ctx.save_for_backward(logprob_grad_ND, entropy_grad_ND)
+                torch.mm(weight_CV.to(head_VD.dtype), head_VD, out=entropy_grad_ND[chunk])
+            if logprob_grad_ND is not None:
+                p_CV.scatter_add_(1, target_C1, p_CV.new_full((1, 1), -1.0).expand(len(target_C1), 1))
+                torch.mm(p_CV.to(head_VD.dtype), head_VD, out=logprob_grad_ND[chunk])
+        ctx.save_for_backward(logprob_grad_ND, entropy_grad_ND, temperature_N)
         if entropy_grad_ND is None:
             ctx.mark_non_differentiable(entropy_N)
         return logprob_N, entropy_N
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        logprob_grad_ND, entropy_grad_ND = ctx.saved_tensors
-        grad_ND = grads[0].to(logprob_grad_ND.dtype)[:, None] * logprob_grad_ND
+        """Both products were kept without their minus sign and the temperature; float32 until the sum is rounded once."""
+        logprob_grad_ND, entropy_grad_ND, temperature_N = ctx.saved_tensors
+        grad_ND = (-grads[0] / temperature_N)[:, None] * logprob_grad_ND
         if entropy_grad_ND is not None:
-            grad_ND = grad_ND + grads[1].to(entropy_grad_ND.dtype)[:, None] * entropy_grad_ND
-        return grad_ND, None, None, None, None, None
+            grad_ND = grad_ND + (-grads[1] / temperature_N)[:, None] * entropy_grad_ND
+        return grad_ND.to(logprob_grad_ND.dtype), None, None, None, None, None
 
 
 def _softmax(

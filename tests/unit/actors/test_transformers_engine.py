@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
-from actors.decoders import ExpandedDecoder, SharedPrefixDecoder, choose_decoder
+from actors.decoder_check import choose_decoder
+from actors.decoders import ExpandedDecoder, SharedPrefixDecoder
 from actors.transformers_engine import TransformersEngine
 from contracts.errors import EngineError
 from contracts.ports import Generation, GenerationRequest

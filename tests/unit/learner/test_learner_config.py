@@ -35,6 +35,29 @@ def test_importance_cap_can_be_switched_off() -> None:
     assert LearnerSettings().importance_limit == 2.0
 
 
+def test_gspo_brings_its_own_range_and_mean_unless_others_are_given() -> None:
+    unset = LearnerSettings.model_validate({"loss": "gspo"})
+    assert (unset.clip_low, unset.clip_high, unset.loss_normalisation) == (3e-4, 4e-4, "rollouts")
+    given = LearnerSettings(loss="gspo", clip_low=0.01, loss_normalisation="constant")
+    assert (given.clip_low, given.clip_high, given.loss_normalisation) == (0.01, 4e-4, "constant")
+    clipped = LearnerSettings()
+    assert (clipped.clip_low, clipped.clip_high, clipped.loss_normalisation) == (0.2, 0.28, "tokens")
+
+
+@pytest.mark.parametrize(("clip_high", "limit"), [(0.28, 2.0), (1.0, 2.0), (4.0, 5.0), (4, 5.0)])
+def test_cispos_own_cap_is_never_cut_by_a_default(clip_high: float, limit: float) -> None:
+    assert LearnerSettings.model_validate({"loss": "cispo", "clip_high": clip_high}).importance_limit == limit
+
+
+def test_a_cap_that_would_cut_cispos_is_refused_with_the_commit_that_did() -> None:
+    with pytest.raises(
+        ValidationError, match=r"caps the ratio at 1 \+ clip_high = 5, and importance_cap = 2 .*be586f9"
+    ):
+        LearnerSettings(loss="cispo", clip_high=4.0, importance_cap=2.0)
+    assert LearnerSettings(loss="cispo", clip_high=4.0, importance_cap="off").importance_limit is None
+    assert LearnerSettings(loss="clipped", clip_high=4.0, importance_cap=2.0).importance_limit == 2.0
+
+
 def test_every_setting_says_what_it_is() -> None:
     assert all(field.description for field in LearnerSettings.model_fields.values())
 

@@ -48,7 +48,7 @@ def test_layers_count_by_the_size_of_what_is_added_and_no_update_loses_nothing()
 
 
 def test_a_policy_measures_itself_on_some_rows_of_every_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("learner.policy._SURVIVAL_ROWS", 12)
+    monkeypatch.setattr("learner.adapter_size.SURVIVAL_ROWS", 12)
     policy = LoraPolicy.around(bfloat16_llama(0), "tiny", builders.settings(dtype="bfloat16"), 0)
     assert policy.merged_survival() == 1.0
     with torch.no_grad():

@@ -123,12 +123,10 @@ def qwen3(sliding: bool) -> Qwen3ForCausalLM:
     return model
 
 
-def test_another_architecture_agrees_with_its_own_forward() -> None:
-    """`around` compares with the model's own log-probs and would refuse."""
-    LoraPolicy.around(qwen3(sliding=False), "qwen3", builders.settings(), seed=0)
-
-
-def test_sliding_windows_are_refused_with_the_way_out() -> None:
-    with pytest.raises(ValueError, match=r"sliding_window.*learner\.shared_prefix = false"):
-        LoraPolicy.around(qwen3(sliding=True), "qwen3", builders.settings(), seed=0)
-    LoraPolicy.around(qwen3(sliding=True), "qwen3", builders.settings(shared_prefix=False), seed=0)
+def test_sliding_windows_train_on_plain_rows_and_say_why() -> None:
+    """Every architecture: test_model_table.py."""
+    shared = LoraPolicy.around(qwen3(sliding=False), "qwen3", builders.settings(), seed=0)
+    windowed = LoraPolicy.around(qwen3(sliding=True), "qwen3", builders.settings(), seed=0)
+    assert (shared.shares_prompts, shared.plain_rows) == (True, "")
+    assert not windowed.shares_prompts
+    assert "layers of type sliding_attention" in windowed.plain_rows

@@ -76,6 +76,56 @@ def test_trainable_head_is_refused() -> None:
         token_logprobs(hidden_ND, head_VD.requires_grad_(), target_N, temperature_N, 3)
 
 
+CONFIDENT = [(0.0, 0.9), (0.9, 0.98), (0.98, 0.99), (0.99, 0.996), (0.996, 0.9999)]
+
+
+def confident(temperature: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A bfloat16 head and hidden states that lean towards their target from hardly to nearly always."""
+    generator = torch.Generator().manual_seed(0)
+    head_VD = (torch.randn(1024, 48, generator=generator) * 0.3).bfloat16()
+    target_N = torch.randint(0, 1024, (600,), generator=generator)
+    lean_N1 = torch.linspace(0.5, 5.0, 600)[:, None]
+    hidden_ND = (head_VD[target_N].float() * lean_N1 + torch.randn(600, 48, generator=generator) * 0.05).bfloat16()
+    return hidden_ND, head_VD, target_N, torch.full((600,), temperature)
+
+
+def gradient(values_N: Tensor, at_ND: Tensor, weight_N: Tensor) -> Tensor:
+    (found,) = torch.autograd.grad((values_N * weight_N.to(values_N.dtype)).sum(), at_ND)
+    return found.double()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("which", ["log-prob", "entropy"])
+def test_in_bfloat16_the_gradient_is_as_exact_as_autograds(which: str, temperature: float) -> None:
+    """Against float64 behind the same rounded logits, by how sure the policy is: at 57c9e8c the error of a log-prob was 14 %
+    at p(y) = .98 and 100 % from .996 on, autograd's is .3 % throughout."""
+    hidden_ND, head_VD, target_N, temperature_N = confident(temperature)
+    weight_N = torch.randn(600, generator=torch.Generator().manual_seed(1))
+    one = 0 if which == "log-prob" else 1
+
+    def plain(at_ND: Tensor, logits_NV: Tensor) -> Tensor:
+        logprob_NV = torch.log_softmax(logits_NV / temperature_N.to(logits_NV.dtype)[:, None], dim=-1)
+        entropy_N = -(logprob_NV.exp() * logprob_NV).sum(-1)
+        values_N = (logprob_NV.gather(1, target_N[:, None])[:, 0], entropy_N)[one]
+        p_N.copy_(logprob_NV.gather(1, target_N[:, None])[:, 0].exp().detach())
+        return gradient(values_N, at_ND, weight_N)
+
+    p_N = torch.zeros(600)
+    wide_ND = hidden_ND.double().requires_grad_()
+    exact_NV = wide_ND @ head_VD.double().t()
+    exact_ND = plain(wide_ND, exact_NV + ((hidden_ND @ head_VD.t()).double() - exact_NV).detach())
+    half_ND = hidden_ND.clone().requires_grad_()
+    autograds_ND = plain(half_ND, (half_ND @ head_VD.t()).float())
+    own_ND = hidden_ND.clone().requires_grad_()
+    ours = token_logprobs(own_ND, head_VD, target_N, temperature_N, 128, entropy_gradient=one == 1)
+    ours_ND = gradient(ours[one], own_ND, weight_N)
+    for low, high in CONFIDENT:
+        here = (p_N >= low) & (p_N < high)
+        assert here.sum() >= 10
+        errors = [float((g - exact_ND)[here].norm() / exact_ND[here].norm()) for g in (ours_ND, autograds_ND)]
+        assert errors[0] < 1.5 * errors[1] + 1e-3, (low, errors)
+
+
 MEMORY_SCRIPT = """
 import torch
 from learner.host_memory import peak_rss_bytes
