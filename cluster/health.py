@@ -15,6 +15,7 @@ from cluster.alarms import preflight
 from cluster.checkpoint import newest_verified
 from cluster.config import RunConfig
 from cluster.first_batch import shares_of
+from cluster.incidents import ALARM
 from cluster.parts import LearnerHandle
 from cluster.recorder import Recorder
 from contracts.adapter import Adapter
@@ -46,7 +47,7 @@ class Health:
 
     def obey(self, alarm: Alarm) -> None:
         """Report an alarm and do what its settings ask for."""
-        self._recorder.incident(f"alarm_{alarm.name}", alarm.headline, action=alarm.action.value)
+        self._recorder.incident(f"{ALARM}{alarm.name}", alarm.headline, action=alarm.action.value)
         if alarm.action is Action.PAUSE:
             self.halt(f"{alarm.headline} (alarms.{alarm.name} = 'pause'; 'warn' lets the run go on)")
         elif alarm.action is Action.ROLL_BACK:

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cluster.incidents import incident_lines
 from cluster.memory_effect import effect_text, memory_effect
 from cluster.plan import make_plan, plan_rows
 from cluster.run_dir import RunRecord, read_run
@@ -41,6 +42,7 @@ def write_report(run_path: Path) -> Path:
     html = environment.get_template(TEMPLATE.name).render(
         run=run,
         state=state_of(run),
+        incidents=incident_lines(run_path),
         plan=plan_rows(run.config, make_plan(run.config)),
         before_after=before_after(run),
         pictures=_pictures(run),

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -10,7 +11,7 @@ from rich.text import Text
 from cluster.autoscale import Waits, bottleneck
 from cluster.config import RunConfig
 from cluster.console import eval_text, step_text
-from cluster.incidents import headlines
+from cluster.incidents import incident_lines
 from cluster.memory_effect import WINDOW_UPDATES, effect_text, memory_effect
 from cluster.placement import Node, place, placement_rows
 from cluster.plan import make_plan, plan_rows
@@ -57,9 +58,16 @@ def show_status(console: Console, run: RunRecord) -> None:
             )
     for line in run.evals:
         console.print(eval_text(line))
-    told = headlines(run.path)
-    if told:
-        console.print(f"incidents: {len(told)} in {run.path / 'incidents'}, the last: {told[-1]}")
+    show_incidents(console, run.path)
+
+
+def show_incidents(console: Console, run_path: Path) -> None:
+    """What the run noticed by itself, alarms first; nothing where all was well."""
+    lines = incident_lines(run_path)
+    for line in lines:
+        console.print(Text(line, "red"), soft_wrap=True)
+    if lines:
+        console.print(f"incidents in full: {run_path / 'incidents'}", soft_wrap=True)
 
 
 FAILURES = ("stopped", "gave_up", "crashed", "part_lost", "ray_failed")
@@ -109,6 +117,7 @@ def show_summary(console: Console, run: RunRecord) -> None:
         )
         if run.config.memory.enabled:
             console.print(effect_text(memory_effect(run.metrics)), soft_wrap=True)
+    show_incidents(console, run.path)
     ways_on = [
         f'memr memory query {run.path} "What is 7 + 8?"',
         f"memr export {run.path} my-model --merge",
