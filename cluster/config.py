@@ -116,7 +116,11 @@ class ClusterSettings(Settings):
 class RunSettings(Settings):
     """`[run]`: name, place and seed."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="folder below `directory`")
+    name: str = Field(
+        "run",
+        pattern=r"^[^-./\\\x00-\x1f][^/\\\x00-\x1f]{0,99}$",
+        description="folder below `directory`; no slash, and no dash or dot at its beginning",
+    )
     directory: str = Field("runs", description="where runs are kept")
     seed: int = Field(0, ge=0, description="everything random derives from it")
 

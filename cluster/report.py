@@ -17,7 +17,7 @@ from cluster.incidents import incident_lines
 from cluster.memory_effect import effect_text, memory_effect
 from cluster.plan import make_plan, plan_rows
 from cluster.run_dir import RunRecord, read_run
-from cluster.summary import before_after, state_of
+from cluster.summary import after_label, before_after, state_of
 from contracts.arrow import read_groups
 from contracts.errors import DataError
 from contracts.rollout import ScoredGroup
@@ -45,6 +45,7 @@ def write_report(run_path: Path) -> Path:
         incidents=incident_lines(run_path),
         plan=plan_rows(run.config, make_plan(run.config)),
         before_after=before_after(run),
+        after_label=after_label(run),
         pictures=_pictures(run),
         transcripts=_transcripts(run_path),
         last=run.metrics[-1] if run.metrics else None,

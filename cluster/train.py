@@ -130,6 +130,8 @@ def _train(
         placement = place(config, session.nodes)
         if placement.shortages:
             raise ConfigError("; ".join(placement.shortages))
+        for note in placement.notes:
+            say(f"note: {note}")
         site = Site(placement, one_machine=len(session.nodes) == 1, core_node_id=_core_node(config, session))
         outcome = asyncio.run(_run(config, task, inputs, past, console, site, begin_this_life))
         hear_no_more()

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -207,3 +209,14 @@ def _cmdline(process: psutil.Process) -> list[str]:
         return list(process.cmdline())
     except psutil.Error:
         return []
+
+
+def test_every_next_step_that_is_printed_works(finished: Path) -> None:
+    """The last one goes on with the run, so it is asked of a copy."""
+    copy = Path(shutil.copytree(finished, finished.with_name("copied (once)")))
+    steps = [line.strip() for line in memr("status", str(copy)).stdout.partition("next:")[2].splitlines()]
+    assert len(steps) == 2
+    for step in steps:
+        done = memr(*shlex.split(step, comments=True)[1:])
+        assert done.returncode == 0, f"{step}\n{done.stdout}{done.stderr}"
+    assert [line["step"] for line in lines(copy / "metrics.jsonl")] == list(range(1, 13))
