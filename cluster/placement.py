@@ -78,7 +78,7 @@ def _bundles(config: RunConfig, *, has_gpu: bool) -> Iterator[Bundle]:
     learner_gpus = (learner.gpus or 1.0) if _on_gpu(learner.device, has_gpu) and not config.model.scripted else 0
     yield Bundle("learner", learner.torch_threads, learner_gpus)
     if memory.enabled:
-        yield Bundle("memory", memory.torch_threads, 0)
+        yield Bundle("memory", memory.torch_threads, memory.gpus if memory.device == "cuda" else 0)
     resources = {pool.name: pool.node_resource for pool in actors.pools}
     counts = {pool.name: pool.num_workers for pool in actors.pools}
     for name, kind in actors.kinds.items():

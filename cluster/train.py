@@ -41,6 +41,7 @@ from cluster.ray_parts import PartInputs, Site
 from cluster.ray_session import Session, ray_session, share
 from cluster.recorder import Recorder, Watcher
 from cluster.resource_keeper import ResourceKeeper
+from cluster.resources import refuse_uncounted_cards
 from cluster.resume import Difference, check_same_run, read_run_past, record_changes
 from cluster.run_dir import claim_run, create_run, forget_summary, refuse_live_run, write_summary
 from cluster.run_lock import keep_lock, lock_run
@@ -48,6 +49,7 @@ from cluster.run_log import RunLog
 from cluster.run_processes import RunProcesses
 from cluster.supervised import asked_to_end, hear_no_more
 from cluster.tensorboard_watcher import TensorboardWatcher
+from contracts.device import cards
 from contracts.errors import ConfigError
 from contracts.ports import Task, Tokenizer
 from tasks.load import load_task
@@ -100,10 +102,10 @@ def _train(
 ) -> Outcome:
     started = time.monotonic()
     say = Narrator(console)
+    task = load_task(config.task)  # first: a wrong path is told before anything is loaded
     say("loading the model's files and the tokenizer")
     model_path = config.model.name if config.model.scripted else resolve_model(config.model.name)
     tokenizer = load_worker_tokenizer(config.actors, model_path)
-    task = load_task(config.task)
     check_prompts(config, task, tokenizer)
     inputs = PartInputs(model_path, tokenizer.fingerprint, probe_sequences(config, task, tokenizer))
     identity = {"template_hash": inputs.template_hash, "task_hash": task_hash(task)}
@@ -127,6 +129,8 @@ def _train(
 
     say("starting the processes: rollout workers, memory, learner")
     with ray_session(config, address, ship_code=ship_code) as session:
+        if session.owned:
+            refuse_uncounted_cards(config, session.nodes, cards())
         placement = place(config, session.nodes)
         if placement.shortages:
             raise ConfigError("; ".join(placement.shortages))

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from contracts.adapter import LoraShape
+from contracts.device import cards, choose_device
 from contracts.errors import DataError
 from learner import packed_attention
 from learner.compute_dtype import computed_in
@@ -254,9 +255,10 @@ def _some_rows(layer: LoraLinear) -> tuple[Tensor, Tensor]:
 
 
 def device_of(settings: LearnerSettings) -> torch.device:
-    if settings.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(settings.device)
+    """Raises ConfigError where a card is there, or asked for, that torch cannot use."""
+    usable, built_for = torch.cuda.is_available(), torch.version.cuda
+    device = choose_device(settings.device, "learner.device", usable=usable, built_for=built_for, there=cards())
+    return torch.device(device)
 
 
 @torch.no_grad()

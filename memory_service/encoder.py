@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.device import cards, choose_device
 from contracts.errors import DataError
 from contracts.ports import TextEncoder
 from memory_service.config import MemorySettings
@@ -67,8 +68,12 @@ class SentenceEncoder:
 
         self.path = encoder_path(settings.encoder)
         dtype = getattr(torch, settings.encoder_dtype)
+        usable, built_for = torch.cuda.is_available(), torch.version.cuda
+        device = choose_device(settings.device, "memory.device", usable=usable, built_for=built_for, there=cards())
         try:
-            self._model = SentenceTransformer(self.path, trust_remote_code=False, model_kwargs={"dtype": dtype})
+            self._model = SentenceTransformer(
+                self.path, device=device, trust_remote_code=False, model_kwargs={"dtype": dtype}
+            )
         except (OSError, ValueError) as error:
             raise DataError(
                 f"memory.encoder = '{settings.encoder}' cannot be loaded: {str(error).splitlines()[0]}. Give a folder, a hub id "

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from cluster.config import RunConfig, load_config
 from cluster.placement import Node, Placement, place, placement_rows
+from cluster.resources import refuse_uncounted_cards
+from contracts.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs").glob("*.toml"))
 
@@ -170,3 +172,21 @@ def test_idle_gpus_and_used_ones_are_all_there_are(count: int, gpus: int, worker
         used = sum(bundle.gpus * bundle.count for bundle in found.bundles)
         idle = int(found.notes[-1].split()[0]) if found.notes and "idle" in found.notes[-1] else 0
         assert used + idle == count * gpus
+
+
+def test_the_encoder_takes_the_share_of_a_gpu_that_it_is_given_and_none_by_itself() -> None:
+    assert gpus_by_part(place(config(), nodes(1, 8)))["memory"] == (1, 0)
+    found = place(config(memory={"device": "cuda", "gpus": 0.25}, learner={"gpus": 0.75}), nodes(1, 2))
+    assert gpus_by_part(found)["memory"] == (1, 0.25)
+    assert found.shortages == ()
+
+
+def test_cards_that_ray_does_not_count_are_refused_unless_the_cpu_was_chosen() -> None:
+    there = ["nvidia0"]
+    with pytest.raises(
+        ConfigError, match=r"1 NVIDIA card.*Ray counts none.*learner\.device and actors\.device = 'auto'"
+    ):
+        refuse_uncounted_cards(config(), nodes(1, 0), there)
+    on_cpu = config(learner={"device": "cpu"}, actors={"device": "cpu"})
+    for settings, found, cards in [(on_cpu, 0, there), (config(), 1, there), (config(), 0, [])]:
+        refuse_uncounted_cards(settings, nodes(1, found), cards)
