@@ -155,10 +155,11 @@ def attempt(
     import os
 
     from cluster.config import load_config
-    from cluster.supervised import supervised
-    from cluster.train import train as train_run
 
     settings = load_config(config, overrides or [])
+    os.environ.update(settings.cluster.env)  # before anything is imported that reads it
+    from cluster.supervised import supervised
+    from cluster.train import train as train_run
 
     def life() -> int:
         outcome = train_run(

@@ -6,6 +6,7 @@ Reads what the recorder wrote (metrics, evaluations, status, groups), shows it, 
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -119,6 +120,24 @@ class PlainConsole:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+class ConsoleLog:
+    """What the plain console would show, in a file. Raises OSError where it cannot be opened."""
+
+    def __init__(self, path: Path, num_updates: int) -> None:
+        self._file = path.open("a", encoding="utf-8")
+        self._plain = PlainConsole(Console(file=self._file, markup=False, highlight=False), num_updates)
+
+    def watch(self, kind: str, line: dict[str, Any]) -> None:
+        if kind != "status":
+            self._plain.watch(kind, line)
+
+    def show_groups(self, groups: Sequence[ScoredGroup]) -> None:
+        """Transcripts are in rollouts/."""
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class LiveConsole:
