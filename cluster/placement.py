@@ -59,6 +59,7 @@ def place(config: RunConfig, nodes: Sequence[Node]) -> Placement:
     shortages = _gpu_shortage(bundles, nodes) or [*_unplaced(bundles, nodes, free, count_cpus=several)]
     threads, cores = sum(b.cpus * b.count for b in bundles), sum(node.cpus for node in nodes)
     notes = [f"{threads:g} threads share {cores:g} cores: slower, not wrong"] if threads > cores and not several else []
+    notes += _crowded(config, bundles)
     if not shortages:
         notes += _idle_gpus(config, bundles, free, gpus)
     return Placement(bundles, tuple(shortages), tuple(notes))
@@ -130,6 +131,18 @@ def _gpu_shortage(bundles: Sequence[Bundle], nodes: Sequence[Node]) -> list[str]
         f"needs {needed:g} GPUs ({parts}), the cluster has {there:g}: {advice}, share GPUs by shares below 1 in "
         "actors.gpus_per_worker and learner.gpus, or add nodes"
     ]
+
+
+def _crowded(config: RunConfig, bundles: Sequence[Bundle]) -> Iterator[str]:
+    """vLLM takes its share of a card's memory whatever Ray counts."""
+    for bundle in bundles:
+        kind = config.actors.kinds.get(bundle.part)
+        share = kind.vllm.gpu_memory_utilization if kind and kind.engine == "vllm" else 0.0
+        if 0 < bundle.gpus < 1 and share > bundle.gpus:
+            yield (
+                f"a '{bundle.part}' worker has {bundle.gpus:g} of a GPU and wants {share:.0%} of its memory: it will not start "
+                f"beside others on the card. Set actors.vllm.gpu_memory_utilization to {bundle.gpus:g} or less"
+            )
 
 
 def _idle_gpus(config: RunConfig, bundles: Sequence[Bundle], free: Sequence["_Free"], gpus: float) -> Iterator[str]:

@@ -149,7 +149,11 @@ async def test_a_kind_that_cannot_load_ends_the_start_before_any_other_serves(tm
     pools = [{"name": "big", "num_workers": 2}, {"name": "small", "num_workers": 1}]
     run = Run(
         make_config(tmp_path, actors={"pools": pools}),
-        workers=[FakeWorker("b0", start_fault=BAD_CARD), FakeWorker("b1", start_fault=BAD_CARD), FakeWorker("s", start_s=9)],
+        workers=[
+            FakeWorker("b0", start_fault=BAD_CARD),
+            FakeWorker("b1", start_fault=BAD_CARD),
+            FakeWorker("s", start_s=9),
+        ],
     )
     with pytest.raises(DataError, match="uncorrectable ECC"):
         await run.run()

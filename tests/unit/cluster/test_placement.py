@@ -190,3 +190,16 @@ def test_cards_that_ray_does_not_count_are_refused_unless_the_cpu_was_chosen() -
     on_cpu = config(learner={"device": "cpu"}, actors={"device": "cpu"})
     for settings, found, cards in [(on_cpu, 0, there), (config(), 1, there), (config(), 0, [])]:
         refuse_uncounted_cards(settings, nodes(1, found), cards)
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.85, True), (0.5, False)])
+def test_a_vllm_worker_that_wants_more_memory_than_its_share_of_the_card_is_told(share: float, told: bool) -> None:
+    vllm = {"engine": "vllm", "gpus_per_worker": 0.5, "vllm": {"gpu_memory_utilization": share}}
+    found = place(config(actors=vllm, learner={"gpus": 0.5}), nodes(1, 1))
+    assert any("gpu_memory_utilization to 0.5 or less" in note for note in found.notes) is told
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_no_shipped_configuration_crowds_a_card(path: Path) -> None:
+    found = place(load_config(path), nodes(1, 8))
+    assert not any("gpu_memory_utilization" in note for note in found.notes)
