@@ -66,5 +66,6 @@ def last_error(path: Path) -> str:
             lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         return ""
-    found = (match.group() for line in reversed(lines) if (match := _ERROR.search(line)))
+    told = [match.group() for line in lines if (match := _ERROR.search(line))]
+    found = (error for error in reversed(told) if "root cause above" not in error)
     return next(found, "")[:500]

@@ -22,10 +22,10 @@ from cluster.config import RunConfig
 from cluster.parts import AdapterRef, WorkerHandle
 from cluster.placement import Placement
 from cluster.process_env import thread_environment
-from cluster.process_log import begin_log
+from cluster.process_log import begin_log, last_error
 from cluster.run_processes import RunProcesses
 from contracts.adapter import Adapter
-from contracts.errors import PartLostError
+from contracts.errors import MemrError, PartLostError
 from contracts.problem import Lease
 from contracts.reports import MemoryReport, StepReport, WorkerReport
 from contracts.rollout import RolloutGroup, ScoredGroup
@@ -50,10 +50,14 @@ class RayWorker:
     worker_id: str
     actor: Any
     processes: RunProcesses
+    log: Path | None = None
 
     async def start(self) -> None:
         self.processes.add(self.worker_id, await answer(self.worker_id, self.actor.process.remote()))
-        await answer(self.worker_id, self.actor.start.remote())
+        try:
+            await answer(self.worker_id, self.actor.start.remote())
+        except MemrError as error:
+            raise with_root_cause(error, self.log) from error
 
     async def adopt(self, adapter: AdapterRef) -> None:
         await answer(self.worker_id, self.actor.adopt.remote(adapter))
@@ -69,6 +73,12 @@ class RayWorker:
     async def report(self) -> WorkerReport:
         report: WorkerReport = await answer(self.worker_id, self.actor.report.remote())
         return report
+
+
+def with_root_cause(error: MemrError, log: Path | None) -> MemrError:
+    """vLLM's engine dies in a process of its own and leaves "See root cause above", which is in the worker's log."""
+    found = last_error(log) if log is not None and "root cause above" in str(error) else ""
+    return type(error)(f"{error}. Its root cause: {found} ({log})") if found else error
 
 
 def _cause(error: RayActorError) -> str:
@@ -172,7 +182,8 @@ class RayWorkers:
         options = self.site.options(kind) | {"scheduling_strategy": "SPREAD", "max_concurrency": MAX_CALLS}
         options |= {"log_name": worker_id}
         actor = actor_with(RolloutWorkerActor, settings.torch_threads, options)
-        return RayWorker(worker_id, actor.remote(worker_id, settings, task, self.model_path, needs), self.processes)
+        started = actor.remote(worker_id, settings, task, self.model_path, needs)
+        return RayWorker(worker_id, started, self.processes, self.site.log(worker_id))
 
     def end(self, worker: WorkerHandle) -> str:
         assert isinstance(worker, RayWorker)

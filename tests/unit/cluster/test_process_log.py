@@ -14,9 +14,10 @@ import ray
 from cluster.placement import Bundle, Placement
 from cluster.process_env import actor_environment
 from cluster.process_log import begin_log, last_error, new_attempt, newest_attempt
-from cluster.ray_parts import Site, actor_with
+from cluster.ray_parts import Site, actor_with, with_root_cause
 from cluster.supervision_settings import SupervisionSettings
 from cluster.supervisor import Supervisor
+from contracts.errors import DataError
 
 
 def test_attempts_are_numbered_and_the_newest_is_found(tmp_path: Path) -> None:
@@ -137,6 +138,11 @@ def test_a_log_that_cannot_be_opened_is_no_reason_not_to_run(tmp_path: Path) -> 
             "(EngineCore pid=7) ERROR 11-27 torch.OutOfMemoryError: CUDA out of memory.\nRuntimeError: \n",
             "torch.OutOfMemoryError: CUDA out of memory.",
         ),
+        (
+            "ValueError: No available memory for the cache blocks\n"
+            "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}\n",
+            "ValueError: No available memory for the cache blocks",
+        ),
         ("all is well, no Error here\n", ""),
         ("", ""),
     ],
@@ -145,6 +151,18 @@ def test_the_last_error_of_a_log_is_found(log: str, expected: str, tmp_path: Pat
     (tmp_path / "w.log").write_text("x" * 200_000 + "\n" + log)
     assert last_error(tmp_path / "w.log") == expected
     assert last_error(tmp_path / "none.log") == ""
+
+
+def test_the_root_cause_of_an_engine_that_did_not_start_is_taken_from_the_workers_log(tmp_path: Path) -> None:
+    log = tmp_path / "worker-0.log"
+    log.write_text("(EngineCore pid=7) torch.AcceleratorError: CUDA error: uncorrectable ECC error\n")
+    died = DataError("vLLM cannot serve m: Engine core initialization failed. See root cause above")
+    told = with_root_cause(died, log)
+    assert type(told) is DataError
+    assert str(told) == f"{died}. Its root cause: torch.AcceleratorError: CUDA error: uncorrectable ECC error ({log})"
+    other = DataError("no such model")
+    assert with_root_cause(other, log) is other
+    assert with_root_cause(died, tmp_path / "elsewhere.log") is died
 
 
 def test_the_environment_of_actors_is_memrs_and_the_users_and_hides_gpus_that_were_not_asked_for() -> None:
