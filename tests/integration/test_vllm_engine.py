@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from actors.config import ActorSettings, VllmSettings
 from actors.load import EngineNeeds, load_engine, load_worker_tokenizer, start_engine
 from actors.rollout_worker import RolloutWorker
-from actors.vllm_engine import engine_arguments
 from contracts.adapter import Adapter, AdapterManifest
 from contracts.errors import AdapterMissingError, ProofError
 from contracts.ports import AsyncEngine, GenerationRequest, Tokenizer
@@ -130,6 +129,8 @@ def test_vllm_is_told_how_much_of_a_card_it_may_take_whatever_its_cache(
     given: dict[str, Any], on_cpu: bool, expected: dict[str, Any]
 ) -> None:
     """Untold it wants 0.92 of the card to be free, and never starts beside a learner."""
+    from actors.vllm_engine import engine_arguments  # here, as the import of vLLM warns
+
     found = engine_arguments("m", VllmSettings.model_validate(given), "bfloat16", on_cpu, 4, 16, 456, 0)
     keys = ("gpu_memory_utilization", "kv_cache_memory_bytes")
     assert {key: found[key] for key in keys if key in found} == expected

@@ -11,10 +11,10 @@ from tests.unit.cluster.test_recorder import evaluation, finished
 
 
 def curves(path: Path) -> dict[str, list[tuple[int, float]]]:
-    reader = EventAccumulator(str(path / "tensorboard"))  # type: ignore[no-untyped-call]
-    reader.Reload()  # type: ignore[no-untyped-call]
-    tags = reader.Tags()["scalars"]  # type: ignore[no-untyped-call]
-    return {tag: [(e.step, round(e.value, 4)) for e in reader.Scalars(tag)] for tag in tags}  # type: ignore[no-untyped-call]
+    reader = EventAccumulator(str(path / "tensorboard"))
+    reader.Reload()
+    tags = reader.Tags()["scalars"]
+    return {tag: [(e.step, round(e.value, 4)) for e in reader.Scalars(tag)] for tag in tags}
 
 
 def test_evaluations_of_another_limit_or_kind_are_another_curve(tmp_path: Path) -> None:
