@@ -157,8 +157,8 @@ class Supervisor:
     def _how_it_ended(self, code: int, had_ray: bool, out_of_memory: bool) -> Ending:
         if code in (0, 2, 3, INTERRUPTED, MAY_RESTART):
             return Ending(code)  # it said why, or left an incident
-        if self._asked and code == -signal.SIGINT:
-            return Ending(INTERRUPTED)  # so early that Python itself was still starting
+        if self._asked and (code == -signal.SIGINT or (code == 1 and self._status() is None)):
+            return Ending(INTERRUPTED)  # so early that Python itself was still starting, which then ends either way
         if code < 0:
             headline = f"the run's own process was killed by {signal.Signals(-code).name}"
         elif had_ray:  # Ray ends a process whose raylet is gone, faster than anyone can look
