@@ -66,10 +66,15 @@ class VllmSettings(Settings):
 
     max_num_seqs: int = Field(default=64, ge=1, description="Samples decoded together.")
     kv_cache_bytes: int | None = Field(
-        default=None, ge=2**20, description="KV cache of one worker; unset: 1 GiB on a CPU, what is free on a GPU."
+        default=None,
+        ge=2**20,
+        description="KV cache of one worker; unset: 1 GiB on a CPU, what gpu_memory_utilization leaves on a GPU.",
     )
     gpu_memory_utilization: float = Field(
-        default=0.85, gt=0, le=1, description="Share of a GPU's memory that one worker takes, weights included."
+        default=0.85,
+        gt=0,
+        le=1,
+        description="Share of a GPU's memory that must be free at the start and is one worker's, weights included.",
     )
     tensor_parallel_size: int = Field(default=1, ge=1, description="GPUs that hold one copy of the model.")
     enforce_eager: bool = Field(default=False, description="No CUDA graphs: starts faster, decodes slower.")

@@ -8,7 +8,8 @@ from actors.char_tokenizer import CharTokenizer
 from actors.config import ActorSettings
 from actors.one_thread_engine import OneThreadEngine
 from actors.scripted_engine import ScriptedEngine
-from contracts.errors import DataError
+from contracts.device import cards, choose_device
+from contracts.errors import ConfigError, DataError
 from contracts.loading import loading
 from contracts.ports import AsyncEngine, Engine, Tokenizer
 from tasks.prompts import load_tokenizer
@@ -64,9 +65,11 @@ async def start_engine(
 
 
 def _on_gpu(settings: ActorSettings) -> bool:
+    """Raises ConfigError where a card is there that torch cannot use."""
     import torch
 
-    return settings.device == "cuda" or (settings.device == "auto" and torch.cuda.is_available())
+    usable, built_for = torch.cuda.is_available(), torch.version.cuda
+    return choose_device(settings.device, "actors.device", usable=usable, built_for=built_for, there=cards()) == "cuda"
 
 
 def load_engine(settings: ActorSettings, model_path: Path | str, tokenizer: Tokenizer) -> Engine:

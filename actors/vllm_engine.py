@@ -237,7 +237,6 @@ def engine_arguments(
     generation_config "vllm": a model's own generation_config.json may set top-p or penalties, which the learner could
     not account for.
     """
-    kv_cache_bytes = settings.kv_cache_bytes or (_CPU_KV_CACHE_BYTES if on_cpu else None)
     return {
         "model": model_path,
         "tokenizer": model_path,
@@ -257,11 +256,15 @@ def engine_arguments(
         "tensor_parallel_size": settings.tensor_parallel_size,
         "disable_log_stats": True,
         "seed": seed,
-    } | (
-        {"kv_cache_memory_bytes": kv_cache_bytes}
-        if kv_cache_bytes
-        else {"gpu_memory_utilization": settings.gpu_memory_utilization}
-    )
+    } | _memory_arguments(settings, on_cpu=on_cpu)
+
+
+def _memory_arguments(settings: VllmSettings, *, on_cpu: bool) -> dict[str, Any]:
+    """On a GPU always the share too: vLLM wants so much free at its start, 0.92 of the card unless told, whatever the size
+    of the cache. A given size of the cache wins over what the share leaves."""
+    kv_cache_bytes = settings.kv_cache_bytes or (_CPU_KV_CACHE_BYTES if on_cpu else None)
+    share = {} if on_cpu else {"gpu_memory_utilization": settings.gpu_memory_utilization}
+    return share | ({"kv_cache_memory_bytes": kv_cache_bytes} if kv_cache_bytes else {})
 
 
 def adaptable_layers(model_path: str) -> list[str]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cluster.config import AutoscaleSettings
+from cluster.cluster_settings import AutoscaleSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from collections import deque
 
 from cluster.autoscale import Waits, wanted_workers
-from cluster.config import ClusterSettings
+from cluster.cluster_settings import ClusterSettings
 from cluster.fleet import Fleet
 from cluster.recorder import Recorder
 

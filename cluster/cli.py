@@ -37,6 +37,24 @@ app = typer.Typer(
 memory_app = typer.Typer(no_args_is_help=True, help="Look into a run's episodic memory.")
 app.add_typer(memory_app, name="memory")
 
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        from cluster.run_dir import own_version
+
+        terminal().print(own_version())
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show memr's version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 ConfigArgument = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="TOML file, for example configs/quickstart.toml")
 ]
@@ -68,10 +86,12 @@ def train(
     Ctrl-C finishes the update under way, writes a checkpoint, and exits with 130.
     """
     from cluster.config import load_config
+    from cluster.first_look import refuse_missing_data
     from cluster.run_dir import refuse_live_run, refuse_rest_of_run
     from cluster.run_lock import lock_run
 
     settings = load_config(config, overrides or [])
+    refuse_missing_data(settings)
     chosen = [text for value in overrides or [] for text in ("--set", value)]
     flags = [*(["--address", address] if address else []), *(["--ship-code"] * ship_code), *(["--override"] * override)]
     with lock_run(settings.run_path) as lock:  # before anything is written, and until everything is
@@ -136,10 +156,11 @@ def attempt(
     import os
 
     from cluster.config import load_config
-    from cluster.supervised import supervised
-    from cluster.train import train as train_run
 
     settings = load_config(config, overrides or [])
+    os.environ.update(settings.cluster.env)  # before anything is imported that reads it
+    from cluster.supervised import supervised
+    from cluster.train import train as train_run
 
     def life() -> int:
         outcome = train_run(

@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from actors.config import ActorSettings
 from cluster.alarm_settings import AlarmSettings
+from cluster.cluster_settings import ClusterSettings
 from cluster.notify_settings import NotifySettings
 from cluster.resource_settings import ResourceSettings
 from cluster.supervision_settings import SupervisionSettings
@@ -58,65 +59,14 @@ class EvalSettings(Settings):
     pass_at_k_problems: int = Field(50, ge=1, description="held-out problems for pass@k")
 
 
-class AutoscaleSettings(Settings):
-    """`[cluster.autoscale]`: the number of workers follows who waits for whom. Off unless asked for."""
-
-    enabled: bool = Field(False, description="raise and lower the number of workers while the run goes on")
-    min_workers: int = Field(1, ge=1, description="never fewer")
-    max_workers: int = Field(8, ge=1, description="never more")
-    window_updates: int = Field(5, ge=1, description="updates over which waits are averaged")
-    raise_above: float = Field(
-        0.3, gt=0, lt=1, description="learner's share of time without rollouts that adds a worker"
-    )
-    lower_below: float = Field(0.05, ge=0, lt=1, description="the same share below which a worker may go")
-    cooldown_updates: int = Field(10, ge=1, description="updates between two changes")
-
-    @model_validator(mode="after")
-    def _limits_in_order(self) -> "AutoscaleSettings":
-        if self.max_workers < self.min_workers:
-            raise ValueError(f"max_workers is {self.max_workers}, below min_workers {self.min_workers}")
-        if self.lower_below >= self.raise_above:
-            raise ValueError(f"lower_below is {self.lower_below}: keep it below raise_above ({self.raise_above})")
-        return self
-
-
-class ClusterSettings(Settings):
-    """`[cluster]`: how much work is under way, and what the run keeps."""
-
-    groups_per_batch: int = Field(8, ge=1, description="problems per update")
-    buffer_bytes: int = Field(512 * 2**20, ge=1, description="rollout buffer's bound; admission pauses above it")
-    lease_attempts: int = Field(3, ge=1, description="tries per problem before it counts as failed")
-    stop_after_failures: int = Field(20, ge=1, description="failed problems in a row that stop the run")
-    checkpoint_every_updates: int = Field(
-        20, ge=0, description="updates between checkpoints; 0: before the first and after the last"
-    )
-    checkpoints_kept: int = Field(3, ge=2, description="newest checkpoints kept")
-    adapters_on_disk: int = Field(
-        4, ge=1, description="newest adapters kept, beside those of evaluations and checkpoints"
-    )
-    tensorboard: bool = Field(True, description="also write metrics for TensorBoard")
-    object_store_bytes: int = Field(256 * 2**20, ge=80 * 2**20, description="size of a local Ray's object store")
-
-    min_workers: int = Field(1, ge=1, description="with fewer workers left the run writes a checkpoint and stops")
-    worker_restarts: int = Field(6, ge=0, description="lost workers replaced within worker_restart_window_s")
-    worker_restart_window_s: float = Field(600.0, gt=0, description="window of worker_restarts, in seconds")
-    worker_start_s: float = Field(600.0, gt=0, description="seconds a worker may take to load its model")
-    part_restarts: int = Field(5, ge=0, description="memory or learner brought back within part_restart_window_s")
-    part_restart_window_s: float = Field(3600.0, gt=0, description="window of part_restarts, in seconds")
-    learner_call_s: float = Field(3600.0, gt=0, description="seconds an update or a save of the learner may take")
-    memory_call_s: float = Field(900.0, gt=0, description="seconds a call to memory may take")
-    grace_s: float = Field(30.0, gt=0, description="seconds beyond a lease's deadline before the worker counts as hung")
-    drain_s: float = Field(120.0, ge=0, description="seconds a worker that leaves may take to finish its leases")
-    shared_run_directory: bool = Field(
-        False, description="every node sees run.directory; else learner and memory stay on the node of `memr train`"
-    )
-    autoscale: AutoscaleSettings = Field(default_factory=AutoscaleSettings, description="number of workers by need")
-
-
 class RunSettings(Settings):
     """`[run]`: name, place and seed."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="folder below `directory`")
+    name: str = Field(
+        "run",
+        pattern=r"^[^-./\\\x00-\x1f][^/\\\x00-\x1f]{0,99}$",
+        description="folder below `directory`; no slash, and no dash or dot at its beginning",
+    )
     directory: str = Field("runs", description="where runs are kept")
     seed: int = Field(0, ge=0, description="everything random derives from it")
 

@@ -6,6 +6,7 @@ Reads what the recorder wrote (metrics, evaluations, status, groups), shows it, 
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -15,15 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
+from cluster.incidents import ALARM
 from cluster.memory_effect import short_text
 from contracts.rollout import ScoredGroup
 
 SHOWN_UPDATES = 40
+SHOWN_INCIDENTS = 4
 _SHOWN_EVENTS = (
-    "worker_lost",
-    "version_refused",
-    "version_skipped",
-    "evaluation_skipped",
     "scaled",
     "joined",
     "left",
@@ -35,6 +34,7 @@ _SHOWN_EVENTS = (
     "watcher_failed",
     "learner_says",
 )
+"""Beside every incident: what has a headline was written for people."""
 _SPARKS = "▁▂▃▄▅▆▇█"
 
 
@@ -83,6 +83,11 @@ def event_text(line: dict[str, Any]) -> str:
     return f"note: {name}: {', '.join(details)}"
 
 
+def is_shown(line: dict[str, Any]) -> bool:
+    """Whether an event is for the eyes of a person, at once."""
+    return "headline" in line or line["event"] in _SHOWN_EVENTS
+
+
 def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3g}"
@@ -108,7 +113,7 @@ class PlainConsole:
             self._console.print(step_text(line, self._num_updates), soft_wrap=True)
         elif kind == "eval":
             self._console.print(eval_text(line), soft_wrap=True)
-        elif kind == "event" and line["event"] in _SHOWN_EVENTS:
+        elif kind == "event" and is_shown(line):
             self._console.print(event_text(line), soft_wrap=True)
 
     def show_groups(self, groups: Sequence[ScoredGroup]) -> None:
@@ -118,8 +123,26 @@ class PlainConsole:
         """Nothing is held."""
 
 
+class ConsoleLog:
+    """What the plain console would show, in a file. Raises OSError where it cannot be opened."""
+
+    def __init__(self, path: Path, num_updates: int) -> None:
+        self._file = path.open("a", encoding="utf-8")
+        self._plain = PlainConsole(Console(file=self._file, markup=False, highlight=False), num_updates)
+
+    def watch(self, kind: str, line: dict[str, Any]) -> None:
+        if kind != "status":
+            self._plain.watch(kind, line)
+
+    def show_groups(self, groups: Sequence[ScoredGroup]) -> None:
+        """Transcripts are in rollouts/."""
+
+    def close(self) -> None:
+        self._file.close()
+
+
 class LiveConsole:
-    """Progress with time left, rewards, who waits on whom, memory, the last transcript."""
+    """Progress with time left, alarms, rewards, who waits on whom, memory, the last transcript."""
 
     def __init__(
         self, console: Console, num_updates: int, title: str, clock: Callable[[], float] = time.monotonic
@@ -140,6 +163,8 @@ class LiveConsole:
         self._history: deque[dict[str, Any]] = deque(maxlen=SHOWN_UPDATES)
         self._evals: list[str] = []
         self._status: dict[str, Any] = {}
+        self._alarms: dict[str, str] = {}
+        self._events: deque[dict[str, Any]] = deque(maxlen=SHOWN_INCIDENTS)
         self._transcript: RenderableType = Text("waiting for the first rollouts …", style="dim")
         self._live = Live(self._render(), console=console, refresh_per_second=4, transient=False)
         self._live.start()
@@ -154,6 +179,10 @@ class LiveConsole:
             self._evals.append(eval_text(line))
         elif kind == "status":
             self._status = line
+        elif kind == "event" and line["event"].startswith(ALARM):
+            self._alarms[line["event"]] = event_text(line)
+        elif kind == "event" and is_shown(line):
+            self._events.append(line)
         self._live.update(self._render())
 
     def show_groups(self, groups: Sequence[ScoredGroup]) -> None:
@@ -176,6 +205,8 @@ class LiveConsole:
 
     def _render(self) -> RenderableType:
         parts: list[RenderableType] = [self._progress]
+        parts += [Text(text, style="bold red") for text in self._alarms.values()]
+        parts += [Text(event_text(line), style="red" if "headline" in line else "yellow") for line in self._events]
         if self._history:
             parts.append(_numbers(self._history))
         if self._status:

@@ -65,6 +65,7 @@ class Dispatcher:
         self._lag_left = lag_left
         self._max_policy_lag = config.learner.max_policy_lag
         self._num_updates = config.learner.num_updates
+        self._training_tokens = config.actors.max_new_tokens
         self._seats: set[Seat] = set()
         self._votes: defaultdict[str, ProofVotes] = defaultdict(ProofVotes)  # by kind of worker
         self._kinds = kinds
@@ -112,6 +113,7 @@ class Dispatcher:
             one=seat.settings.continuous,
             idle=seat.rows == 0,
             evaluates=lambda version: version <= seat.version and not self._registry.skipped(version, seat.kind),
+            training_tokens=self._training_tokens if self._registry.newest < self._num_updates else None,
         )
         if not leases:
             return False

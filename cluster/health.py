@@ -19,6 +19,7 @@ from cluster.alarms import preflight
 from cluster.checkpoint import newest_verified
 from cluster.config import RunConfig
 from cluster.first_batch import shares_of
+from cluster.incidents import ALARM
 from cluster.parts import LearnerHandle
 from cluster.recorder import Recorder
 from contracts.adapter import Adapter
@@ -55,6 +56,7 @@ class Health:
         self._halted = ""
         self._roll_back_for = ""
         self._skipped_in_a_row = 0
+        self._micro_batch_tokens = config.learner.micro_batch_tokens
 
     def resume(self) -> None:
         """From metrics.jsonl and events.jsonl, once the run stands where it stood: how many updates in a row were skipped,
@@ -102,8 +104,19 @@ class Health:
     async def after_update(self, report: StepReport, adapter: Adapter, learner: LearnerHandle) -> tuple[Adapter, str]:
         """The adapter to publish, and the name of the checkpoint whose weights it has under the present version, else
         an empty name."""
+        self._tell_of_memory(report)
         reason = self._why_roll_back(report)
         return await self._roll_back(reason, adapter, learner) if reason else (adapter, "")
+
+    def _tell_of_memory(self, report: StepReport) -> None:
+        now, before = report.micro_batch_tokens, self._micro_batch_tokens
+        if 0 < now < before:
+            self._micro_batch_tokens = now
+            self._recorder.incident(
+                "out_of_memory",
+                f"the learner ran out of memory and goes on with micro-batches of {now} tokens in place of {before}: the same "
+                f"gradient, in more pieces. `memr resume` with --set learner.micro_batch_tokens={now} spares the tries",
+            )
 
     def _why_roll_back(self, report: StepReport) -> str:
         self._skipped_in_a_row = self._skipped_in_a_row + 1 if report.skipped else 0

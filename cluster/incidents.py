@@ -1,8 +1,13 @@
 """Something a person should read: a file of its own in RUN/incidents/, numbered in order, and a line in events.jsonl."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+ALARM = "alarm_"
+"""Begins the kind of an incident that is an alarm of `[alarms]`."""
 
 
 def write_incident(run_path: Path, kind: str, line: dict[str, Any]) -> Path:
@@ -37,11 +42,44 @@ def kinds(run_path: Path) -> list[str]:
 
 
 def headlines(run_path: Path) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """kind: as in its file's name. headline: what happened, in a sentence."""
+
+    kind: str
+    headline: str
+
+    @property
+    def is_alarm(self) -> bool:
+        return self.kind.startswith(ALARM)
+
+
+def incidents(run_path: Path) -> list[Incident]:
     """In order; unreadable files are left out."""
     found = []
     for path in sorted((run_path / "incidents").glob("*.json")):
         try:
-            found.append(str(json.loads(path.read_text())["headline"]))
+            headline = str(json.loads(path.read_text())["headline"])
         except (OSError, ValueError, KeyError, TypeError):
             continue
+        found.append(Incident(path.stem.lstrip("0123456789").removeprefix("-"), headline))
     return found
+
+
+def headlines(run_path: Path) -> list[str]:
+    """Of `incidents`."""
+    return [incident.headline for incident in incidents(run_path)]
+
+
+def incident_lines(run_path: Path) -> list[str]:
+    """One line per kind with its last headline, alarms first: as short for a run of a month as for one of an hour."""
+    by_kind: dict[str, list[Incident]] = {}
+    for incident in incidents(run_path):
+        by_kind.setdefault(incident.kind, []).append(incident)
+    kinds = sorted(by_kind.values(), key=lambda found: not found[0].is_alarm)
+    return [_line(found) for found in kinds]
+
+
+def _line(found: Sequence[Incident]) -> str:
+    often = f", {len(found)} times, the last" if len(found) > 1 else ""
+    return f"{found[-1].kind.replace('_', ' ')}{often}: {found[-1].headline}"

@@ -5,7 +5,7 @@ Dispatcher --groups, errors--> here --> MemoryLane | WorkQueue (another attempt)
 
 from collections.abc import Callable, Sequence
 
-from cluster.config import ClusterSettings
+from cluster.cluster_settings import ClusterSettings
 from cluster.evaluator import Evaluator
 from cluster.failure_streak import FailureStreak
 from cluster.history import History

@@ -55,10 +55,14 @@ def place(config: RunConfig, nodes: Sequence[Node]) -> Placement:
     if sum(b.gpus * b.count for b in bundles) > gpus > 0:
         bundles = tuple(_shared(config, bundles, gpus))
     several = len(nodes) > 1
-    shortages = _gpu_shortage(bundles, nodes) or [*_unplaced(bundles, nodes, count_cpus=several)]
+    free = [_Free(node.node_id, node.cpus, [1.0] * int(node.gpus), node.resources) for node in nodes]
+    shortages = _gpu_shortage(bundles, nodes) or [*_unplaced(bundles, nodes, free, count_cpus=several)]
     threads, cores = sum(b.cpus * b.count for b in bundles), sum(node.cpus for node in nodes)
-    notes = [f"{threads:g} threads share {cores:g} cores: slower, not wrong"] if threads > cores else []
-    return Placement(bundles, tuple(shortages), () if several else tuple(notes))
+    notes = [f"{threads:g} threads share {cores:g} cores: slower, not wrong"] if threads > cores and not several else []
+    notes += _crowded(config, bundles)
+    if not shortages:
+        notes += _idle_gpus(config, bundles, free, gpus)
+    return Placement(bundles, tuple(shortages), tuple(notes))
 
 
 def placement_rows(placement: Placement) -> list[tuple[str, str]]:
@@ -75,7 +79,7 @@ def _bundles(config: RunConfig, *, has_gpu: bool) -> Iterator[Bundle]:
     learner_gpus = (learner.gpus or 1.0) if _on_gpu(learner.device, has_gpu) and not config.model.scripted else 0
     yield Bundle("learner", learner.torch_threads, learner_gpus)
     if memory.enabled:
-        yield Bundle("memory", memory.torch_threads, 0)
+        yield Bundle("memory", memory.torch_threads, memory.gpus if memory.device == "cuda" else 0)
     resources = {pool.name: pool.node_resource for pool in actors.pools}
     counts = {pool.name: pool.num_workers for pool in actors.pools}
     for name, kind in actors.kinds.items():
@@ -129,8 +133,45 @@ def _gpu_shortage(bundles: Sequence[Bundle], nodes: Sequence[Node]) -> list[str]
     ]
 
 
+def _crowded(config: RunConfig, bundles: Sequence[Bundle]) -> Iterator[str]:
+    """vLLM takes its share of a card's memory whatever Ray counts."""
+    for bundle in bundles:
+        kind = config.actors.kinds.get(bundle.part)
+        share = kind.vllm.gpu_memory_utilization if kind and kind.engine == "vllm" else 0.0
+        if 0 < bundle.gpus < 1 and share > bundle.gpus:
+            yield (
+                f"a '{bundle.part}' worker has {bundle.gpus:g} of a GPU and wants {share:.0%} of its memory: it will not start "
+                f"beside others on the card. Set actors.vllm.gpu_memory_utilization to {bundle.gpus:g} or less"
+            )
+
+
+def _idle_gpus(config: RunConfig, bundles: Sequence[Bundle], free: Sequence["_Free"], gpus: float) -> Iterator[str]:
+    """What the run leaves unused, and how many workers more would use it."""
+    idle = [(node.node_id, sum(left >= 1 - 1e-9 for left in node.gpus)) for node in free]
+    total = sum(count for _, count in idle)
+    if not total:
+        return
+    where = ", ".join(f"{count} on {name}" for name, count in idle if count)
+    yield f"{total} of {gpus:g} GPUs are idle ({where}): {_use_of(config, bundles, free)}"
+
+
+def _use_of(config: RunConfig, bundles: Sequence[Bundle], free: Sequence["_Free"]) -> str:
+    """Worker by worker, as they would be placed."""
+    kind = next((b for b in bundles if b.part in config.actors.kinds and b.gpus), None)
+    if kind is None:
+        return "nothing of this configuration runs on a GPU: see device and engine in [actors] and [learner]"
+    more = 0
+    while any(node.take(kind, count_cpus=len(free) > 1) for node in free):
+        more += 1
+    if not more:
+        return f"no further '{kind.part}' worker fits, which needs {kind.gpus:g} GPU and {kind.cpus:g} CPU on one node"
+    pool = f"num_workers of pool '{kind.part}'" if config.actors.pools else "actors.num_workers"
+    return f"raise {pool} from {kind.count} to {kind.count + more}, or ask for fewer GPUs"
+
+
 @dataclass(slots=True)
 class _Free:
+    node_id: str
     cpus: float
     gpus: list[float]  # what is left of each GPU
     resources: frozenset[str] = field(default_factory=frozenset)
@@ -156,8 +197,10 @@ class _Free:
         return whole[: int(wanted)] if len(whole) >= wanted else None
 
 
-def _unplaced(bundles: Sequence[Bundle], nodes: Sequence[Node], *, count_cpus: bool) -> Iterator[str]:
-    free = [_Free(node.cpus, [1.0] * int(node.gpus), node.resources) for node in nodes]
+def _unplaced(
+    bundles: Sequence[Bundle], nodes: Sequence[Node], free: Sequence[_Free], *, count_cpus: bool
+) -> Iterator[str]:
+    """Takes from `free` what is placed."""
     for bundle in sorted(bundles, key=lambda b: (-b.gpus, b.node_resource is None, -b.cpus)):
         placed = 0
         # A process without GPU goes where there is none, if it can: GPU nodes are kept for those that need them.

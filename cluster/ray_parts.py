@@ -5,8 +5,8 @@ PartLostError that names it.
 """
 
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ from actors.ray_actor import RolloutWorkerActor
 from cluster.config import RunConfig
 from cluster.parts import AdapterRef, WorkerHandle
 from cluster.placement import Placement
+from cluster.process_env import thread_environment
+from cluster.process_log import begin_log, last_error
 from cluster.run_processes import RunProcesses
 from contracts.adapter import Adapter
-from contracts.errors import LoadError, PartLostError
+from contracts.errors import LoadError, MemrError, PartLostError
 from contracts.problem import Lease
 from contracts.reports import MemoryReport, StepReport, WorkerReport
 from contracts.rollout import RolloutGroup, ScoredGroup
@@ -51,10 +53,14 @@ class RayWorker:
     worker_id: str
     actor: Any
     processes: RunProcesses
+    log: Path | None = None
 
     async def start(self) -> None:
         self.processes.add(self.worker_id, await answer(self.worker_id, self.actor.process.remote()))
-        await answer(self.worker_id, self.actor.start.remote())
+        try:
+            await answer(self.worker_id, self.actor.start.remote())
+        except MemrError as error:
+            raise with_root_cause(error, self.log) from error
 
     async def adopt(self, adapter: AdapterRef) -> None:
         await answer(self.worker_id, self.actor.adopt.remote(adapter))
@@ -75,6 +81,12 @@ class RayWorker:
 def _last_line(error: RayActorError) -> str:
     """Of a remote traceback: the error itself."""
     return str(error).strip().splitlines()[-1].strip()
+
+
+def with_root_cause(error: MemrError, log: Path | None) -> MemrError:
+    """vLLM's engine dies in a process of its own and leaves "See root cause above", which is in the worker's log."""
+    found = last_error(log) if log is not None and "root cause above" in str(error) else ""
+    return type(error)(f"{error}. Its root cause: {found} ({log})") if found else error
 
 
 def _cause(error: RayActorError) -> str:
@@ -140,22 +152,29 @@ class PartInputs:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where processes go. one_machine: everything shares it, so no CPUs are reserved.
-    core_node_id: the node that learner and memory must be on, None for any."""
+    """Where processes go. one_machine: everything shares it, so no CPUs are reserved. core_node_id: the node that learner
+    and memory must be on, None for any. env: of every process. logs: folder of their logs, None for Ray's own files."""
 
     placement: Placement
     one_machine: bool = True
     core_node_id: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    logs: Path | None = None
+    log_level: str = "info"
+
+    def log(self, name: str) -> Path | None:
+        return None if self.logs is None else self.logs / f"{name}.log"
 
     def options(self, part: str) -> dict[str, Any]:
         """A bundle as Ray's options; a thousandth of a node's own resource ties a process to nodes that offer it."""
         bundle = self.placement.bundle(part)
         special = {bundle.node_resource: 0.001} if bundle.node_resource else {}
-        return {"num_cpus": 0 if self.one_machine else bundle.cpus, "num_gpus": bundle.gpus, "resources": special}
+        cpus = 0 if self.one_machine else bundle.cpus
+        return {"num_cpus": cpus, "num_gpus": bundle.gpus, "resources": special, "site": self}
 
     def core_options(self, part: str) -> dict[str, Any]:
         pinned = NodeAffinitySchedulingStrategy(self.core_node_id, soft=False) if self.core_node_id else "DEFAULT"
-        return self.options(part) | {"scheduling_strategy": pinned}
+        return self.options(part) | {"scheduling_strategy": pinned, "log_name": part}
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +194,10 @@ class RayWorkers:
             seed=zlib.crc32(f"{self.config.run.seed}/{worker_id}".encode()),
         )
         options = self.site.options(kind) | {"scheduling_strategy": "SPREAD", "max_concurrency": MAX_CALLS}
+        options |= {"log_name": worker_id}
         actor = actor_with(RolloutWorkerActor, settings.torch_threads, options)
-        return RayWorker(
-            worker_id, actor.remote(worker_id, settings, task, self.inputs.model_path, needs), self.processes
-        )
+        started = actor.remote(worker_id, settings, task, self.inputs.model_path, needs)
+        return RayWorker(worker_id, started, self.processes, self.site.log(worker_id))
 
     def end(self, worker: WorkerHandle) -> str:
         assert isinstance(worker, RayWorker)
@@ -197,7 +216,25 @@ def end_actor(name: str, actor: Any, processes: RunProcesses) -> str:
     return found
 
 
-def actor_with(actor_class: Any, threads: int, options: dict[str, Any]) -> Any:
-    """Thread counts must be in the environment before numpy, torch or faiss load."""
-    env = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    return actor_class.options(runtime_env={"env_vars": env | {"TOKENIZERS_PARALLELISM": "false"}}, **options)
+@dataclass(frozen=True, slots=True)
+class _Logged:
+    """An actor class whose actors write into a log of the run from their first call on."""
+
+    actor_class: Any
+    log: Path | None
+    level: str
+
+    def remote(self, *arguments: Any) -> Any:
+        actor = self.actor_class.remote(*arguments)
+        if self.log is not None:
+            actor.__ray_call__.remote(begin_log, str(self.log.resolve()), self.level)
+        return actor
+
+
+def actor_with(actor_class: Any, threads: int, options: dict[str, Any]) -> _Logged:
+    """options: Ray's, and `site` and `log_name` of ours (`Site.options`)."""
+    options = dict(options)
+    site: Site = options.pop("site")
+    log = site.log(options.pop("log_name"))
+    env = {**thread_environment(threads), **site.env}
+    return _Logged(actor_class.options(runtime_env={"env_vars": env}, **options), log, site.log_level)

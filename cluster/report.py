@@ -13,10 +13,11 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cluster.incidents import incident_lines
 from cluster.memory_effect import effect_text, memory_effect
 from cluster.plan import make_plan, plan_rows
 from cluster.run_dir import RunRecord, read_run
-from cluster.summary import before_after, state_of
+from cluster.summary import after_label, before_after, state_of
 from contracts.arrow import read_groups
 from contracts.errors import DataError
 from contracts.rollout import ScoredGroup
@@ -41,8 +42,10 @@ def write_report(run_path: Path) -> Path:
     html = environment.get_template(TEMPLATE.name).render(
         run=run,
         state=state_of(run),
+        incidents=incident_lines(run_path),
         plan=plan_rows(run.config, make_plan(run.config)),
         before_after=before_after(run),
+        after_label=after_label(run),
         pictures=_pictures(run),
         transcripts=_transcripts(run_path),
         last=run.metrics[-1] if run.metrics else None,

@@ -2,10 +2,13 @@
 
 import os
 import re
+from collections.abc import Sequence
 
 import psutil
 
+from cluster.config import RunConfig
 from cluster.placement import Node
+from contracts.device import cards
 from contracts.errors import ConfigError
 
 
@@ -28,14 +31,26 @@ def resources_of(address: str | None, imagined: str | None) -> tuple[Node, ...]:
 
 
 def this_machine() -> Node:
-    import torch
-
+    """Cards by their device files: what torch makes of them is asked when a run starts."""
     return Node(
         node_id="this machine",
         cpus=float(os.cpu_count() or 1),
-        gpus=float(torch.cuda.device_count()),
+        gpus=float(len(cards())),
         memory_bytes=psutil.virtual_memory().total,
     )
+
+
+def refuse_uncounted_cards(config: RunConfig, nodes: Sequence[Node], there: Sequence[str]) -> None:
+    """there: cards of this machine. Raises ConfigError where Ray counts none of them and a part that may use one would run
+    on the CPU without a word."""
+    if not there or config.model.scripted or any(node.gpus for node in nodes):
+        return
+    parts = [("learner.device", config.learner.device), ("actors.device", config.actors.device)]
+    if silent := [key for key, device in parts if device == "auto"]:
+        raise ConfigError(
+            f"this machine has {len(there)} NVIDIA card(s) ({', '.join(there)}), and Ray counts none: does `nvidia-smi` work "
+            f"here? With {' and '.join(silent)} = 'auto' the run would be computed on the CPU; set that to 'cpu' if it shall be"
+        )
 
 
 def _imagined(text: str) -> tuple[Node, ...]:

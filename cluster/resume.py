@@ -37,12 +37,20 @@ MAY_CHANGE = frozenset(
         "learner.mismatch_stop",
         "learner.mismatch_warn",
         "learner.torch_threads",
+        "learner.micro_batch_tokens",
+        "learner.logprob_chunk_tokens",
+        "learner.gpus",
+        "actors.gpus_per_worker",
+        "actors.vllm.gpu_memory_utilization",
+        "actors.vllm.kv_cache_bytes",
+        "memory.gpus",
         "memory.torch_threads",
         "memory.deadline_s",
         "eval.every_updates",
     }
 )
-"""Beside everything in [cluster] but groups_per_batch: what leaves the run the same run. learner.num_updates may grow."""
+"""Beside everything in [cluster] but groups_per_batch: what leaves the run the same run, to rounding: memory
+that is missing on a card may be spared. learner.num_updates may grow."""
 PLACE = frozenset({"run.directory", "run.name"})
 """Where a run lies: it may be moved, renamed and copied, and what its config.toml says of the place is where it began."""
 SECTIONS_THAT_MAY_CHANGE = frozenset({"supervision", "alarms", "resources", "notify"})

@@ -13,6 +13,7 @@ from typing import Any
 
 from cluster.recorder import Recorder
 from cluster.run_dir import surely_over
+from cluster.run_lock import held
 from contracts.errors import ConfigError, DataError
 
 POLL_S = 0.5
@@ -69,7 +70,8 @@ def leave_request(run_path: Path, **request: Any) -> Path:
 
 def ask(run_path: Path, **request: Any) -> None:
     """Leave a request and wait until the controller has taken it. Raises DataError if none does."""
-    if not (run_path / "control").exists() or surely_over(run_path):
+    has_ended = (run_path / "summary.json").exists() and not held(run_path)
+    if not (run_path / "control").exists() or has_ended or surely_over(run_path):
         raise DataError(
             f"{run_path} takes no requests: it is not running, or never was. `memr status {run_path}` shows its state"
         )

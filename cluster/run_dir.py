@@ -190,6 +190,12 @@ def _manifest() -> dict[str, Any]:
     }
 
 
+def own_version() -> str:
+    """Of the package, and the commit where it is a checkout."""
+    commit, installed = _git_commit(), [p.version for p in distributions(name="memr")]
+    return f"memr {installed[0] if installed else '(not installed)'}" + (f", commit {commit[:12]}" if commit else "")
+
+
 def _installed() -> dict[str, str]:
     present = {str(package.metadata["Name"]).lower(): package.version for package in distributions()}
     return {name: present[name] for name in _PACKAGES if name in present}

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -10,8 +11,9 @@ from rich.text import Text
 from cluster.autoscale import Waits, bottleneck
 from cluster.config import RunConfig
 from cluster.console import eval_text, step_text
-from cluster.incidents import headlines
+from cluster.incidents import incident_lines
 from cluster.memory_effect import WINDOW_UPDATES, effect_text, memory_effect
+from cluster.next_steps import next_steps
 from cluster.placement import Node, place, placement_rows
 from cluster.plan import make_plan, plan_rows
 from cluster.run_dir import RunRecord, being_taken_up, is_copy, owner_alive
@@ -59,9 +61,17 @@ def show_status(console: Console, run: RunRecord) -> None:
             )
     for line in run.evals:
         console.print(eval_text(line))
-    told = headlines(run.path)
-    if told:
-        console.print(f"incidents: {len(told)} in {run.path / 'incidents'}, the last: {told[-1]}")
+    show_incidents(console, run.path)
+    show_next_steps(console, run)
+
+
+def show_incidents(console: Console, run_path: Path) -> None:
+    """What the run noticed by itself, alarms first; nothing where all was well."""
+    lines = incident_lines(run_path)
+    for line in lines:
+        console.print(Text(line, "red"), soft_wrap=True)
+    if lines:
+        console.print(f"incidents in full: {run_path / 'incidents'}", soft_wrap=True)
 
 
 FAILURES = ("stopped", "gave_up", "crashed", "part_lost", "ray_failed")
@@ -100,7 +110,7 @@ def show_summary(console: Console, run: RunRecord) -> None:
     """What changed, where it is, what to do next."""
     console.print()
     console.print(Text.assemble((str(run.path), "bold"), f" {state_of(run)}"), soft_wrap=True)
-    table = Table("held-out problems", "before", "after", box=None, header_style="bold")
+    table = Table("held-out problems", "before", after_label(run), box=None, header_style="bold")
     for label, before, after in before_after(run):
         table.add_row(label, before, after)
     console.print(table)
@@ -111,14 +121,20 @@ def show_summary(console: Console, run: RunRecord) -> None:
         )
         if run.config.memory.enabled:
             console.print(effect_text(memory_effect(run.metrics), pays=run.config.memory.pays), soft_wrap=True)
-    ways_on = [
-        f'memr memory query {run.path} "What is 7 + 8?"',
-        f"memr export {run.path} my-model --merge",
-        "memr train configs/word_problems.toml   (real data from a file)",
-    ]
+    show_incidents(console, run.path)
     console.print(f"\nreport   {run.path / 'report.html'}", soft_wrap=True)
-    for start, way in zip(("next:", "", ""), ways_on, strict=True):
-        console.print(f"{start:<8} {way}", soft_wrap=True)
+    show_next_steps(console, run)
+
+
+def show_next_steps(console: Console, run: RunRecord) -> None:
+    for number, step in enumerate(next_steps(run)):
+        console.print(f"{'' if number else 'next:':<8} {step}", soft_wrap=True)
+
+
+def after_label(run: RunRecord) -> str:
+    """Head of the column of the last evaluation, which a run that stopped made somewhere on its way."""
+    last, wanted = max((line["step"] for line in run.evals), default=0), run.config.learner.num_updates
+    return "after" if last >= wanted else f"at update {last} of {wanted}"
 
 
 def before_after(run: RunRecord) -> list[tuple[str, str, str]]:

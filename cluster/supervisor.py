@@ -22,6 +22,7 @@ from typing import Any
 
 from cluster.failure_policy import Budget, Decision, Failure, Part, decide
 from cluster.incidents import FINAL, append_event, headlines, kinds, write_incident
+from cluster.last_words import LastWords
 from cluster.process_tree import ProcessTree
 from cluster.progress_watch import Hang, ProgressWatch
 from cluster.run_control import leave_request
@@ -113,7 +114,10 @@ class Supervisor:
     def _one_life(self) -> Ending:
         """Start the run's process, watch it until it is gone, and leave nothing of it behind."""
         kills = oom_kills()
-        self._child = subprocess.Popen(self._command, start_new_session=True, pass_fds=self._hand_on)
+        words = LastWords(self._run_path)
+        self._child = subprocess.Popen(
+            self._command, start_new_session=True, pass_fds=self._hand_on, stderr=words.descriptor
+        )
         handed_on = False
         tree, watch = ProcessTree(self._child.pid), ProgressWatch(self._settings, self._clock())
         incidents, kinds_before = len(headlines(self._run_path)), len(kinds(self._run_path))
@@ -122,6 +126,7 @@ class Supervisor:
         polls = 0
         while self._child.poll() is None and hang is None:
             self._pause(POLL_S)
+            words.show()
             if self._asked and not handed_on:  # here, not in the handler: the signal may come while the process starts
                 self._child.send_signal(signal.SIGINT)
                 handed_on = True
@@ -146,6 +151,7 @@ class Supervisor:
         for left in tree.end():
             self._event("process_left", pid=left.pid, name=left.name)
         self._child.wait(timeout=10)
+        words.close()
         return ending
 
     def _at_its_end(self, kinds_before: int) -> bool:
@@ -156,8 +162,8 @@ class Supervisor:
     def _how_it_ended(self, code: int, had_ray: bool, out_of_memory: bool) -> Ending:
         if code in (0, 2, FAILED, INTERRUPTED, MAY_RESTART):
             return Ending(code)  # it said why, or left an incident
-        if self._asked and code == -signal.SIGINT:
-            return Ending(INTERRUPTED)  # so early that Python itself was still starting
+        if self._asked and (code == -signal.SIGINT or (code == 1 and self._status() is None)):
+            return Ending(INTERRUPTED)  # so early that Python itself was still starting, which then ends either way
         if code < 0:
             headline = f"the run's own process was killed by {signal.Signals(-code).name}"
         elif had_ray:  # Ray ends a process whose raylet is gone, faster than anyone can look

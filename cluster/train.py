@@ -27,28 +27,29 @@ from cluster.alarm_watcher import AlarmWatcher
 from cluster.change_signal import cancelled
 from cluster.checkpoint import log_floor
 from cluster.config import RunConfig
-from cluster.console import LiveConsole, PlainConsole
 from cluster.context_room import find_room
 from cluster.controller import Controller
 from cluster.core_parts import CoreParts, start_parts
 from cluster.drive import drive
 from cluster.history import History, Past
 from cluster.model_store import resolve_model
-from cluster.notify import Notifier
-from cluster.notify_watcher import NotifyWatcher
-from cluster.placement import place
+from cluster.placement import Placement, place
 from cluster.probes import probe_sequences
+from cluster.process_env import actor_environment
+from cluster.process_log import CONTROLLER_LOG, log_to_file, new_attempt, newest_attempt
 from cluster.ray_parts import PartInputs, Site
 from cluster.ray_session import Session, ray_session, share
-from cluster.recorder import Recorder, Watcher
+from cluster.recorder import Recorder
 from cluster.resource_keeper import ResourceKeeper
+from cluster.resources import refuse_uncounted_cards
 from cluster.resume import begin_or_go_on, read_run_past, record_changes
 from cluster.run_dir import claim_run, forget_summary, has_begun, write_summary
 from cluster.run_lock import keep_lock, lock_run
 from cluster.run_log import RunLog
 from cluster.run_processes import RunProcesses
 from cluster.supervised import asked_to_end, hear_no_more
-from cluster.tensorboard_watcher import TensorboardWatcher
+from cluster.watchers import watchers
+from contracts.device import cards
 from contracts.errors import ConfigError
 from contracts.ports import Task, Tokenizer
 from tasks.load import load_task
@@ -101,12 +102,13 @@ def _train(
 ) -> Outcome:
     started = time.monotonic()
     say = Narrator(console)
+    task = load_task(config.task)  # first: a wrong path is told before anything is loaded
     say("loading the model's files and the tokenizer")
     model_path = config.model.name if config.model.scripted else resolve_model(config.model.name)
     tokenizer = load_worker_tokenizer(config.actors, model_path)
     for note in tokenizer.notes if isinstance(tokenizer, HfTokenizer) else ():
         say(note)
-    task, run_path = load_task(config.task), config.run_path
+    run_path = config.run_path
     longest = check_prompts(config, task, tokenizer)
     room = find_room(config, tokenizer, model_path, longest, say if has_begun(run_path) else None)
     inputs = PartInputs(model_path, tokenizer.fingerprint, probe_sequences(config, task, tokenizer), room)
@@ -116,6 +118,9 @@ def _train(
     if past.begun:
         say(f"resuming {run_path} after update {past.step + len(past.batches)}")
     claim_run(run_path, supervisor)
+    logs = newest_attempt(run_path) if supervisor else new_attempt(run_path)
+    if logs is not None:
+        log_to_file(logs / CONTROLLER_LOG, config.cluster.log_level)
 
     def begin_this_life() -> None:
         """Not before the run was taken up: an attempt that fails leaves settings and summary as they were."""
@@ -124,15 +129,31 @@ def _train(
 
     say("starting the processes: rollout workers, memory, learner")
     with ray_session(config, address, ship_code=ship_code) as session:
+        if session.owned:
+            refuse_uncounted_cards(config, session.nodes, cards())
         placement = place(config, session.nodes)
         if placement.shortages:
             raise ConfigError("; ".join(placement.shortages))
-        site = Site(placement, one_machine=len(session.nodes) == 1, core_node_id=_core_node(config, session))
+        for note in placement.notes:
+            say(f"note: {note}")
+        site = _site(config, session, placement, logs)
         outcome = asyncio.run(_run(config, task, inputs, past, console, site, begin_this_life))
         hear_no_more()
     outcome = Outcome(run_path, outcome.exit_code, outcome.updates, time.monotonic() - started)
     write_summary(run_path, {"exit_code": outcome.exit_code, "updates": outcome.updates, "wall_s": outcome.wall_s})
     return outcome
+
+
+def _site(config: RunConfig, session: Session, placement: Placement, logs: Path | None) -> Site:
+    level = config.cluster.log_level
+    return Site(
+        placement,
+        one_machine=len(session.nodes) == 1,
+        core_node_id=_core_node(config, session),
+        env=actor_environment(os.environ, config.cluster.env, level),
+        logs=logs,
+        log_level=level,
+    )
 
 
 def _core_node(config: RunConfig, session: Session) -> str | None:
@@ -181,7 +202,7 @@ async def _run(
 ) -> Outcome:
     run_path = config.run_path
     stop = StopSignals()
-    recorder = Recorder(run_path, _watchers(config, run_path, console))
+    recorder = Recorder(run_path, watchers(config, run_path, console, site.logs))
     log = RunLog(run_path / "log", floor=log_floor(run_path))
     history = History(log)
     core = CoreParts(config, inputs, site, RunProcesses(run_path))
@@ -249,21 +270,6 @@ async def beside(*loops: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     for error in failed:
         if error is not None:
             raise error
-
-
-def _watchers(config: RunConfig, run_path: Path, console: Console) -> Sequence[Watcher]:
-    num_updates = config.learner.num_updates
-    watchers: list[Watcher] = [
-        LiveConsole(console, num_updates, f"memr  {run_path}")
-        if console.is_terminal
-        else PlainConsole(console, num_updates)
-    ]
-    notifier = Notifier(config.notify)
-    if notifier.enabled:
-        watchers.append(NotifyWatcher(notifier, run_path))
-    if config.cluster.tensorboard:
-        watchers.append(TensorboardWatcher(run_path))
-    return watchers
 
 
 class StopSignals:

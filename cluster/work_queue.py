@@ -5,7 +5,8 @@
                +-----------+
 
 Evaluation leases wait in a queue of their own. Training goes first: an evaluation takes the time that the workers
-have to spare, and while both wait one call in EVAL_PERIOD, so that it neither holds the learner up nor starves.
+have to spare, and while both wait one call in EVAL_PERIOD, so that it neither holds the learner up nor starves. Its calls
+hold no more tokens than training's: one with a limit four times as long would hold the one worker four times as long.
 """
 
 from collections import deque
@@ -16,6 +17,8 @@ from contracts.problem import Lease, Purpose
 
 EVAL_PERIOD = 4
 """While training and evaluation leases wait, every EVAL_PERIOD-th call is an evaluation's."""
+LEAST_SHARE = 4
+"""An evaluation's call takes at least 1 / LEAST_SHARE of the rows: fewer would decode hardly faster."""
 
 
 class WorkQueue:
@@ -37,12 +40,14 @@ class WorkQueue:
         one: bool = False,
         idle: bool = True,
         evaluates: Callable[[int], bool] = lambda _: True,
+        training_tokens: int | None = None,
     ) -> list[Lease]:
         """The next call's leases, one kind, one shape; training leases carry the version the worker holds.
 
         rows: samples the worker has room for; a lease of more goes out alone. one: a single lease per call. idle: the
         worker has nothing else in hand. A lease that failed before goes out alone, to an idle worker, so that what
-        fails with it is its own doing. evaluates: whether the worker may serve a version to an evaluation.
+        fails with it is its own doing. evaluates: whether the worker may serve a version to an evaluation. training_tokens:
+        most tokens of a training sample, None where no training is to come.
         """
         purpose = self._next_purpose(evaluates)
         waiting = self._waiting[purpose]
@@ -53,6 +58,8 @@ class WorkQueue:
             return []
         self._training_calls = 0 if purpose is Purpose.EVAL else self._training_calls + 1
         leases: list[Lease] = []
+        if purpose is Purpose.EVAL and training_tokens is not None:
+            rows = _rows_of_evaluation(rows, training_tokens, first.sampling.max_new_tokens)
         limit = 1 if one or first.attempt > 0 else max(1, rows // first.num_rollouts)
         while waiting and len(leases) < limit and _same_shape(waiting[0], first):
             lease = waiting.popleft()
@@ -114,6 +121,11 @@ class WorkQueue:
             return Purpose.TRAIN
         starved = self._training_calls >= EVAL_PERIOD - 1
         return Purpose.EVAL if starved or not self._waiting[Purpose.TRAIN] else Purpose.TRAIN
+
+
+def _rows_of_evaluation(rows: int, training_tokens: int, eval_tokens: int) -> int:
+    """As many tokens as a call of training has, within limits."""
+    return min(rows, max(rows * training_tokens // eval_tokens, rows // LEAST_SHARE))
 
 
 def _same_shape(lease: Lease, first: Lease) -> bool:

@@ -13,6 +13,7 @@ class StepReport:
     bonus: as it was paid (memory.where may pay none). reward_parts: mean weighted value by part name.
     adapter_delta_norm: L2 norm of the change of all LoRA weights in this update.
     skipped: why the weights were left as they were, naming the first bad tensor; empty for an update that was made.
+    micro_batch_tokens: that the update was computed with; fewer than asked for where memory ran out; 0 without a model.
     merged_survival: share of the adapter that would be left in bfloat16 weights it is merged into (docs/algorithms.md).
 
     What memory's bonus did (learner/bonus_effect.py). bonus_groups: groups where it may act, bonus_signal_groups: those of
@@ -63,6 +64,7 @@ class StepReport:
     bonus_advantage_share: float = 0.0
     bonus_signal_share: float = 0.0
     merged_survival: float = 1.0
+    micro_batch_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

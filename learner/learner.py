@@ -33,6 +33,7 @@ from learner.packing import MicroBatch, pack, rows_of
 from learner.policy import LoraPolicy
 from learner.probe_reader import ProbeReader
 from learner.reference import Reference
+from learner.retry_smaller import RetrySmaller
 from learner.schedule import learning_rate
 from learner.staleness import reject_stale
 from learner.step_report import UpdateNorms, make_report
@@ -65,6 +66,7 @@ class Learner:
         self._clock = clock
         self._masters = MasterWeights(policy.adapter_parameters, settings)
         self._reference = Reference(policy, self._masters, settings)
+        self._retry = RetrySmaller(settings.micro_batch_tokens, policy.device, share_prompts=settings.shared_prefix)
         self._version = 0
 
     @property
@@ -83,22 +85,33 @@ class Learner:
         started = self._clock()
         reject_stale(groups, self._version, self._settings.max_policy_lag)
         credited = credit_all(groups, self._settings, self._bonus_rule)
-        normaliser = self._normaliser(credited)
-        record = UpdateRecord()
-        self._masters.zero_gradients()
+        records = [UpdateRecord()]
         skipped, norms = "", UpdateNorms(0.0, 0.0, 0.0)
         backward_done = started
         try:
-            for micro_batch in self._pack(credited):
-                self._backward(micro_batch, normaliser, record)
+            self._sum_gradients(credited, records)
             backward_done = self._clock()
-            norms = self._clip_and_update(record)
+            norms = self._clip_and_update(records[-1])
         except BadNumbersError as error:
             skipped = str(error)
         self._version += 1
         times_s = (backward_done - started, self._clock() - started)
-        report = make_report(groups, credited, record, norms, self._version, times_s, peak_rss_bytes(), skipped)
-        return replace(report, merged_survival=self._policy.merged_survival())
+        report = make_report(groups, credited, records[-1], norms, self._version, times_s, peak_rss_bytes(), skipped)
+        budget = self._retry.budget_tokens
+        return replace(report, merged_survival=self._policy.merged_survival(), micro_batch_tokens=budget)
+
+    def _sum_gradients(self, credited: Sequence[CreditedGroup], records: list[UpdateRecord]) -> None:
+        """Of the whole batch, in the masters; in smaller micro-batches, from the beginning, where memory runs out.
+        records: one more for each try."""
+        normaliser = self._normaliser(credited)
+
+        def attempt(batches: Sequence[MicroBatch]) -> None:
+            records.append(UpdateRecord())
+            self._masters.zero_gradients()
+            for micro_batch in batches:
+                self._backward(micro_batch, normaliser, records[-1])
+
+        self._retry.run(lambda: self._pack(credited), attempt)
 
     def publish(self) -> Adapter:
         """The current version as an immutable artifact with the proof that engines check."""
@@ -163,7 +176,7 @@ class Learner:
         settings = self._settings
         run_all = settings.kl_weight > 0 or settings.entropy_weight > 0
         rows = [rows_of(group, self._version) for group in credited if run_all or group.has_signal]
-        return pack(rows, settings.micro_batch_tokens, self._policy.shares_prompts)
+        return pack(rows, self._retry.budget_tokens, self._policy.shares_prompts)
 
     def _backward(self, batch: MicroBatch, normaliser: int, record: UpdateRecord) -> None:
         settings = self._settings

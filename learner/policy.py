@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from contracts.adapter import LoraShape
+from contracts.device import cards, choose_device
 from contracts.errors import DataError
 from contracts.loading import loading
 from learner.adapter_size import adapter_norm, base_norm, some_rows
@@ -268,9 +269,10 @@ def _adapted(base: PreTrainedModel, base_model: str, settings: LearnerSettings) 
 
 
 def device_of(settings: LearnerSettings) -> torch.device:
-    if settings.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(settings.device)
+    """Raises ConfigError where a card is there, or asked for, that torch cannot use."""
+    usable, built_for = torch.cuda.is_available(), torch.version.cuda
+    device = choose_device(settings.device, "learner.device", usable=usable, built_for=built_for, there=cards())
+    return torch.device(device)
 
 
 def _whole_sequence(tokens_P: NDArray[np.int32]) -> TrainRow:

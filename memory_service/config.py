@@ -168,6 +168,10 @@ class MemorySettings(Settings):
         "wait", description="a group past the deadline: keep waiting, or train it as a whole without bonus; counted"
     )
     torch_threads: int = Field(1, ge=1, description="CPU threads of the memory process")
+    device: Literal["cpu", "cuda"] = Field(
+        "cpu", description="where the encoder runs; never chosen by itself, so that a replay gives the same rewards"
+    )
+    gpus: float = Field(0.1, gt=0.0, le=1.0, description="device = cuda: share of a GPU that is kept for the encoder")
 
     @model_validator(mode="before")
     @classmethod

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.device import cards, choose_device
 from contracts.loading import loading
 from contracts.ports import TextEncoder
 from memory_service.config import MemorySettings
@@ -72,8 +73,12 @@ class SentenceEncoder:
 
         self.path = encoder_path(settings.encoder)
         dtype = getattr(torch, settings.encoder_dtype)
+        usable, built_for = torch.cuda.is_available(), torch.version.cuda
+        device = choose_device(settings.device, "memory.device", usable=usable, built_for=built_for, there=cards())
         with loading(f"memory.encoder = '{settings.encoder}' cannot be loaded", _ENCODERS):
-            self._model = SentenceTransformer(self.path, trust_remote_code=False, model_kwargs={"dtype": dtype})
+            self._model = SentenceTransformer(
+                self.path, device=device, trust_remote_code=False, model_kwargs={"dtype": dtype}
+            )
         self._batch = settings.encoder_batch_texts
         self._windows = settings.long_text == "mean_of_windows"
         self.dimension = int(self._model.get_embedding_dimension() or 0)

@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from contracts.bounded_tables import MAX_TABLE_BYTES, MAX_TABLE_ROWS, read_parquet
-from contracts.errors import ConfigError, DataError
+from contracts.errors import DataError
+from tasks.hub_files import hub_files
 
 MAX_LINE_BYTES = 16 * 2**20
 
@@ -58,19 +59,9 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def read_hub(dataset: str, config: str | None, split: str) -> list[Row]:
-    """One split of a hub dataset. Raises ConfigError without the `datasets` package, DataError where loading fails."""
-    try:
-        from datasets import load_dataset
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"task.hub_dataset = '{dataset}' needs the package 'datasets': install it (pip install datasets), or "
-            "download the data once and set task.path to a .jsonl or .parquet file"
-        ) from error
-    try:
-        loaded: Iterable[Mapping[str, Any]] = load_dataset(dataset, config, split=split)
-    except Exception as error:
-        raise DataError(f"hub dataset {dataset}, split {split}: {type(error).__name__}: {error}") from error
-    return [Row(f"{dataset}[{split}], row {number}", values) for number, values in enumerate(loaded, start=1)]
+    """One split of a hub dataset. Raises DataError where it cannot be had."""
+    rows = (row for path in hub_files(dataset, config, split) for row in read_rows(path))
+    return [Row(f"{dataset}[{split}], row {number}", row.values) for number, row in enumerate(rows, start=1)]
 
 
 def _json_lines(path: Path) -> Iterator[Row]:

@@ -130,9 +130,11 @@ class FakeWorker:
     versions: list[int] = field(default_factory=list)
     refuse: Callable[[int], Exception | None] = lambda version: None
     start_fault: Exception | None = None
+    start_s: float = 0.0
     sick: bool = False
 
     async def start(self) -> None:
+        await asyncio.sleep(self.start_s)
         if self.start_fault is not None:
             raise self.start_fault
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -207,3 +209,46 @@ def _cmdline(process: psutil.Process) -> list[str]:
         return list(process.cmdline())
     except psutil.Error:
         return []
+
+
+def test_every_next_step_that_is_printed_works(finished: Path) -> None:
+    """The last one goes on with the run, so it is asked of a copy."""
+    copy = Path(shutil.copytree(finished, finished.with_name("copied (once)")))
+    steps = [line.strip() for line in memr("status", str(copy)).stdout.partition("next:")[2].splitlines()]
+    assert len(steps) == 2
+    for step in steps:
+        done = memr(*shlex.split(step, comments=True)[1:])
+        assert done.returncode == 0, f"{step}\n{done.stdout}{done.stderr}"
+    assert [line["step"] for line in lines(copy / "metrics.jsonl")] == list(range(1, 13))
+
+
+def test_logs_of_every_process_are_in_the_run_directory(finished: Path) -> None:
+    logs = finished / "logs"
+    assert [path.name for path in logs.iterdir()] == ["001"]
+    found = {path.name for path in (logs / "001").iterdir()}
+    assert found == {"controller.err", "controller.log", "learner.log", "memory.log", "worker-0.log", "worker-1.log"}
+    told = (logs / "001" / "controller.log").read_text()
+    assert "update    6/6" in told
+    assert "held out, version 6" in told
+
+
+TASK = """
+import os, sys
+from tasks.arithmetic import arithmetic_task
+
+def loud(settings):
+    print("a task says", os.environ.get("MY_VARIABLE"))
+    print("and complains", file=sys.stderr)
+    return arithmetic_task(settings)
+"""
+
+
+def test_what_users_code_prints_in_a_worker_is_in_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "loud_task.py").write_text(TASK)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
+    more = ["task.kind=loud_task:loud", "learner.num_updates=1", "eval.problems=0", "cluster.env.MY_VARIABLE=mine"]
+    done = memr("train", str(SCRIPTED), *sets(tmp_path, "loud", *more))
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = (tmp_path / "loud" / "logs" / "001" / "worker-0.log").read_text()
+    assert "a task says mine" in told
+    assert "and complains" in told

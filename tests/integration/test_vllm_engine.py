@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 
-from actors.config import ActorSettings
+from actors.config import ActorSettings, VllmSettings
 from actors.load import EngineNeeds, load_engine, load_worker_tokenizer, start_engine
 from actors.rollout_worker import RolloutWorker
 from contracts.adapter import Adapter, AdapterManifest
@@ -109,6 +109,31 @@ SETTINGS = ActorSettings.model_validate(
     {"engine": "vllm", "dtype": "float32", "device": "cpu", "vllm": {"max_num_seqs": 16, "kv_cache_bytes": 2**28}}
 )
 NEEDS = EngineNeeds(max_lora_rank=16, max_model_len=256)
+
+
+@pytest.mark.parametrize(
+    ("given", "on_cpu", "expected"),
+    [
+        ({}, False, {"gpu_memory_utilization": 0.85}),
+        ({"kv_cache_bytes": 2**30}, False, {"gpu_memory_utilization": 0.85, "kv_cache_memory_bytes": 2**30}),
+        (
+            {"kv_cache_bytes": 2**30, "gpu_memory_utilization": 0.4},
+            False,
+            {"gpu_memory_utilization": 0.4, "kv_cache_memory_bytes": 2**30},
+        ),
+        ({}, True, {"kv_cache_memory_bytes": 2**30}),
+        ({"kv_cache_bytes": 2**28, "gpu_memory_utilization": 0.4}, True, {"kv_cache_memory_bytes": 2**28}),
+    ],
+)
+def test_vllm_is_told_how_much_of_a_card_it_may_take_whatever_its_cache(
+    given: dict[str, Any], on_cpu: bool, expected: dict[str, Any]
+) -> None:
+    """Untold it wants 0.92 of the card to be free, and never starts beside a learner."""
+    from actors.vllm_engine import engine_arguments  # here, as the import of vLLM warns
+
+    found = engine_arguments("m", VllmSettings.model_validate(given), "bfloat16", on_cpu, 4, 16, 456, 0)
+    keys = ("gpu_memory_utilization", "kv_cache_memory_bytes")
+    assert {key: found[key] for key in keys if key in found} == expected
 
 
 def start(loop: Loop, settings: ActorSettings, model: Path, tokenizer: Tokenizer) -> AsyncEngine:

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from cluster.autoscale import Waits, bottleneck, wanted_workers
-from cluster.config import AutoscaleSettings
+from cluster.cluster_settings import AutoscaleSettings
 
 SETTINGS = AutoscaleSettings(enabled=True, min_workers=1, max_workers=8)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.config import RunConfig, dump_config, load_config
+from cluster.config import RunConfig, RunSettings, dump_config, load_config
 from cluster.plan import make_plan, plan_rows
 from contracts.errors import ConfigError
 
@@ -69,6 +69,39 @@ def test_set_overrides_the_file_and_creates_sections(tmp_path: Path) -> None:
     file = write(tmp_path, "[learner]\nlora_r = 8\n")
     config = load_config(file, ["learner.lora_r=4", "run.name=other", "memory.profile=paper"])
     assert (config.learner.lora_r, config.run.name, config.memory.mix) == (4, "other", "raw")
+
+
+@pytest.mark.parametrize("name", ["r", "t (copy)", "Größe 3", "a" * 100])
+def test_a_run_may_have_any_name_that_is_one_folder(name: str) -> None:
+    assert RunSettings(name=name).name == name
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "a\\b", ".hidden", "-x", "a\nb", "a" * 101])
+def test_a_name_that_is_no_folder_or_looks_like_an_option_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="name"):
+        RunSettings(name=name)
+
+
+def test_environment_variables_are_text_and_come_back_from_the_runs_own_configuration(tmp_path: Path) -> None:
+    file = write(tmp_path, '[cluster.env]\nNCCL_SOCKET_IFNAME = "eth1"\n')
+    config = load_config(file, ["cluster.env.NCCL_IB_DISABLE=1", "cluster.env.HF_HOME=/data/hub"])
+    assert config.cluster.env == {"NCCL_SOCKET_IFNAME": "eth1", "NCCL_IB_DISABLE": "1", "HF_HOME": "/data/hub"}
+    assert load_config(write(tmp_path, dump_config(config))) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("cluster.env.CUDA_VISIBLE_DEVICES=0", "Ray gives each process its GPUs by it"),
+        ("cluster.env.RAY_AUTH_TOKEN=abc", "a secret does not belong in a configuration"),
+        ("cluster.env.A-B=1", "letters, digits and _"),
+        ("cluster.env.FLAG=true", "valid string"),
+        ("cluster.env=5", "valid dictionary"),
+    ],
+)
+def test_variables_that_would_break_the_run_are_refused(override: str, told: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=told):
+        load_config(write(tmp_path, ""), [override])
 
 
 @pytest.mark.parametrize("override", ["learner", "learner=3", "=3", "learner.lora_r.x=1"])

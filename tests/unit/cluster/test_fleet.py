@@ -119,6 +119,46 @@ async def test_lost_workers_are_replaced_and_the_run_finishes(tmp_path: Path) ->
     ]
 
 
+BAD_CARD = DataError("vLLM cannot serve the model: CUDA error: uncorrectable ECC error encountered")
+
+
+async def test_one_bad_gpu_of_64_does_not_end_the_start(tmp_path: Path) -> None:
+    """It fails at once, and so does what is started in its place, while the others still load."""
+    bad = [FakeWorker("bad", start_fault=BAD_CARD) for _ in range(7)]
+    good = [FakeWorker(f"w{i}", start_s=0.2) for i in range(63)]
+    config = make_config(tmp_path, updates=4, actors={"num_workers": 64})
+    run = Run(config, workers=[bad[0], *good, *bad[1:]])
+    await run.run()
+    assert run.lines("metrics.jsonl")[-1]["ledger"]["trained"] == 16
+    lost = [line for line in run.lines("events.jsonl") if line["event"] == "worker_lost"]
+    assert [line["replaced"] for line in lost] == [True] * 6 + [False]
+    assert "uncorrectable ECC" in lost[0]["headline"]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 64])
+async def test_what_none_of_the_first_workers_can_load_ends_the_start_with_its_own_words(
+    workers: int, tmp_path: Path
+) -> None:
+    config = make_config(tmp_path, actors={"num_workers": workers})
+    run = Run(config, workers=[FakeWorker(f"w{i}", start_fault=BAD_CARD) for i in range(workers + 10)])
+    with pytest.raises(DataError, match="uncorrectable ECC"):
+        await run.run()
+
+
+async def test_a_kind_that_cannot_load_ends_the_start_before_any_other_serves(tmp_path: Path) -> None:
+    pools = [{"name": "big", "num_workers": 2}, {"name": "small", "num_workers": 1}]
+    run = Run(
+        make_config(tmp_path, actors={"pools": pools}),
+        workers=[
+            FakeWorker("b0", start_fault=BAD_CARD),
+            FakeWorker("b1", start_fault=BAD_CARD),
+            FakeWorker("s", start_s=9),
+        ],
+    )
+    with pytest.raises(DataError, match="uncorrectable ECC"):
+        await run.run()
+
+
 async def test_below_min_workers_the_run_stops_with_the_last_reason(tmp_path: Path) -> None:
     config = make_config(tmp_path, cluster={"worker_restarts": 2, "lease_attempts": 100})
     run = Run(config, workers=[FakeWorker("w0", fault=lambda lease: PartLostError("no more GPU"))] * 9)

@@ -8,13 +8,15 @@ import pytest
 
 from cluster.alarm import Action, Alarm
 from cluster.checkpoint import read_checkpoint
-from cluster.health import alarms_due
+from cluster.health import Health, alarms_due
+from cluster.incidents import headlines
+from cluster.recorder import Recorder
 from contracts.adapter import Adapter
 from contracts.errors import RunStopped
 from contracts.problem import Lease
 from contracts.reports import StepReport
 from contracts.rollout import FinishReason, ScoredGroup
-from tests.fakes import FakeLearner, FakeWorker
+from tests.fakes import FakeLearner, FakeWorker, make_group, make_scored
 from tests.unit.cluster.test_controller import Run, make_config
 
 
@@ -141,3 +143,17 @@ OF_57C9E8C = {"event": "alarm_entropy", "headline": "entropy fell", "action": "p
 )
 def test_what_alarms_asked_for_is_due_until_it_was_done(events: list[dict[str, object]], due: list[str]) -> None:
     assert [name for name, _, _ in alarms_due(events, 7)] == due
+
+
+async def test_a_micro_batch_that_was_halved_for_want_of_memory_is_told_once(tmp_path: Path) -> None:
+    config = make_config(tmp_path, learner={"micro_batch_tokens": 4096})
+    recorder = Recorder(tmp_path / "r")
+    health, learner = Health(config, recorder, lambda: None), FakeLearner(0)
+    adapter = await learner.first_adapter()
+    report, _ = await learner.update([make_scored(make_group(1))])
+    for tokens in (4096, 4096, 1024, 1024, 0):
+        await health.after_update(replace(report, micro_batch_tokens=tokens), adapter, learner)
+    recorder.close()
+    [told] = headlines(tmp_path / "r")
+    assert "micro-batches of 1024 tokens in place of 4096: the same gradient" in told
+    assert "--set learner.micro_batch_tokens=1024" in told

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from cluster.config import RunConfig, load_config
 from cluster.placement import Node, Placement, place, placement_rows
+from cluster.resources import refuse_uncounted_cards
+from contracts.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs").glob("*.toml"))
 
@@ -121,3 +123,83 @@ def test_what_is_said_to_fit_really_fits(workers: int, share: float, sizes: list
     found = place(config(actors=actors, learner={"device": "cpu"}), cluster)
     room = sum(gpus * int(1 / share) if share <= 1 else gpus // int(share) for gpus in sizes)
     assert (found.shortages == ()) == (workers <= room)
+
+
+def test_idle_gpus_are_named_with_the_number_that_would_use_them() -> None:
+    found = place(config(actors={"engine": "vllm", "num_workers": 1}), nodes(2, 8))
+    assert found.shortages == ()
+    assert found.notes == (
+        "14 of 16 GPUs are idle (6 on n0, 8 on n1): raise actors.num_workers from 1 to 15, or ask for fewer GPUs",
+    )
+
+
+def test_the_advice_for_idle_gpus_fits_and_leaves_none_idle() -> None:
+    raised = place(config(actors={"engine": "vllm", "num_workers": 15}), nodes(2, 8))
+    assert (raised.shortages, raised.notes) == ((), ())
+
+
+def test_idle_gpus_that_no_worker_fits_on_are_told_too() -> None:
+    vllm = {"engine": "vllm", "num_workers": 1, "vllm": {"tensor_parallel_size": 4}}
+    found = place(config(actors=vllm), nodes(1, 6))
+    assert found.notes == (
+        "1 of 6 GPUs are idle (1 on n0): no further 'worker' worker fits, which needs 4 GPU and 2 CPU on one node",
+    )
+    few_cpus = place(config(actors={"engine": "vllm", "num_workers": 1}), nodes(2, 8, cpus=7))
+    assert "raise actors.num_workers from 1 to 5" in few_cpus.notes[0]
+
+
+def test_gpus_that_nothing_asks_for_are_told() -> None:
+    found = place(config(actors={"device": "cpu"}, learner={"device": "cpu"}), nodes(1, 2))
+    assert found.notes[-1].startswith("2 of 2 GPUs are idle (2 on n0): nothing of this configuration runs on a GPU")
+
+
+def test_pools_name_their_own_number() -> None:
+    pools = [{"name": "big", "num_workers": 1, "engine": "vllm"}, {"name": "small", "num_workers": 1, "device": "cpu"}]
+    found = place(config(actors={"pools": pools}), nodes(1, 4))
+    assert "raise num_workers of pool 'big' from 1 to 3" in found.notes[-1]
+
+
+def test_a_gpu_that_is_shared_is_not_idle() -> None:
+    found = place(config(actors={"gpus_per_worker": 0.5}, learner={"gpus": 0.5}), nodes(1, 1))
+    assert found.notes == ()
+
+
+@given(st.integers(1, 4), st.integers(0, 8), st.integers(1, 20), st.sampled_from([1, 2, 4]))
+def test_idle_gpus_and_used_ones_are_all_there_are(count: int, gpus: int, workers: int, parallel: int) -> None:
+    vllm = {"engine": "vllm", "num_workers": workers, "vllm": {"tensor_parallel_size": parallel}}
+    found = place(config(actors=vllm, learner={"gpus": 1.0}), nodes(count, gpus, cpus=1000))
+    if not found.shortages and gpus:
+        used = sum(bundle.gpus * bundle.count for bundle in found.bundles)
+        idle = int(found.notes[-1].split()[0]) if found.notes and "idle" in found.notes[-1] else 0
+        assert used + idle == count * gpus
+
+
+def test_the_encoder_takes_the_share_of_a_gpu_that_it_is_given_and_none_by_itself() -> None:
+    assert gpus_by_part(place(config(), nodes(1, 8)))["memory"] == (1, 0)
+    found = place(config(memory={"device": "cuda", "gpus": 0.25}, learner={"gpus": 0.75}), nodes(1, 2))
+    assert gpus_by_part(found)["memory"] == (1, 0.25)
+    assert found.shortages == ()
+
+
+def test_cards_that_ray_does_not_count_are_refused_unless_the_cpu_was_chosen() -> None:
+    there = ["nvidia0"]
+    with pytest.raises(
+        ConfigError, match=r"1 NVIDIA card.*Ray counts none.*learner\.device and actors\.device = 'auto'"
+    ):
+        refuse_uncounted_cards(config(), nodes(1, 0), there)
+    on_cpu = config(learner={"device": "cpu"}, actors={"device": "cpu"})
+    for settings, found, cards in [(on_cpu, 0, there), (config(), 1, there), (config(), 0, [])]:
+        refuse_uncounted_cards(settings, nodes(1, found), cards)
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.85, True), (0.5, False)])
+def test_a_vllm_worker_that_wants_more_memory_than_its_share_of_the_card_is_told(share: float, told: bool) -> None:
+    vllm = {"engine": "vllm", "gpus_per_worker": 0.5, "vllm": {"gpu_memory_utilization": share}}
+    found = place(config(actors=vllm, learner={"gpus": 0.5}), nodes(1, 1))
+    assert any("gpu_memory_utilization to 0.5 or less" in note for note in found.notes) is told
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_no_shipped_configuration_crowds_a_card(path: Path) -> None:
+    found = place(load_config(path), nodes(1, 8))
+    assert not any("gpu_memory_utilization" in note for note in found.notes)

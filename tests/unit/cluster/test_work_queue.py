@@ -1,14 +1,20 @@
 """Leases go out in order, come back for another attempt, and evaluation takes what training leaves."""
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cluster.evaluation import EvalPlan, eval_leases, evaluate_groups, pass_at_k
 from cluster.work_queue import WorkQueue
 from contracts.problem import Lease, Problem, Purpose, Sampling
 from tests.fakes import make_group
 
 
-def lease(lease_id: int, purpose: Purpose = Purpose.TRAIN, rollouts: int = 2, version: int = 0) -> Lease:
+def lease(
+    lease_id: int, purpose: Purpose = Purpose.TRAIN, rollouts: int = 2, version: int = 0, tokens: int = 8
+) -> Lease:
     problem = Problem(str(lease_id), "?", "", ())
-    return Lease(lease_id, problem, rollouts, Sampling(1.0, 8), purpose, version, 0, 0, 60.0)
+    return Lease(lease_id, problem, rollouts, Sampling(1.0, tokens), purpose, version, 0, 0, 60.0)
 
 
 def ids(leases: list[Lease]) -> list[int]:
@@ -45,6 +51,52 @@ def test_an_evaluation_takes_every_call_while_no_training_waits() -> None:
     assert ids(queue.dispatch(3, rows=4)) == [-2]
     queue.add(lease(0, rollouts=4))
     assert ids(queue.dispatch(3, rows=4)) == [0]
+
+
+@pytest.mark.parametrize(
+    ("eval_tokens", "training_tokens", "leases"),
+    [
+        (8, 8, 64),  # as long as training's: a whole wave
+        (4, 8, 64),
+        (16, 8, 32),  # twice as long: half a wave
+        (32, 8, 16),
+        (4096, 8, 16),  # no fewer than a quarter: decoding a few rows is hardly faster
+        (4096, None, 64),  # no training is to come
+    ],
+)
+def test_a_call_of_an_evaluation_holds_the_worker_no_longer_than_one_of_training(
+    eval_tokens: int, training_tokens: int | None, leases: int
+) -> None:
+    evals = [lease(-1 - i, Purpose.EVAL, rollouts=1, tokens=eval_tokens) for i in range(100)]
+    queue = queue_of(*evals)
+    assert len(queue.dispatch(3, rows=64, training_tokens=training_tokens)) == leases
+
+
+@given(st.integers(1, 200), st.integers(1, 100), st.integers(1, 1000), st.integers(1, 1000))
+def test_an_evaluation_always_gets_on_and_never_has_more_rows_than_there_are(
+    rows: int, samples: int, eval_tokens: int, training_tokens: int
+) -> None:
+    queue = queue_of(*(lease(-1 - i, Purpose.EVAL, samples, tokens=eval_tokens) for i in range(3)))
+    given = queue.dispatch(3, rows=rows, training_tokens=training_tokens)
+    assert given
+    assert len(given) == 1 or len(given) * samples <= rows
+
+
+def test_training_is_never_cut_smaller() -> None:
+    queue = queue_of(*(lease(i, rollouts=8, tokens=16) for i in range(8)))
+    assert len(queue.dispatch(3, rows=64, training_tokens=16)) == 8
+
+
+def test_while_both_wait_an_evaluation_has_a_quarter_of_the_tokens_whatever_its_limit() -> None:
+    """In the calls as they were, a limit four times as long took more than half."""
+    queue = queue_of(*(lease(-1 - i, Purpose.EVAL, 1, tokens=32) for i in range(1000)))
+    tokens = {Purpose.TRAIN: 0, Purpose.EVAL: 0}
+    for call in range(40):
+        for i in range(16):
+            queue.add(lease(16 * call + i, rollouts=8))
+        for item in queue.dispatch(3, rows=64, training_tokens=8):
+            tokens[item.purpose] += item.num_rollouts * item.sampling.max_new_tokens
+    assert tokens[Purpose.EVAL] / sum(tokens.values()) == 0.25
 
 
 def test_evaluation_keeps_its_exact_version_and_does_not_count_as_under_way() -> None:

@@ -1,6 +1,5 @@
 """Problems from files: what is read, how it is split, and how wrong files are refused."""
 
-import builtins
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from contracts.errors import ConfigError, DataError
+from contracts.errors import DataError
 from tasks.config import TaskSettings
 from tasks.file_task import file_task, split_solution
 from tasks.problem_list import ProblemList
@@ -157,35 +156,6 @@ def test_files_that_are_missing_empty_or_something_else_are_refused(tmp_path: Pa
         load(write_lines(tmp_path / "empty.jsonl", []))
     with pytest.raises(DataError, match="cannot be read as Parquet"):
         load(write_lines(tmp_path / "fake.parquet", numbered(1)))
-
-
-def test_a_hub_dataset_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    real_import = builtins.__import__
-
-    def without_datasets(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name == "datasets":
-            raise ModuleNotFoundError(name)
-        return real_import(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without_datasets)
-    with pytest.raises(ConfigError, match=r"pip install datasets.*task\.path"):
-        file_task(TaskSettings(kind="file", hub_dataset="someone/problems"))
-
-
-def test_a_hub_dataset_is_read_by_split(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-    import types
-
-    asked: list[tuple[str, str | None, str]] = []
-
-    def load_dataset(name: str, config: str | None, split: str) -> list[dict[str, Any]]:
-        asked.append((name, config, split))
-        return numbered(30) if split == "train" else numbered(5, start=50)
-
-    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
-    task = file_task(TaskSettings(kind="file", hub_dataset="someone/problems", hub_held_out_split="test"))
-    assert asked == [("someone/problems", None, "train"), ("someone/problems", None, "test")]
-    assert (task.num_train, len(task.held_out(5))) == (30, 5)
 
 
 def test_real_word_problems_load_disjoint_or_generated_ones_do(tmp_path: Path, word_problems: Path | None) -> None:

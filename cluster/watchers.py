@@ -1,0 +1,32 @@
+"""Who watches a run from its first line on: a console, its log, hooks, TensorBoard. The recorder drops one that fails."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from cluster.config import RunConfig
+from cluster.console import ConsoleLog, LiveConsole, PlainConsole
+from cluster.notify import Notifier
+from cluster.notify_watcher import NotifyWatcher
+from cluster.process_log import CONTROLLER_LOG
+from cluster.recorder import Watcher
+from cluster.tensorboard_watcher import TensorboardWatcher
+
+
+def watchers(config: RunConfig, run_path: Path, console: Console, logs: Path | None) -> Sequence[Watcher]:
+    """logs: folder of this attempt's logs."""
+    num_updates = config.learner.num_updates
+    found: list[Watcher] = [
+        LiveConsole(console, num_updates, f"memr  {run_path}")
+        if console.is_terminal
+        else PlainConsole(console, num_updates)
+    ]
+    if logs is not None:
+        found.append(ConsoleLog(logs / CONTROLLER_LOG, num_updates))
+    notifier = Notifier(config.notify)
+    if notifier.enabled:
+        found.append(NotifyWatcher(notifier, run_path))
+    if config.cluster.tensorboard:
+        found.append(TensorboardWatcher(run_path))
+    return found

@@ -1,0 +1,136 @@
+"""Commands that have nothing to wait for answer at once. Tested by what they import, which no busy machine changes."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.doctor import Finding, show
+from cluster.run_control import ask
+from cluster.run_dir import create_run, read_run, write_summary
+from cluster.terminal import terminal
+from contracts.errors import DataError
+from tests.unit.cluster.test_controller import make_config
+from tests.unit.cluster.test_recorder import finished
+
+ROOT = Path(__file__).resolve().parents[3]
+HEAVY = {"torch", "ray", "transformers", "vllm", "peft", "sentence_transformers", "datasets", "math_verify", "sympy"}
+PROBE = """
+import json, sys
+from cluster.cli import main
+code = 0
+try:
+    main()
+except SystemExit as end:
+    code = end.code or 0
+print(json.dumps([code, [name for name in sys.modules if "." not in name]]), file=sys.stderr)
+"""
+
+
+def imported(*arguments: str) -> tuple[int, set[str], str]:
+    """Exit code, top-level modules in the end, and what was printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": "200"},
+    )
+    *told, last = done.stderr.splitlines()
+    code, modules = json.loads(last)
+    return code, set(modules), done.stdout + "\n".join(told)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ("--help", 0),
+        ("--version", 0),
+        ("train --help", 0),
+        ("plan configs/quickstart.toml", 0),
+        ("plan configs/quickstart.toml --nodes 2x8", 0),
+        ("plan configs/quickstart.toml --set learner.lr=1", 2),
+        ("train configs/nothing.toml", 2),
+        ("train configs/quickstart.toml --set model.name=scripted", 2),
+        ("status nothing", 3),
+        ("stop nothing", 3),
+        ("scale nothing --workers 2", 3),
+        ("resume nothing", 2),
+        ("report nothing", 3),
+        ("replay nothing", 3),
+        ("export nothing out", 3),
+        ("eval nothing", 2),
+        ("memory inspect nothing", 3),
+        ("check-task configs/nothing.toml", 2),
+    ],
+)
+def test_a_command_that_waits_for_nothing_imports_nothing_heavy(arguments: str, code: int) -> None:
+    found, modules, told = imported(*arguments.split())
+    assert found == code, told
+    assert not HEAVY & modules, told
+
+
+@pytest.mark.parametrize("key", ["task.path", "task.held_out_path"])
+def test_a_data_file_that_is_not_there_is_told_before_anything_is_loaded(key: str, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"question": "1 + 1?", "answer": 2}\n')
+    values = {"task.kind": "file", "task.path": rows, "task.held_out_path": rows, "run.directory": tmp_path}
+    sets = [
+        word
+        for name, value in (values | {key: tmp_path / "none.jsonl"}).items()
+        for word in ("--set", f"{name}={value}")
+    ]
+    code, modules, told = imported("train", "configs/quickstart.toml", *sets)
+    assert code in (2, 3)
+    assert "none.jsonl: no such file" in told
+    assert not HEAVY & modules
+    assert not (tmp_path / "quickstart").exists(), "nothing is left of a run that did not begin"
+
+
+@pytest.mark.parametrize("command", ["status {run}", "stop {run}", "scale {run} --workers 2", "resume {run}"])
+async def test_a_finished_run_is_answered_for_at_once(command: str, tmp_path: Path) -> None:
+    _, path = await finished(tmp_path)
+    write_summary(path, {"exit_code": 0, "updates": 2, "wall_s": 1.0})
+    _, modules, told = imported(*command.format(run=path).split())
+    assert not HEAVY & modules
+    assert str(path) in told
+
+
+def test_a_run_that_ended_on_another_machine_is_not_waited_for(tmp_path: Path) -> None:
+    path = create_run(make_config(tmp_path), {})
+    (path / "control").mkdir()
+    (path / "process.json").write_text('{"host": "elsewhere", "owners": {}}')
+    write_summary(path, {"exit_code": 0, "updates": 2, "wall_s": 1.0})
+    with pytest.raises(DataError, match="takes no requests"):
+        ask(path, ask="stop")
+    assert list((path / "control").iterdir()) == [], "refused before a request was left"
+    assert read_run(path).finished
+
+
+def test_doctor_ends_with_a_verdict() -> None:
+    console = terminal()
+    with console.capture() as shown:
+        assert show(console, iter([Finding("cores", "2", None), Finding("memory", "8 GiB", True)]))
+    assert shown.get().splitlines()[-1] == "this machine is fit to run memr"
+    with console.capture() as shown:
+        assert not show(console, iter([Finding("disk", "0 GiB", False, "make room"), Finding("cores", "2", None)]))
+    assert shown.get().splitlines()[-1] == "to mend: disk"
+
+
+def test_doctor_shows_each_finding_before_it_asks_for_the_next() -> None:
+    console, shown, seen = terminal(), io.StringIO(), []
+    console.file = shown
+
+    def findings() -> Iterator[Finding]:
+        yield Finding("cores", "2", None)
+        seen.append("cores" in shown.getvalue())
+        yield Finding("vLLM", "takes seconds", None)
+
+    show(console, findings())
+    assert seen == [True]

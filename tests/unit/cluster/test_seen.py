@@ -1,0 +1,90 @@
+"""What a run notices reaches whoever looks: alarms and other incidents in consoles, summary, status and report."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from cluster.console import LiveConsole, PlainConsole
+from cluster.incidents import incident_lines, write_incident
+from cluster.recorder import Recorder, Watcher
+from cluster.report import write_report
+from cluster.run_dir import read_run
+from cluster.summary import show_status, show_summary
+from tests.unit.cluster.test_recorder import finished
+
+ALARM = "the last 25 updates: 100% of groups give no gradient (limit 95%). Choose another task difficulty"
+
+
+def consoles(kind: type) -> tuple[Console, Watcher]:
+    console = Console(width=100, height=30, record=True, force_terminal=kind is LiveConsole)
+    watcher: Watcher = kind(console, 2, "title") if kind is LiveConsole else kind(console, 2)
+    return console, watcher
+
+
+@pytest.mark.parametrize("kind", [PlainConsole, LiveConsole])
+def test_a_console_shows_an_alarm_when_it_is_raised(kind: type, tmp_path: Path) -> None:
+    console, watcher = consoles(kind)
+    recorder = Recorder(tmp_path, [watcher])
+    recorder.incident("alarm_zero_variance", ALARM, action="warn")
+    recorder.close()
+    assert "zero variance" in console.export_text(clear=False)
+    assert "100% of groups give no gradient" in console.export_text()
+
+
+@pytest.mark.parametrize("kind", [PlainConsole, LiveConsole])
+@pytest.mark.parametrize("incident", ["worker_lost", "update_skipped", "rolled_back", "disk_low", "of_a_later_version"])
+def test_a_console_shows_every_incident_whatever_its_name(kind: type, incident: str, tmp_path: Path) -> None:
+    console, watcher = consoles(kind)
+    recorder = Recorder(tmp_path, [watcher])
+    recorder.incident(incident, "what a person should read")
+    recorder.close()
+    assert "what a person should read" in console.export_text()
+
+
+def test_the_live_console_keeps_an_alarm_in_sight_while_other_things_happen() -> None:
+    console, watcher = consoles(LiveConsole)
+    watcher.watch("event", {"event": "alarm_zero_variance", "headline": ALARM})
+    for worker in range(50):
+        watcher.watch("event", {"event": "worker_lost", "headline": f"worker-{worker} died"})
+    watcher.close()
+    text = console.export_text()
+    assert "give no gradient" in text
+    assert "worker-49 died" in text
+    assert "worker-7 died" not in text, "the last few are enough"
+
+
+def test_incidents_are_told_by_kind_alarms_first(tmp_path: Path) -> None:
+    for kind, headline in [("worker_lost", "w0 died"), ("worker_lost", "w1 died"), ("alarm_entropy", "still")]:
+        write_incident(tmp_path, kind, {"headline": headline})
+    assert incident_lines(tmp_path) == ["alarm entropy: still", "worker lost, 2 times, the last: w1 died"]
+
+
+def test_an_unreadable_incident_hides_no_other(tmp_path: Path) -> None:
+    write_incident(tmp_path, "alarm_entropy", {"headline": "still"})
+    (tmp_path / "incidents" / "0002-torn.json").write_text('{"headl')
+    (tmp_path / "incidents" / "notes.json").write_text('{"headline": "written by hand"}')
+    assert incident_lines(tmp_path) == ["alarm entropy: still", "notes: written by hand"]
+
+
+async def with_alarm(tmp_path: Path) -> Path:
+    _, path = await finished(tmp_path, eval={"problems": 4, "every_updates": 0})
+    write_incident(path, "alarm_zero_variance", {"time_s": time.time(), "headline": ALARM})
+    return path
+
+
+@pytest.mark.parametrize("show", [show_summary, show_status])
+async def test_summary_and_status_tell_an_alarm(show: Any, tmp_path: Path) -> None:
+    path = await with_alarm(tmp_path)
+    console = Console(width=100, record=True)
+    show(console, read_run(path))
+    text = console.export_text()
+    assert ALARM in text
+    assert str(path / "incidents") in text
+
+
+async def test_the_report_tells_an_alarm(tmp_path: Path) -> None:
+    path = await with_alarm(tmp_path)
+    assert "100% of groups give no gradient (limit 95%)" in write_report(path).read_text()
