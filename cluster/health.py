@@ -29,8 +29,6 @@ from contracts.rollout import ScoredGroup
 
 IN_A_ROW = 3
 ROLL_BACKS = 2
-ALARM = "alarm_"
-"""Before an alarm's name in its event."""
 
 
 def alarms_due(events: Iterable[dict[str, Any]], step: int) -> list[tuple[str, str, str]]:

@@ -41,7 +41,6 @@ def kinds(run_path: Path) -> list[str]:
     return [path.stem.partition("-")[2] for path in sorted((run_path / "incidents").glob("*.json"))]
 
 
-def headlines(run_path: Path) -> list[str]:
 @dataclass(frozen=True, slots=True)
 class Incident:
     """kind: as in its file's name. headline: what happened, in a sentence."""
