@@ -51,6 +51,7 @@ MAY_CHANGE = frozenset(
 )
 """Beside everything in [cluster] but groups_per_batch: what leaves the run the same run, to rounding: memory
 that is missing on a card may be spared. learner.num_updates may grow."""
+_OF_GSPO = ("learner.clip_low", "learner.clip_high", "learner.loss_normalisation")
 PLACE = frozenset({"run.directory", "run.name"})
 """Where a run lies: it may be moved, renamed and copied, and what its config.toml says of the place is where it began."""
 SECTIONS_THAT_MAY_CHANGE = frozenset({"supervision", "alarms", "resources", "notify"})
@@ -143,7 +144,15 @@ def changed_settings(run_path: Path, config: RunConfig) -> list[Difference]:
     before = load_config(run_path / "config.toml")
     found = _differences("", before.model_dump(mode="json"), config.model_dump(mode="json"))
     why = _rate_that_jumps(before, config)
-    return [replace(d, why=why) if d.grows else d for d in found]
+    return [replace(d, why=why if d.grows else _older_default(before, d.name)) for d in found]
+
+
+def _older_default(before: RunConfig, name: str) -> str:
+    """Empty where the default is what it was at commit be586f9."""
+    of_gspo = before.learner.loss == "gspo" and name in _OF_GSPO
+    if not of_gspo and name != "learner.kl_estimator":
+        return ""
+    return "another default up to commit be586f9; `memr resume` goes on with the run's own"
 
 
 def _rate_that_jumps(before: RunConfig, now: RunConfig) -> str:

@@ -148,7 +148,7 @@ def test_what_alarms_asked_for_is_due_until_it_was_done(events: list[dict[str, o
 async def test_a_micro_batch_that_was_halved_for_want_of_memory_is_told_once(tmp_path: Path) -> None:
     config = make_config(tmp_path, learner={"micro_batch_tokens": 4096})
     recorder = Recorder(tmp_path / "r")
-    health, learner = Health(config, recorder, lambda: None), FakeLearner(0)
+    health, learner = Health(config, recorder, lambda: None, lambda: 0), FakeLearner(0)
     adapter = await learner.first_adapter()
     report, _ = await learner.update([make_scored(make_group(1))])
     for tokens in (4096, 4096, 1024, 1024, 0):
