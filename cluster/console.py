@@ -18,6 +18,7 @@ from rich.text import Text
 
 from cluster.incidents import ALARM
 from cluster.memory_effect import short_text
+from cluster.terminal import into
 from contracts.rollout import ScoredGroup
 
 SHOWN_UPDATES = 40
@@ -128,7 +129,7 @@ class ConsoleLog:
 
     def __init__(self, path: Path, num_updates: int) -> None:
         self._file = path.open("a", encoding="utf-8")
-        self._plain = PlainConsole(Console(file=self._file, markup=False, highlight=False), num_updates)
+        self._plain = PlainConsole(into(self._file), num_updates)
 
     def watch(self, kind: str, line: dict[str, Any]) -> None:
         if kind != "status":
