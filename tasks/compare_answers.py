@@ -65,10 +65,16 @@ def _states(answer: str, expected: Number) -> bool | None:
 def _compare_words(mine: str, theirs: str) -> bool | None:
     if _is_wordy(theirs):
         if _SYMBOLS.fullmatch(theirs):  # "e" may be 2.718282, and "yx" is "xy"
-            product = _SYMBOLS.fullmatch(mine) is not None and sorted(mine) == sorted(theirs)
-            return None if product or (theirs in "eix" and not _is_wordy(mine)) else False
+            return None if _may_be_the_symbols(mine, theirs) else False
         return False
     return False if _is_wordy(mine) and not _SYMBOLS.fullmatch(mine) else None
+
+
+def _may_be_the_symbols(mine: str, theirs: str) -> bool:
+    """Whether mine could have the value of these letters: their product in another order, or a formula."""
+    if quantity(mine) is not None:
+        return theirs in ("e", "i")
+    return sorted(mine.replace(" ", "")) == sorted(theirs) or not _is_wordy(mine)
 
 
 def _is_wordy(text: str) -> bool:

@@ -10,7 +10,7 @@ from fractions import Fraction
 from functools import partial
 from typing import Any
 
-from tasks.numerals import MIN_ROUNDED_DIGITS, Number, is_finite_decimal, is_rounding
+from tasks.numerals import MIN_ROUNDED_DIGITS, Number, is_finite_decimal, is_nearest, is_rounding
 
 DIGITS = 50
 LARGEST_DENOMINATOR = 10**60
@@ -69,7 +69,7 @@ def equal_values(a: Any, b: Any) -> bool:
 
 def _rounds(decimal: Any, value: Any) -> bool:
     number = _as_number(decimal)
-    return number.digits >= MIN_ROUNDED_DIGITS and bool(value.is_real) and bool(abs(decimal - value) < number.unit)
+    return number.digits >= MIN_ROUNDED_DIGITS and bool(value.is_real) and is_nearest(decimal, as_rational(number.unit), value)
 
 
 def _as_number(value: Any) -> Number:

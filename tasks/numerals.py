@@ -7,6 +7,7 @@ counts in its lowest terms, a power only as a power of ten. The text is plain wr
 import re
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from typing import Any
 
 MAX_NUMBER_CHARS = 100
 MAX_TEN_POWER = 9_999
@@ -61,7 +62,13 @@ def is_rounding(decimal: Number, value: Fraction) -> bool:
     finite decimal writing. What can be written out must be written out: 1 - 2^-30 is not 1.000000."""
     if decimal.percent or decimal.digits < MIN_ROUNDED_DIGITS or is_finite_decimal(value):
         return False
-    return abs(decimal.value - value) < decimal.unit
+    return is_nearest(decimal.value, decimal.unit, value)
+
+
+def is_nearest(rounded: Any, unit: Any, value: Any) -> bool:
+    """Whether `rounded` is the value rounded to a multiple of the unit, or cut. All may be sympy's."""
+    missing = abs(value) - abs(rounded)
+    return bool(2 * abs(value - rounded) <= unit or (0 <= missing < unit and value * rounded > 0))
 
 
 def is_finite_decimal(value: Fraction) -> bool:
@@ -78,7 +85,7 @@ def _fraction(found: dict[str, str | None]) -> Number | None:
     if bottom == 0:
         return None
     value = Fraction(top, bottom)
-    return Number(int(found["whole"] or 0) + value, lowest=value.denominator == bottom and bottom > 1)
+    return Number(int(found["whole"] or 0) + value, lowest=value.denominator == bottom)
 
 
 def _decimal(found: dict[str, str | None]) -> Number | None:

@@ -40,7 +40,7 @@ _FRACTION_SIGN = re.compile(r"(\d)?([¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛�
 
 _STYLES = r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mathsf|mbox|operatorname|emph|underline)\*?"
 _STYLED = re.compile(_STYLES + r"\s*\{([^{}]*)\}")
-_BOLD = re.compile(r"`|(?<!\w)\*\*(?!\s)|(?<!\s)\*\*(?!\w)|(?<!\w)__(?!\s)|(?<!\s)__(?!\w)")  # 2**3 is a power
+_BOLD = re.compile(r"`|(?<!\w)\*\*(?!\s)|(?<!\s)\*\*(?![\w({+-])|(?<!\w)__(?!\s)|(?<!\s)__(?!\w)")  # 2**3 is a power
 _STARRED = re.compile(r"(?<![\w*])\*(?=[^\s*])([^*\n]+?)(?<=[^\s*])\*(?![\w*])")
 _THIN_SPACE = re.compile(r"\\[,!;:>]")
 _WIDE_SPACE = re.compile(r"\\q?quad(?![A-Za-z])|\\ |(?<!\\)~|\\(?:displaystyle|left|right|bigl?|bigr?|Bigl?|Bigr?)(?![A-Za-z])")

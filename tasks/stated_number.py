@@ -53,7 +53,7 @@ _GAP = re.compile(
     r"|(?P<list>[ \t]*[,;|&][ \t]*|[ \t]*to[ \t]+|[ \t]*vs\.?[ \t]+|:|[ \t]+)"
 )
 _OPERAND_BEFORE = re.compile(
-    r"(?:[+*/^_<>!&|~]|\\(?!(?:to|mapsto|approx|implies|Rightarrow|rightarrow|longrightarrow|therefore|colon)\b)[A-Za-z]+\s*[{(\[]?"
+    r"(?:[-+]\s*\(|[-+*/^_<>!&|~]|\\(?!(?:to|mapsto|approx|implies|Rightarrow|rightarrow|longrightarrow|therefore|colon)\b)[A-Za-z]+\s*[{(\[]?"
     r"|[\^_}\])A-Za-z0-9]\s*\{|[A-Za-z0-9]\(|\b(?:[A-Za-z]|\d+)\s?[-]"
     r"|\b(?:not|never|than|least|most|sqrt|log|ln|sin|cos|tan|mod|plus|times|(?:root|square|cube|half|double|twice|multiple|"
     r"factor|power|divided|multiplied|between|under|above|below|over) ?(?:of|by)?)|n't)\s*[{(]?\s*$",
@@ -211,7 +211,7 @@ def _is_closed(words: str, start: int, end: int, unit_end: int) -> bool:
     if after.startswith("!") and not after[1:].strip("! "):
         return re.search(r"[A-Za-z]{2}", words[:start]) is not None  # "It is 19!", but not "19!"
     return (
-        re.match(r"\s*[*^_\\<>!|&~]|\s*[-+](?!\s+[A-Za-z]{2})|\s*/(?!\s?[A-Za-z]{2})|[.,:]\d|[({]\S|[A-Za-z]", after) is None
+        re.match(r"\s*[*^_\\<>!|&~]|\s*[-+](?!\s+[A-Za-z]{2})|\s*/(?!\s?[A-Za-z]{2}|\s*$)|[.,:]\d|[({]\S|[A-Za-z]", after) is None
         or (unit_end > end and after.startswith(("(", "{")))
     )
 
