@@ -21,18 +21,32 @@ _NESTED_INDEX = re.compile(r"_\s*\{[^{}]*_\s*\{")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _FACTORIAL = re.compile(r"(.)\s*!(?!=)", re.DOTALL)
 _SIGN = re.compile(r"[-+*/^=,;<>!&]|\\[A-Za-z]+")
-_UNEVALUATED = re.compile(r"\\(?:sum|prod|int|iint|iiint|oint|lim|limsup|liminf|det|gcd|max|min|bmod|pmod|mod)(?![A-Za-z])|∑|∏|∫")
-_CLAIMS = re.compile(r"\\(?:to|mapsto|implies|iff|approx|sim|simeq|cong|(?:Right|right|Longright|longright|left|Left)\w*arrow)(?![A-Za-z])|[-=]>|:")
+_UNEVALUATED = re.compile(
+    r"\\(?:sum|prod|int|iint|iiint|oint|lim|limsup|liminf|det|gcd|max|min|bmod|pmod|mod)(?![A-Za-z])|∑|∏|∫"
+)
+_CLAIMS = re.compile(
+    r"\\(?:to|mapsto|implies|iff|approx|sim|simeq|cong|(?:Right|right|Longright|longright|left|Left)\w*arrow)(?![A-Za-z])|[-=]>|:"
+)
 
 
 def is_affordable(answer: str, reference: str) -> bool:
     """Whether the answer may be parsed, evaluated and compared. What the reference holds itself is allowed."""
-    if len(answer) > max(MAX_CHARS, 2 * len(reference)) or _depth(answer) > max(MAX_DEPTH, 1 + _depth(reference)) or _DIGITS.search(answer) or _BINOMIAL.search(answer) or _NESTED_INDEX.search(answer):
+    if (
+        len(answer) > max(MAX_CHARS, 2 * len(reference))
+        or _depth(answer) > max(MAX_DEPTH, 1 + _depth(reference))
+        or _DIGITS.search(answer)
+        or _BINOMIAL.search(answer)
+        or _NESTED_INDEX.search(answer)
+    ):
         return False
     if len(_SIGN.findall(answer)) > max(MAX_SIGNS, 2 * len(_SIGN.findall(reference))):
         return False
     asked = set(_UNEVALUATED.findall(answer)) <= set(_UNEVALUATED.findall(reference))
-    return asked and _powers_are_small(answer) and all(_is_small_factorial(answer, match) for match in _FACTORIAL.finditer(answer))
+    return (
+        asked
+        and _powers_are_small(answer)
+        and all(_is_small_factorial(answer, match) for match in _FACTORIAL.finditer(answer))
+    )
 
 
 def claims_something_else(answer: str, reference: str) -> bool:

@@ -15,9 +15,13 @@ from tasks.plain_writing import as_words, last_boxed
 from tasks.stated_number import quantity, same_number, stated_number
 
 _WORDS = re.compile(r"[a-z][a-z\s',;.-]*")
-_SYMBOLS = re.compile(r"[a-z]|(?!(?:am|an|as|at|be|by|do|go|he|hi|if|in|is|it|me|my|no|of|on|or|ox|so|to|up|us|we)$)[a-z]{2}|[b-df-hj-np-tv-z]{3}")
+_SYMBOLS = re.compile(
+    r"[a-z]|(?!(?:am|an|as|at|be|by|do|go|he|hi|if|in|is|it|me|my|no|of|on|or|ox|so|to|up|us|we)$)[a-z]{2}|[b-df-hj-np-tv-z]{3}"
+)
 _MATHS_NAMES = re.compile(r"\b(?:pi|infty|infinity|sin|cos|tan|cot|sec|csc|log|ln|sqrt|exp)\b")
-_LEAD = re.compile(r"^(?:so |thus |therefore |hence )?,?\s*(?:the |my )?(?:final |correct |right )?(?:answer|option|choice)\s*(?:is|:|=)?\s*:?\s+")
+_LEAD = re.compile(
+    r"^(?:so |thus |therefore |hence )?,?\s*(?:the |my )?(?:final |correct |right )?(?:answer|option|choice)\s*(?:is|:|=)?\s*:?\s+"
+)
 _CHOICE = re.compile(r"\(?([a-z])\)?[.:]?")
 _CLOCK = re.compile(r"0?(\d{1,2}):(\d{2}(?::\d{2})?)\s*(?:([ap])\.?\s?m\.?)?")
 

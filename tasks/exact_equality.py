@@ -69,7 +69,11 @@ def equal_values(a: Any, b: Any) -> bool:
 
 def _rounds(decimal: Any, value: Any) -> bool:
     number = _as_number(decimal)
-    return number.digits >= MIN_ROUNDED_DIGITS and bool(value.is_real) and is_nearest(decimal, as_rational(number.unit), value)
+    return (
+        number.digits >= MIN_ROUNDED_DIGITS
+        and bool(value.is_real)
+        and is_nearest(decimal, as_rational(number.unit), value)
+    )
 
 
 def _as_number(value: Any) -> Number:
@@ -118,7 +122,9 @@ def _solve_and_compare(solves: Callable[..., bool], gold: Any, pred: Any, *toler
     if gold.free_symbols != pred.free_symbols or len(gold.free_symbols) > MAX_UNKNOWNS:
         return False
     try:
-        degrees = [Poly(side.lhs - side.rhs, *sorted(gold.free_symbols, key=str)).total_degree() for side in (gold, pred)]
+        degrees = [
+            Poly(side.lhs - side.rhs, *sorted(gold.free_symbols, key=str)).total_degree() for side in (gold, pred)
+        ]
     except PolynomialError:
         return False
     return max(degrees) <= MAX_DEGREE and solves(gold, pred, *tolerances)

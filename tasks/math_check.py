@@ -53,7 +53,9 @@ def _algebraically_equal(answer: str, reference: str) -> bool:
 def _sides_are_equal(answer: str, reference: str, expected: Any) -> bool:
     """ "x = 2 = \\\\sqrt{4}": every side but the name must be right."""
     sides = _EQUALS.split(answer)
-    if len(sides) <= 1 + len(_EQUALS.findall(reference)) + ("=" not in reference) or re.search(r"[,;]|\\text|\bor\b|\band\b", answer):
+    if len(sides) <= 1 + len(_EQUALS.findall(reference)) + ("=" not in reference) or re.search(
+        r"[,;]|\\text|\bor\b|\band\b", answer
+    ):
         return _is_same(answer, reference, expected)
     return len(sides) <= MAX_SIDES and all(_is_same(side, reference, expected) for side in sides[1:])
 
@@ -68,7 +70,11 @@ def _is_same(answer: str, reference: str, expected: Any) -> bool:
         return False
     if quantity(reference) is not None:  # a decimal, for which only an irrational value may stand
         return getattr(given[0], "is_rational", None) is False and equal_values(exact(expected[0]), exact(given[0]))
-    return bool(verify([exact(one) for one in expected], [exact(one) for one in given], timeout_seconds=None, raise_on_error=True))
+    return bool(
+        verify(
+            [exact(one) for one in expected], [exact(one) for one in given], timeout_seconds=None, raise_on_error=True
+        )
+    )
 
 
 @lru_cache(maxsize=64)
@@ -81,7 +87,9 @@ def _parsed_reference(reference: str) -> Any:
         expected = parse(_boxed(reference), parsing_timeout=None, raise_on_error=True)
         readable = bool(expected) and verify(expected, expected, timeout_seconds=None, raise_on_error=True)
     except Exception as error:
-        raise ValueError(f"math-verify cannot read the reference answer {reference!r} ({error}): mend it or set task.scorer") from error
+        raise ValueError(
+            f"math-verify cannot read the reference answer {reference!r} ({error}): mend it or set task.scorer"
+        ) from error
     if not readable:
         raise ValueError(f"math-verify cannot read the reference answer {reference!r}: mend it or set task.scorer")
     return expected

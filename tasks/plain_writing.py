@@ -22,18 +22,38 @@ _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad\u2061\
 _SIGNS = str.maketrans(
     {
         **dict.fromkeys("\u2212\u2010\u2011\u2012\u2013\u2014\ufe63\uff0d", "-"),  # minus sign, hyphens and dashes
-        **dict.fromkeys("\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000", " "),
-        **{"’": "'", "‘": "'", "“": '"', "”": '"', "⁄": "/", "∕": "/", "÷": "/", "％": "%"},
+        **dict.fromkeys(
+            "\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000", " "
+        ),
+        "’": "'", "‘": "'", "“": '"', "”": '"', "⁄": "/", "∕": "/", "÷": "/", "％": "%",
     }
 )
 _COMMANDS = {
-    **{"×": "\\times", "⋅": "\\cdot", "·": "\\cdot", "∙": "\\cdot", "±": "\\pm", "∓": "\\mp", "∞": "\\infty"},
-    **{"≤": "\\le", "≥": "\\ge", "⩽": "\\le", "⩾": "\\ge", "≠": "\\ne", "≈": "\\approx", "≃": "\\approx", "≅": "\\cong"},
-    **{"→": "\\to", "⟶": "\\to", "↦": "\\mapsto", "⇒": "\\Rightarrow", "⟹": "\\Rightarrow", "⇔": "\\iff", "↔": "\\iff"},
-    **{"∪": "\\cup", "∩": "\\cap", "∈": "\\in", "∅": "\\emptyset", "∖": "\\setminus", "∠": "\\angle", "°": "^\\circ"},
-    **{"π": "\\pi", "α": "\\alpha", "β": "\\beta", "γ": "\\gamma", "δ": "\\delta", "ε": "\\epsilon", "θ": "\\theta"},
-    **{"λ": "\\lambda", "μ": "\\mu", "ρ": "\\rho", "σ": "\\sigma", "τ": "\\tau", "φ": "\\phi", "ϕ": "\\phi", "ω": "\\omega"},
-    **{"ℝ": "\\mathbb{R}", "ℤ": "\\mathbb{Z}", "ℕ": "\\mathbb{N}", "ℚ": "\\mathbb{Q}", "ℂ": "\\mathbb{C}"},
+    "×": "\\times", "⋅": "\\cdot", "·": "\\cdot", "∙": "\\cdot", "±": "\\pm", "∓": "\\mp", "∞": "\\infty",
+
+        "≤": "\\le",
+        "≥": "\\ge",
+        "⩽": "\\le",
+        "⩾": "\\ge",
+        "≠": "\\ne",
+        "≈": "\\approx",
+        "≃": "\\approx",
+        "≅": "\\cong"
+    ,
+    "→": "\\to", "⟶": "\\to", "↦": "\\mapsto", "⇒": "\\Rightarrow", "⟹": "\\Rightarrow", "⇔": "\\iff", "↔": "\\iff",
+    "∪": "\\cup", "∩": "\\cap", "∈": "\\in", "∅": "\\emptyset", "∖": "\\setminus", "∠": "\\angle", "°": "^\\circ",
+    "π": "\\pi", "α": "\\alpha", "β": "\\beta", "γ": "\\gamma", "δ": "\\delta", "ε": "\\epsilon", "θ": "\\theta",
+
+        "λ": "\\lambda",
+        "μ": "\\mu",
+        "ρ": "\\rho",
+        "σ": "\\sigma",
+        "τ": "\\tau",
+        "φ": "\\phi",
+        "ϕ": "\\phi",
+        "ω": "\\omega"
+    ,
+    "ℝ": "\\mathbb{R}", "ℤ": "\\mathbb{Z}", "ℕ": "\\mathbb{N}", "ℚ": "\\mathbb{Q}", "ℂ": "\\mathbb{C}",
 }
 _COMMAND_SIGN = re.compile("|".join(map(re.escape, _COMMANDS)))
 _FRACTION_SIGN = re.compile(r"(\d)?([¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])")
@@ -43,7 +63,9 @@ _STYLED = re.compile(_STYLES + r"\s*\{([^{}]*)\}")
 _BOLD = re.compile(r"`|(?<!\w)\*\*(?!\s)|(?<!\s)\*\*(?![\w({+-])|(?<!\w)__(?!\s)|(?<!\s)__(?!\w)")  # 2**3 is a power
 _STARRED = re.compile(r"(?<![\w*])\*(?=[^\s*])([^*\n]+?)(?<=[^\s*])\*(?![\w*])")
 _THIN_SPACE = re.compile(r"\\[,!;:>]")
-_WIDE_SPACE = re.compile(r"\\q?quad(?![A-Za-z])|\\ |(?<!\\)~|\\(?:displaystyle|left|right|bigl?|bigr?|Bigl?|Bigr?)(?![A-Za-z])")
+_WIDE_SPACE = re.compile(
+    r"\\q?quad(?![A-Za-z])|\\ |(?<!\\)~|\\(?:displaystyle|left|right|bigl?|bigr?|Bigl?|Bigr?)(?![A-Za-z])"
+)
 _SHORT_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))")
 _GROUPED = re.compile(r"(?<=\d)\s?(?:\{,\s?\}|\\,|\\!,?|,\\!)\s?(?=\d{3})")
 _GLUED_COMMAND = re.compile(r"(\\[A-Za-z]+)(?=\d)")

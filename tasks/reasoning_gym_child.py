@@ -61,7 +61,9 @@ def create_dataset(name: str, params: Mapping[str, Any], seed: int, size: int) -
 
     if name not in DATASETS:
         close = difflib.get_close_matches(name, DATASETS, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}?" if close else "known are the keys of reasoning_gym.factory.DATASETS"
+        hint = (
+            f"did you mean {' or '.join(close)}?" if close else "known are the keys of reasoning_gym.factory.DATASETS"
+        )
         raise ConfigError(f"task.generator = '{name}': reasoning_gym has no such generator; {hint}")
     try:
         if name == "composite" and "datasets" in params:

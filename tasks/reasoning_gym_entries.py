@@ -29,7 +29,9 @@ def carry(stream: int, index: int, entry: Mapping[str, Any]) -> str:
     try:
         scored_by = typed_json.dumps({"answer": entry["answer"], "metadata": entry.get("metadata")})
     except TypeError as error:
-        raise DataError(f"reasoning_gym's entry {index} of stream {stream} cannot travel to its scorer: {error}") from error
+        raise DataError(
+            f"reasoning_gym's entry {index} of stream {stream} cannot travel to its scorer: {error}"
+        ) from error
     return json.dumps({"stream": stream, "index": index, "entry": scored_by})
 
 
@@ -68,7 +70,9 @@ class Generator:
         if "configuration" in reply:
             raise ConfigError(reply["configuration"])
         if "error" in reply:
-            raise DataError(f"reasoning_gym's '{self._name}' cannot make entry {index} of stream {stream}: {reply['error']}")
+            raise DataError(
+                f"reasoning_gym's '{self._name}' cannot make entry {index} of stream {stream}: {reply['error']}"
+            )
         entry: dict[str, Any] = typed_json.loads(reply["entry"])
         return entry
 

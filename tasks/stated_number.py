@@ -8,7 +8,6 @@ contradicts itself. Linear in the text, never raises.
 
 import re
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from typing import Literal
 
 from tasks.arithmetic_value import arithmetic_value
@@ -35,14 +34,13 @@ _DEGREE = re.compile(r"\s?\^\s?\{?\s?\\circ\s?\}?(?:\s?[CF]\b)?|\s?\\degree\b")
 _SCALE = re.compile(rf"\s?({'|'.join(SCALES)})s?\b", re.IGNORECASE)
 _UNIT = re.compile(r"(\s?)([A-Za-z]+)(?:\s?\^\s?\{?[23]\}?|[23](?!\d))?(?:\s?/\s?[A-Za-z]+(?:\^\{?[23]\}?)?)?")
 _SHORT_UNITS = frozenset(
-    "m s g l L h d t A V W J N K C F B cm mm km kg mg ml mL dm nm um ft yd in mi lb oz hr min kB MB GB Hz kW Pa pm am "
-    "cc kmh mph sq USD m/s a".split()
+    ["m", "s", "g", "l", "L", "h", "d", "t", "A", "V", "W", "J", "N", "K", "C", "F", "B", "cm", "mm", "km", "kg", "mg", "ml", "mL", "dm", "nm", "um", "ft", "yd", "in", "mi", "lb", "oz", "hr", "min", "kB", "MB", "GB", "Hz", "kW", "Pa", "pm", "am", "cc", "kmh", "mph", "sq", "USD", "m/s", "a"]
 )
-_NO_UNIT = frozenset("plus minus times over mod or and to x is are was were equals pi e i".split())
+_NO_UNIT = frozenset(["plus", "minus", "times", "over", "mod", "or", "and", "to", "x", "is", "are", "was", "were", "equals", "pi", "e", "i"])
 
 _OPERATIONS = {
-    **{"plus": "+", "minus": "-", "times": "*", "x": "*", "\\times": "*", "\\cdot": "*"},
-    **{"divided by": "/", "over": "/", "\\div": "/", "^": "**"},
+    "plus": "+", "minus": "-", "times": "*", "x": "*", "\\times": "*", "\\cdot": "*",
+    "divided by": "/", "over": "/", "\\div": "/", "^": "**",
 }
 _OPERATOR = r"\+|-|\*{1,2}|/|\^|\\times|\\cdot|\\div|x|plus|minus|times|divided by|over"
 _SEPARATOR = r"=+>?|\\approx|\\to|\\mapsto|\\(?:Right|right|long|Long)+arrow|-+>|~"
@@ -63,7 +61,9 @@ _TAKEN_FROM = re.compile(r"(?:[\d)}\]]|(?<![A-Za-z\\])[A-Za-z])\s*$")
 _SUBTRACTED = re.compile(r"(?:[\d)}\]]|(?<![A-Za-z])[A-Za-z])\s*-\s*$")
 _NEGATED = re.compile(r"\b(?:minus|negative)\s+$", re.IGNORECASE)
 _VERB = re.compile(r"[=]|\b(?:is|are|was|were|makes?|equals?|gives?|leaves?|remains?|so|then)\b", re.IGNORECASE)
-_ASIDE = re.compile(r"(?:\(|\b(?:in|for|per|with|on|at|after|within|among|of|by|across|during|from)\s+(?:the |each |all |every |about )?)$")
+_ASIDE = re.compile(
+    r"(?:\(|\b(?:in|for|per|with|on|at|after|within|among|of|by|across|during|from)\s+(?:the |each |all |every |about )?)$"
+)
 _WRAPPERS = (("(", ")"), ("[", "]"), ("{", "}"), ("$", "$"))
 
 
@@ -210,10 +210,9 @@ def _is_closed(words: str, start: int, end: int, unit_end: int) -> bool:
     after = words[unit_end : unit_end + 40]
     if after.startswith("!") and not after[1:].strip("! "):
         return re.search(r"[A-Za-z]{2}", words[:start]) is not None  # "It is 19!", but not "19!"
-    return (
-        re.match(r"\s*[*^_\\<>!|&~]|\s*[-+](?!\s+[A-Za-z]{2})|\s*/(?!\s?[A-Za-z]{2}|\s*$)|[.,:]\d|[({]\S|[A-Za-z]", after) is None
-        or (unit_end > end and after.startswith(("(", "{")))
-    )
+    return re.match(
+        r"\s*[*^_\\<>!|&~]|\s*[-+](?!\s+[A-Za-z]{2})|\s*/(?!\s?[A-Za-z]{2}|\s*$)|[.,:]\d|[({]\S|[A-Za-z]", after
+    ) is None or (unit_end > end and after.startswith(("(", "{")))
 
 
 def _of_run(words: str, numerals: list[_Numeral], chosen: int) -> Stated | None:

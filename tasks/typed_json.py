@@ -61,4 +61,4 @@ def _decoded(value: Any) -> Any:
             return set(items)
         case "fraction":
             return Fraction(*items)
-    return {key: one for key, one in items}
+    return dict(items)

@@ -106,7 +106,9 @@ def test_a_hostile_answer_is_wrong_its_fault_is_counted_and_its_neighbours_are_j
     assert reason in new.pop()
 
 
-@pytest.mark.parametrize(("what", "reason"), [pair for pair in ENDINGS if pair[0] in ("raise", "sleep", "exit", "not bool")])
+@pytest.mark.parametrize(
+    ("what", "reason"), [pair for pair in ENDINGS if pair[0] in ("raise", "sleep", "exit", "not bool")]
+)
 def test_where_the_reference_ends_its_judge_too_no_answer_is_at_fault(
     hostile: ProcessVerifier, what: str, reason: str
 ) -> None:
