@@ -21,7 +21,11 @@ SCORED_BY_TEXT = {
 
 
 def reasoning_gym_check(name: str, params: Mapping[str, Any]) -> Callable[[Answer, str | None], bool]:
-    """Raises ConfigError for a wrong name or wrong parameters. The check raises what the generator's scorer raises."""
+    """Raises ConfigError for a wrong name or wrong parameters.
+
+    An answer over which the generator's scorer raises is wrong. The check itself raises where that scorer cannot
+    score the entry's own answer either.
+    """
     dataset = create_dataset(name, params, seed=0, size=1)
 
     def check(answer: Answer, final: str | None) -> bool:
@@ -30,7 +34,11 @@ def reasoning_gym_check(name: str, params: Mapping[str, Any]) -> Callable[[Answe
         if name in SCORED_BY_TEXT:
             return final.casefold().split() == answer.problem.answer.casefold().split()
         entry = carried_entry(answer.problem) or _made_again(name, params, answer.problem.metadata)
-        return float(dataset.score_answer(final, entry)) >= 1.0
+        try:
+            return float(dataset.score_answer(final, entry)) >= 1.0
+        except Exception:  # noqa: BLE001  generators read answers as if they were well formed
+            dataset.score_answer(entry["answer"], entry)
+            return False
 
     return check
 

@@ -41,7 +41,7 @@ class WeightedPart:
 
 def combine(inputs: RewardInput, parts: Sequence[WeightedPart]) -> Scored:
     """The weighted sum. Raises ValueError for a part that is not a finite number."""
-    values = {part.name: part.weight * finite(part.name, part.function(inputs)) for part in parts}
+    values = {part.name: part.weight * _finite(part.name, part.function(inputs)) for part in parts}
     return Scored(math.fsum(values.values()), inputs.correct, values)
 
 
@@ -120,8 +120,7 @@ def built_in(name: str) -> RewardFunction:
     }[name]
 
 
-def finite(name: str, value: float) -> float:
-    """The part's value. Raises ValueError for what is no finite number."""
+def _finite(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"reward part '{name}' gave {value!r}; it must return a finite number")
     return float(value)

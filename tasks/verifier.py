@@ -55,7 +55,7 @@ class ProcessVerifier:
 
     @property
     def faults(self) -> dict[str, int]:
-        """What checks raised, or how they ended, on answers that are wrong by it, with how often."""
+        """How judges ended over answers that are wrong by it, with how often."""
         return dict(self._faults)
 
     def verify(self, answers: Sequence[Answer]) -> list[Verdict]:
@@ -139,10 +139,7 @@ class ProcessVerifier:
                 return
             self._starting.discard(child)
         else:
-            index = self._busy.pop(child)
-            self._verdicts[index] = _verdict(reply)
-            if fault := self._ended_judges[index][0] if self._is_given_up(index) else reply.get("fault"):
-                self._faults[str(fault)] += 1
+            self._take_in(self._busy.pop(child), _verdict(reply))
         self._idle.append(child)
 
     def _end_the_late(self) -> None:
@@ -162,10 +159,19 @@ class ProcessVerifier:
         else:
             self._take_back(self._busy.pop(child), reason)
 
+    def _take_in(self, index: int, verdict: Verdict) -> None:
+        if self._is_given_up(index):
+            reason = self._ended_judges[index][0]
+            if isinstance(verdict, Scored):
+                self._faults[reason] += 1
+            else:
+                verdict = Invalid(reason)
+        self._verdicts[index] = verdict
+
     def _take_back(self, index: int, reason: str) -> None:
         """An answer whose judge is dead, which may have had other reasons than the answer the first time."""
         if self._is_given_up(index):
-            self._verdicts[index] = Invalid(reason)
+            self._verdicts[index] = Invalid(self._ended_judges[index][0])
         else:
             self._ended_judges.setdefault(index, []).append(reason)
             self._waiting.appendleft(index)

@@ -1,7 +1,7 @@
 """A verifier's child process: `python -m tasks.verifier_child`, one JSON line in, one JSON line out.
 
     first line: limits and task settings  ->  {"ready": true} or {"error": ".."}
-    then:       {"answer": ..}            ->  {"value": .., "correct": .., "parts": .., "fault": ".."} or {"invalid": ".."}
+    then:       {"answer": ..}            ->  {"value": .., "correct": .., "parts": ..} or {"invalid": ".."}
 
 Started as a plain program, so it inherits no threads, locks or modules; it imports neither
 torch nor transformers. It ends when its input closes, as it does when the parent dies; an answer under way is ended
@@ -72,14 +72,12 @@ def decode_answer(line: bytes) -> tuple[Answer, bool]:
 
 
 def _judge(judge: Judge, answer: Answer, given_up: bool) -> dict[str, Any]:
-    judge.faults.clear()
     try:
         scored = judge.give_up(answer) if given_up else judge.judge(answer)
         assert scored is not None, "the full judge always decides"
     except Exception as error:  # noqa: BLE001  whatever a check raises becomes data
         return {"invalid": f"{type(error).__name__}: {str(error)[:300]}"}
-    fault = judge.faults[0] if judge.faults else ""
-    return {"value": scored.value, "correct": scored.correct, "parts": dict(scored.parts), "fault": fault}
+    return {"value": scored.value, "correct": scored.correct, "parts": dict(scored.parts)}
 
 
 def _take_over_pipes() -> tuple[IO[bytes], IO[bytes]]:
