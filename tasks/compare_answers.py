@@ -93,8 +93,8 @@ def _clock(text: str) -> tuple[str | None, ...] | str:
 def _plain(text: str) -> str:
     """For comparing writings: plain writing in small letters, without the words that announce an answer."""
     text = " ".join(as_words(text).strip("\"'").casefold().split())
-    while text.startswith("$") and text.endswith("$") and len(text) > 2:
-        text = text[1:-1].strip()
+    if text.startswith("$") and text.endswith("$"):
+        text = text.strip("$ ")
     text = _LEAD.sub("", text).rstrip(".").strip()
     choice = _CHOICE.fullmatch(text)
     return choice[1] if choice is not None else text

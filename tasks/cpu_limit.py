@@ -27,5 +27,5 @@ def cpu_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGVTALRM, before)
 
 
-def _out_of_time(signum: int, frame: FrameType | None) -> None:
+def _out_of_time(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001  what a handler is called with
     raise OutOfTimeError

@@ -10,7 +10,6 @@ from fractions import Fraction
 from typing import Any
 
 MAX_NUMBER_CHARS = 100
-MAX_TEN_POWER = 9_999
 MIN_ROUNDED_DIGITS = 6
 
 _GROUPED = r"\d{1,3}(?:,\d{3}){1,8}(?![\d])|\d{1,3}(?: \d{3}){1,8}(?!\d| ?/)"
@@ -60,9 +59,9 @@ def read_numeral(match: re.Match[str]) -> Number | None:
 def is_rounding(decimal: Number, value: Fraction) -> bool:
     """Whether the decimal, of at least six significant digits, is this value rounded or cut, where the value has no
     finite decimal writing. What can be written out must be written out: 1 - 2^-30 is not 1.000000."""
-    if decimal.percent or decimal.digits < MIN_ROUNDED_DIGITS or is_finite_decimal(value):
+    if decimal.percent or decimal.digits < MIN_ROUNDED_DIGITS:
         return False
-    return is_nearest(decimal.value, decimal.unit, value)
+    return is_nearest(decimal.value, decimal.unit, value) and not is_finite_decimal(value)
 
 
 def is_nearest(rounded: Any, unit: Any, value: Any) -> bool:

@@ -1,7 +1,7 @@
 """reasoning_gym's own scoring of an answer, on the entry that the problem carries.
 
 Right means a full score: the generators give partial credit for near misses. Some scorers cannot be used as they
-stand; SCORED_BY_TEXT names them with the reason. docs/answers.md has the table over all generators.
+stand; two tables name them with the reason. docs/answers.md has the table over all generators.
 """
 
 import json
@@ -9,15 +9,24 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from contracts.ports import Answer
+from tasks.numerals import Number
+from tasks.numerals_in_text import find_numerals
+from tasks.plain_writing import as_words
 from tasks.reasoning_gym_child import create_dataset
 from tasks.reasoning_gym_entries import BLOCK, STREAM, Generator, carried_entry
 
-__all__ = ["BLOCK", "SCORED_BY_TEXT", "STREAM", "Generator", "reasoning_gym_check"]
+__all__ = ["BLOCK", "SCORED_BY_TEXT", "SCORED_EXACTLY_TOO", "STREAM", "Generator", "reasoning_gym_check"]
 
 SCORED_BY_TEXT = {
     "game_of_life_halting": "its scorer compares bool('False') with bool('True'), which are equal: any text is right",
 }
-"""Generators whose answers are compared with the reference as text, letters and spaces aside."""
+"""Generators whose answers are compared with the reference as text, upper case and spaces aside."""
+
+SCORED_EXACTLY_TOO = {
+    "coin_flip": "its scorer gives the share of leading characters that agree: 0 is right for 0.3125",
+    "number_sorting": "its scorer takes numbers that are off by 1 for the same",
+}
+"""Generators whose full score counts only where the answer's numbers are exactly the reference's."""
 
 
 def reasoning_gym_check(name: str, params: Mapping[str, Any]) -> Callable[[Answer, str | None], bool]:
@@ -34,6 +43,8 @@ def reasoning_gym_check(name: str, params: Mapping[str, Any]) -> Callable[[Answe
         if name in SCORED_BY_TEXT:
             return final.casefold().split() == answer.problem.answer.casefold().split()
         entry = carried_entry(answer.problem) or _made_again(name, params, answer.problem.metadata)
+        if name in SCORED_EXACTLY_TOO and _numbers(final) != _numbers(answer.problem.answer):
+            return False
         try:
             return float(dataset.score_answer(final, entry)) >= 1.0
         except Exception:  # noqa: BLE001  generators read answers as if they were well formed
@@ -41,6 +52,10 @@ def reasoning_gym_check(name: str, params: Mapping[str, Any]) -> Callable[[Answe
             return False
 
     return check
+
+
+def _numbers(text: str) -> list[Number | None]:
+    return [numeral.number for numeral in find_numerals(as_words(text))]
 
 
 def _made_again(name: str, params: Mapping[str, Any], metadata: str) -> dict[str, Any]:

@@ -11,9 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from tasks.arithmetic_value import arithmetic_value
-from tasks.numerals import NUMERAL, SCALES, Number, read_numeral
+from tasks.numerals import NUMERAL, Number
+from tasks.numerals_in_text import Numeral, find_numerals, is_operand
 from tasks.plain_writing import as_words
 
+MAX_STATEMENT_CHARS = 4_000
+"""Of the end of a text, where its answer is looked for."""
+MAX_QUANTITY_CHARS = 400
 MAX_STATEMENT_NUMERALS = 24
 
 _ANSWER_IS = re.compile(
@@ -28,86 +32,6 @@ _AFTERTHOUGHT = re.compile(
     re.IGNORECASE,
 )
 _CONCLUSION = re.compile(r"\b(?:so|thus|hence|therefore|answer|total|altogether|left)\b", re.IGNORECASE)
-
-_PERCENT = re.compile(r"\s?(?:%|(?:percentage points?|per ?cent|percentage|pct)\b)", re.IGNORECASE)
-_DEGREE = re.compile(r"\s?\^\s?\{?\s?\\circ\s?\}?(?:\s?[CF]\b)?|\s?\\degree\b")
-_SCALE = re.compile(rf"\s?({'|'.join(SCALES)})s?\b", re.IGNORECASE)
-_UNIT = re.compile(r"(\s?)([A-Za-z]+)(?:\s?\^\s?\{?[23]\}?|[23](?!\d))?(?:\s?/\s?[A-Za-z]+(?:\^\{?[23]\}?)?)?")
-_SHORT_UNITS = frozenset(
-    [
-        "m",
-        "s",
-        "g",
-        "l",
-        "L",
-        "h",
-        "d",
-        "t",
-        "A",
-        "V",
-        "W",
-        "J",
-        "N",
-        "K",
-        "C",
-        "F",
-        "B",
-        "cm",
-        "mm",
-        "km",
-        "kg",
-        "mg",
-        "ml",
-        "mL",
-        "dm",
-        "nm",
-        "um",
-        "ft",
-        "yd",
-        "in",
-        "mi",
-        "lb",
-        "oz",
-        "hr",
-        "min",
-        "kB",
-        "MB",
-        "GB",
-        "Hz",
-        "kW",
-        "Pa",
-        "pm",
-        "am",
-        "cc",
-        "kmh",
-        "mph",
-        "sq",
-        "USD",
-        "m/s",
-        "a",
-    ]
-)
-_NO_UNIT = frozenset(
-    [
-        "plus",
-        "minus",
-        "times",
-        "over",
-        "mod",
-        "or",
-        "and",
-        "to",
-        "x",
-        "is",
-        "are",
-        "was",
-        "were",
-        "equals",
-        "pi",
-        "e",
-        "i",
-    ]
-)
 
 _OPERATIONS = {
     "plus": "+",
@@ -129,15 +53,6 @@ _GAP = re.compile(
     rf"|(?P<choice>[ \t]*,?[ \t]*{_WORDS}(?:or|and|\\text\{{or\}}|\\lor|\\vee)[ \t]+)"
     r"|(?P<list>[ \t]*[,;|&][ \t]*|[ \t]*to[ \t]+|[ \t]*vs\.?[ \t]+|:|[ \t]+)"
 )
-_OPERAND_BEFORE = re.compile(
-    r"(?:[-+]\s*\(|[-+*/^_<>!&|~]|\\(?!(?:to|mapsto|approx|implies|Rightarrow|rightarrow|longrightarrow|therefore|colon)\b)[A-Za-z]+\s*[{(\[]?"
-    r"|[\^_}\])A-Za-z0-9]\s*\{|[A-Za-z0-9]\(|\b(?:[A-Za-z]|\d+)\s?[-]"
-    r"|\b(?:not|never|than|least|most|sqrt|log|ln|sin|cos|tan|mod|plus|times|(?:root|square|cube|half|double|twice|multiple|"
-    r"factor|power|divided|multiplied|between|under|above|below|over) ?(?:of|by)?)|n't)\s*[{(]?\s*$",
-    re.IGNORECASE,
-)
-_TAKEN_FROM = re.compile(r"(?:[\d)}\]]|(?<![A-Za-z\\])[A-Za-z])\s*$")
-_SUBTRACTED = re.compile(r"(?:[\d)}\]]|(?<![A-Za-z])[A-Za-z])\s*-\s*$")
 _NEGATED = re.compile(r"\b(?:minus|negative)\s+$", re.IGNORECASE)
 _VERB = re.compile(r"[=]|\b(?:is|are|was|were|makes?|equals?|gives?|leaves?|remains?|so|then)\b", re.IGNORECASE)
 _ASIDE = re.compile(
@@ -159,7 +74,7 @@ class Stated:
 
 def stated_number(text: str, *, truncated: bool = False) -> Stated | None:
     """truncated: the text was cut off at the length limit, so that a number which touches its end may be half one."""
-    words = _unwrapped(as_words(text))
+    words = _unwrapped(as_words(_end_of(text)))
     stated = _of_statement(words) if (answer := _last_answer(words)) is None else answer[0]
     if stated is not None and truncated and words[stated.end :].strip() in ("", ".", ",", "/", "-", ")", "$"):
         return None
@@ -168,15 +83,17 @@ def stated_number(text: str, *, truncated: bool = False) -> Stated | None:
 
 def first_number(line: str, *, truncated: bool = False) -> Stated | None:
     """The first number of a line that is marked as the answer: "42 apples (2 boxes)"."""
-    words = _unwrapped(as_words(line))
+    words = _unwrapped(as_words(line[:MAX_STATEMENT_CHARS]))
     stated = _of_numerals(words, "first")
     return None if stated is not None and truncated and stated.end >= len(words.rstrip("./,-")) else stated
 
 
 def quantity(text: str) -> Number | None:
     """The number that the whole text is, up to a label, a percent sign, a scale and a unit: "x = 5", "90^\\circ"."""
+    if len(text) > MAX_QUANTITY_CHARS:
+        return None
     words = _unwrapped(as_words(text)).rstrip(".").strip()
-    numerals = _numerals(words)
+    numerals = find_numerals(words)
     if len(numerals) != 1 or _last_answer(words) is not None:
         return None
     stated = _of_run(words, numerals, 0)
@@ -196,16 +113,9 @@ def same_number(a: Number, b: Number) -> bool:
     return plain.value.denominator > 1 and plain.value == share.value / 100
 
 
-@dataclass(frozen=True, slots=True)
-class _Numeral:
-    """start, end: of the numeral with percent sign or scale; unit_end: with its unit. closed: nothing follows that
-    would make it a part of something else ("19x", "19!", "19 + x", "19:30")."""
-
-    start: int
-    end: int
-    unit_end: int
-    number: Number | None
-    closed: bool
+def _end_of(text: str) -> str:
+    """The last characters, from the beginning of a word on."""
+    return text if len(text) <= MAX_STATEMENT_CHARS else text[-MAX_STATEMENT_CHARS:].partition(" ")[2]
 
 
 def _unwrapped(words: str) -> str:
@@ -242,7 +152,7 @@ def _of_statement(words: str) -> Stated | None:
 
 def _opens_with_its_number(words: str) -> bool:
     """ "42 apples in 2 boxes": a number with its noun, and no other number but in an aside."""
-    numerals = _numerals(words)
+    numerals = find_numerals(words)
     if len(numerals) < 2 or "\n" in words or numerals[0].start > 0 or _VERB.search(words):
         return False
     named = re.match(r"\s[A-Za-z]{3,}", words[numerals[0].end :]) is not None
@@ -250,59 +160,18 @@ def _opens_with_its_number(words: str) -> bool:
 
 
 def _of_numerals(words: str, which: Literal["first", "last"]) -> Stated | None:
-    numerals = _numerals(words)
+    numerals = find_numerals(words)
     return _of_run(words, numerals, 0 if which == "first" else len(numerals) - 1) if numerals else None
 
 
-def _numerals(words: str) -> list[_Numeral]:
-    return [_numeral(words, match) for match in NUMERAL.finditer(words)]
-
-
-def _numeral(words: str, match: re.Match[str]) -> _Numeral:
-    start, end, number = match.start(), match.end(), read_numeral(match)
-    if (sign := match["sign"]) and _TAKEN_FROM.search(words[max(0, start - 8) : start]):  # "x - 5": an operation
-        start += len(sign)
-        number = replace(number, value=-number.value) if number and sign.strip() == "-" else number
-    if (percent := _PERCENT.match(words, end)) and number:
-        end, number = percent.end(), replace(number, percent=True)
-    elif (scale := _SCALE.match(words, end)) and number:
-        end, number = scale.end(), replace(number, value=number.value * SCALES[scale[1].lower()], digits=0)
-    unit_end, closed = _unit_end(words, end)
-    return _Numeral(start, end, unit_end, number, closed and _is_closed(words, start, end, unit_end))
-
-
-def _unit_end(words: str, end: int) -> tuple[int, bool]:
-    """Where the unit ends that begins at `end`, and False where letters follow that are no unit: 19x, 19 pi."""
-    if degree := _DEGREE.match(words, end):
-        return degree.end(), True
-    if (unit := _UNIT.match(words, end)) is None:
-        return end, True
-    word = unit[2]
-    if word.lower() in _NO_UNIT:
-        return end, not (word in ("pi", "e", "i", "x") or not unit[1])
-    if word in _SHORT_UNITS or len(word) >= (2 if unit[1] else 3):
-        return unit.end(), True
-    return end, False
-
-
-def _is_closed(words: str, start: int, end: int, unit_end: int) -> bool:
-    after = words[unit_end : unit_end + 40]
-    if after.startswith("!") and not after[1:].strip("! "):
-        return re.search(r"[A-Za-z]{2}", words[:start]) is not None  # "It is 19!", but not "19!"
-    return re.match(
-        r"\s*[*^_\\<>!|&~]|\s*[-+](?!\s+[A-Za-z]{2})|\s*/(?!\s?[A-Za-z]{2}|\s*$)|[.,:]\d|[({]\S|[A-Za-z]", after
-    ) is None or (unit_end > end and after.startswith(("(", "{")))
-
-
-def _of_run(words: str, numerals: list[_Numeral], chosen: int) -> Stated | None:
+def _of_run(words: str, numerals: list[Numeral], chosen: int) -> Stated | None:
     """The number that the chosen numeral stands for together with what it is joined to."""
     links = [_link(words, numerals, i) for i in range(len(numerals) - 1)]
     sides = _sides(links, chosen)
     first, last = sides[0][0], sides[-1][1]
     if last - first >= MAX_STATEMENT_NUMERALS or not numerals[last].closed:
         return None
-    before = words[max(0, numerals[first].start - 60) : numerals[first].start]
-    if _stands_in_an_expression(before, numerals[first]):
+    if is_operand(words, numerals[first]):
         return None
     own = next(i for i, (a, b) in enumerate(sides) if a <= chosen <= b)
     listed_left = first > 0 and links[first - 1] in ("choice", "list")
@@ -324,7 +193,7 @@ def _sides(links: list[str], chosen: int) -> list[tuple[int, int]]:
     return [(begin, end) for begin, end in zip([first, *(i + 1 for i in ends[:-1])], ends, strict=True)]
 
 
-def _agreed(words: str, numerals: list[_Numeral], sides: list[tuple[int, int]], links: list[str]) -> Stated | None:
+def _agreed(words: str, numerals: list[Numeral], sides: list[tuple[int, int]], links: list[str]) -> Stated | None:
     """The last side that is a single number, where every other side has the same value."""
     single = [a for a, b in sides if a == b and numerals[a].number is not None]
     if not single:
@@ -347,7 +216,7 @@ def _agree(value: Number, number: Number, rounded: bool) -> bool:
     return same_number(value, number) or (rounded and abs(value.value - number.value) <= number.unit / 2)
 
 
-def _side_value(words: str, numerals: list[_Numeral], first: int, last: int) -> Number | None:
+def _side_value(words: str, numerals: list[Numeral], first: int, last: int) -> Number | None:
     if first == last:
         return numerals[first].number
     opening = re.search(r"[(\s]*$", words[: numerals[first].start])
@@ -372,7 +241,7 @@ def _operation(gap: str) -> str:
     return ")" * before.count(")") + _OPERATIONS.get(written, written) + "(" * after.count("(")
 
 
-def _link(words: str, numerals: list[_Numeral], i: int) -> str:
+def _link(words: str, numerals: list[Numeral], i: int) -> str:
     """How numeral i is joined to the next: operator, separator (the same value), rounded, choice, list, or not: ""."""
     this, following = numerals[i], numerals[i + 1]
     gap = _GAP.fullmatch(words, this.unit_end, following.start)
@@ -386,14 +255,3 @@ def _link(words: str, numerals: list[_Numeral], i: int) -> str:
         after = _SENTENCE_END.split(words[following.end :], maxsplit=1)[0]
         return "" if following.unit_end > following.end or re.search(r"[A-Za-z]", after) else "list"
     return "list"
-
-
-def _stands_in_an_expression(before: str, numeral: _Numeral) -> bool:
-    """Whether what stands before the numeral makes it an operand, an exponent, an index, a bound, or is an equation
-    in unknowns with numbers of its own: "x + 7", "f(19", "2x = 38"."""
-    if _OPERAND_BEFORE.search(before) or _SUBTRACTED.search(before):
-        return True
-    if not before.rstrip().endswith("="):
-        return False
-    label = re.split(r"[,;.\n:]", before.rstrip().rstrip("="))[-1]
-    return re.search(r"(?<![\w{])\d", label) is not None and re.search(r"[A-Za-z]{3}", label) is None
