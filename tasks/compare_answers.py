@@ -14,6 +14,9 @@ from tasks.numerals import MIN_ROUNDED_DIGITS, NUMERAL, Number, is_rounding, rea
 from tasks.plain_writing import as_words, last_boxed
 from tasks.stated_number import quantity, same_number, stated_number
 
+PROSE_WORDS = 4
+"""A reference of so many words is a text, whatever numbers stand in it."""
+
 _WORDS = re.compile(r"[a-z][a-z\s',;.-]*")
 _SYMBOLS = re.compile(
     r"[a-z]|(?!(?:am|an|as|at|be|by|do|go|he|hi|if|in|is|it|me|my|no|of|on|or|ox|so|to|up|us|we)$)[a-z]{2}|[b-df-hj-np-tv-z]{3}"
@@ -22,6 +25,7 @@ _MATHS_NAMES = re.compile(r"\b(?:pi|infty|infinity|sin|cos|tan|cot|sec|csc|log|l
 _LEAD = re.compile(
     r"^(?:so |thus |therefore |hence )?,?\s*(?:the |my )?(?:final |correct |right )?(?:answer|option|choice)\s*(?:is|:|=)?\s*:?\s+"
 )
+_LONG_WORD = re.compile(r"[a-z]{3,}")
 _CHOICE = re.compile(r"\(?([a-z])\)?[.:]?")
 _CLOCK = re.compile(r"0?(\d{1,2}):(\d{2}(?::\d{2})?)\s*(?:([ap])\.?\s?m\.?)?")
 
@@ -67,6 +71,8 @@ def _states(answer: str, expected: Number) -> bool | None:
 
 
 def _compare_words(mine: str, theirs: str) -> bool | None:
+    if len(_LONG_WORD.findall(theirs)) >= PROSE_WORDS and "\\" not in theirs:
+        return False
     if _is_wordy(theirs):
         if _SYMBOLS.fullmatch(theirs):  # "e" may be 2.718282, and "yx" is "xy"
             return None if _may_be_the_symbols(mine, theirs) else False

@@ -1,10 +1,11 @@
 """Every generator of reasoning_gym: it loads, its problems are the same in every process, right answers are right,
 wrong ones and garbage wrong. A sample in the normal suite, all of them in the long one."""
 
+import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from contracts.errors import ConfigError
 from contracts.ports import Answer
 from contracts.problem import Problem
 from tasks.answers import render_answer
+from tasks.child_environment import child_environment
 from tasks.config import TaskSettings
 from tasks.judge import Judge, full_judge
 from tasks.reasoning_gym_child import Entries
@@ -102,25 +104,52 @@ def test_the_right_answer_of_another_problem_is_mostly_wrong(name: str) -> None:
     asked = [problem(name, entries, index) for index in range(1, 13)]
     if not all(one.answer for one in asked):
         pytest.skip("no reference answers")
-    others = [(one, other.answer) for one, other in zip(asked, asked[1:], strict=False) if one.answer != other.answer]
+    others = [(one, other.answer) for one, other in itertools.pairwise(asked) if one.answer != other.answer]
     assert sum(is_right(judge, one, answer) for one, answer in others) <= len(others) / 4
 
 
-@pytest.mark.parametrize("name", parametrize(ALL))
-def test_entries_are_the_same_in_a_process_with_another_hash_seed_and_in_another_order(name: str) -> None:
-    params = PARAMS.get(name, {})
-    code = (
-        "import json, random, sys\n"
-        "from tasks.reasoning_gym_entries import Generator, carry\n"
-        f"random.seed(77); made = Generator({name!r}, {params!r})\n"
-        f"print(json.dumps([carry(1, i, made.entry(1, i)) for i in {INDICES[::-1]}]))"
-    )
-    env = {"PYTHONHASHSEED": "12345", "PYTHONPATH": ":".join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=240, env=env
-    )
-    here = Generator(name, params)
-    assert [carry(1, i, here.entry(1, i)) for i in INDICES] == json.loads(done.stdout)[::-1]
+ENTRIES = """
+import json, random, sys
+from tasks.reasoning_gym_child import Entries
+from tasks.reasoning_gym_entries import carry
+names, indices, params = json.load(sys.stdin)
+random.seed(str(indices))
+made = {}
+for name in names:
+    entries = Entries(name, params.get(name, {}))
+    made[name] = {i: carry(1, i, entries.entry(1, i)) for i in indices}
+print(json.dumps(made))
+"""
+
+
+def entries_in_a_child(names: list[str], indices: Sequence[int]) -> dict[str, dict[str, str]]:
+    """As the generators' own process makes them: with the environment that it gets, whatever ours is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONHASHSEED", "12345")
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", ENTRIES],
+            input=json.dumps([names, indices, PARAMS]),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=280,
+            env=child_environment(),
+        )
+    made: dict[str, dict[str, str]] = json.loads(done.stdout)
+    return made
+
+
+@pytest.mark.parametrize("names", [SAMPLE, pytest.param(ALL, marks=pytest.mark.long)], ids=["sample", "all"])
+def test_entries_are_the_same_in_every_process_and_in_any_order(names: list[str]) -> None:
+    forwards = entries_in_a_child(names, INDICES)
+    backwards = entries_in_a_child(names[::-1], INDICES[::-1])
+    assert [name for name in names if forwards[name] != backwards[name]] == []
+
+
+def test_the_generators_process_makes_these_entries() -> None:
+    made = Generator("isomorphic_strings", {})
+    expected = entries_in_a_child(["isomorphic_strings"], INDICES)["isomorphic_strings"]
+    assert {str(i): carry(1, i, made.entry(1, i)) for i in INDICES} == expected
 
 
 def test_a_problem_is_scored_on_the_entry_that_it_carries() -> None:
