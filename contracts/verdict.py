@@ -1,7 +1,7 @@
 """What a verifier says of one answer: a number with its parts, or that it could not tell.
 
-An error never becomes a number: a verifier that crashes, hangs or is handed rubbish
-returns `Invalid`, and a rollout with an invalid verdict is never trained on.
+An error of the task never becomes a number: where the reference cannot be read, or the verifier breaks over it, the
+verdict is `Invalid`, and the rollout is never trained on. What an answer alone makes go wrong is a wrong answer.
 """
 
 from collections.abc import Mapping

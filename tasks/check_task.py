@@ -14,11 +14,13 @@ from contracts.problem import Problem
 from contracts.verdict import Scored, Verdict
 from tasks.answers import parse_number, render_answer
 from tasks.config import TaskSettings
+from tasks.plain_writing import last_boxed
 from tasks.prompts import PromptLengths, check_prompt_lengths
 
 GOOD = "good"
 RUBBISH = "%$ lorem ipsum <answer \\boxed{"
 UNKNOWN = "\ufffd"
+NO_ANSWER = "no idea"
 NUM_ANSWER_TOKENS, MAX_NEW_TOKENS = 16, 64
 
 
@@ -92,11 +94,9 @@ def as_read(tokenizer: Tokenizer, text: str) -> str:
 def _known_answers(problem: Problem, settings: TaskSettings) -> list[tuple[str, Answer]]:
     form, reference = settings.answer_form, problem.answer
     good = render_answer(reference, form)
-    bad = [
-        ("wrong", render_answer(_wrong(reference), form), False),
-        ("empty", "", False),
-        ("rubbish", RUBBISH, False),
-    ]
+    bad = [("empty", "", False), ("rubbish", RUBBISH, False), ("rubbish", render_answer(NO_ANSWER, form), False)]
+    if settings.kind != "reasoning_gym":  # many of its problems have more right answers than the one that is known
+        bad = [("wrong", render_answer(_wrong(last_boxed(reference) or reference), form), False), *bad]
     if reference:
         bad = [(GOOD, good, False), *bad, ("truncated", good[:-1], True)]
     return [

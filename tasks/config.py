@@ -66,7 +66,8 @@ class TaskSettings(Settings):
 
     answer_form: AnswerForm = Field(
         "number",
-        description="number: the last number; boxed: last \\boxed{}; think_answer: <think></think><answer></answer>",
+        description="number: the number that the text states; boxed: last \\boxed{}; think_answer: <think></think><answer></answer>; "
+        "docs/answers.md",
     )
     system_prompt: str | None = Field(None, description="system message; unset: the answer form's own; '': none")
     worked_examples: int = Field(0, ge=0, le=16, description="solved problems put before the question as earlier turns")
@@ -85,7 +86,9 @@ class TaskSettings(Settings):
     )
     verifier_processes: int = Field(2, ge=1, description="most child processes that judge answers at once")
     verifier_timeout_s: float = Field(
-        5.0, gt=0.0, description="time for one answer; then it is invalid, the child killed"
+        5.0,
+        gt=0.0,
+        description="time for one answer; twice over it, it is wrong, if the reference's own answer is judged",
     )
     verifier_memory_bytes: int = Field(4 * 2**30, ge=2**28, description="address space of one child process")
 

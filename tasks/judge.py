@@ -10,14 +10,14 @@ A user's scorer is `scorer(answer: Answer, final: str | None) -> bool`; a user's
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from contracts.ports import Answer
 from contracts.verdict import Scored
-from tasks.answers import compare, final_answer
+from tasks.answers import compare, final_answer, render_answer
 from tasks.config import REWARD_NAMES, AnswerForm, TaskSettings
 from tasks.dotted_path import load_dotted
-from tasks.math_check import is_equal
+from tasks.math_check import is_equal, warm_up
 from tasks.reasoning_gym_scorer import reasoning_gym_check
 from tasks.rewards import RewardInput, WeightedPart, built_in, combine
 
@@ -38,6 +38,18 @@ class Judge:
         if correct is None:
             return None
         return combine(RewardInput(answer, self.form, final, correct), self.parts)
+
+    def give_up(self, answer: Answer) -> Scored:
+        """The answer as wrong: it ended the processes that judged it, and the reference's own answer does not.
+
+        Raises where that one cannot be judged either, or where there is none: then nobody knows whose fault it is.
+        """
+        if not answer.problem.answer:
+            raise ValueError("the problem has no reference answer to try")
+        known = render_answer(answer.problem.answer, self.form)
+        self.check(replace(answer, text=known, truncated=False), final_answer(known, self.form))
+        final = final_answer(answer.text, self.form, answer.truncated)
+        return combine(RewardInput(answer, self.form, final, False), self.parts)
 
 
 def quick_judge(settings: TaskSettings) -> Judge | None:
@@ -69,7 +81,7 @@ def _full_check(settings: TaskSettings) -> CorrectnessCheck:
         return _users_check(settings.scorer)
     if settings.kind == "reasoning_gym":
         return reasoning_gym_check(settings.generator, settings.generator_params)
-    is_equal("x + 1", "1 + x")  # loads the algebra system before any answer's clock runs
+    warm_up()
     return _math_check
 
 

@@ -5,7 +5,6 @@ must besides fall on its side of the hash split: a generator that repeats itself
 """
 
 import itertools
-import json
 
 from contracts.errors import DataError
 from contracts.ports import Environment
@@ -14,7 +13,7 @@ from tasks.config import TaskSettings
 from tasks.environment import make_environment
 from tasks.problem_list import Candidate, epoch_order
 from tasks.question_hash import is_held_out, question_hash
-from tasks.reasoning_gym_scorer import STREAM, Generator
+from tasks.reasoning_gym_entries import STREAM, Generator, carry
 
 TRAIN_STREAM, HELD_OUT_STREAM, EXAMPLE_STREAM = range(3)
 TRIES_PER_PROBLEM = 64
@@ -107,7 +106,7 @@ class ReasoningGymTask:
             question=question,
             answer=str(entry["answer"] or ""),
             split_question=question,
-            metadata=json.dumps({"stream": stream, "index": index}),
+            metadata=carry(stream, index, entry),
         )
 
     def _too_few(self, what: str, n: int) -> DataError:

@@ -2,16 +2,19 @@
 
     answers --quick judge--> decided here (strings and exact fractions, microseconds)
             --rest--> child processes, `verifier_processes` at once, one answer each at a time
-                          reply -> Scored | Invalid      late or dead -> Invalid for that answer, child replaced
+                          reply -> Scored | Invalid
+                          late or dead -> child replaced, and the answer judged again by another; late or dead
+                                          again -> the problem's reference is judged in its place: where that
+                                          goes well the answer is wrong, else it is Invalid
 
 Consumes answers, produces verdicts in order. `verify` waits for children alone and for each no longer than its
-deadline, so it ends after at most (start + timeout) x heavy answers / processes. `close` unblocks it at once.
+deadline, so it ends after at most 3 x (start + timeout) x heavy answers / processes. `close` unblocks it at once.
 """
 
 import select
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 
 from contracts.errors import ConfigError
@@ -42,14 +45,22 @@ class ProcessVerifier:
         self._starting: set[VerifierProcess] = set()
         self._busy: dict[VerifierProcess, int] = {}
         self._verdicts: dict[int, Verdict] = {}
+        self._waiting: deque[int] = deque()
+        self._ended_judges: dict[int, list[str]] = {}
+        self._faults: Counter[str] = Counter()
         self._start_failures = 0
         self._last_start_failure = ""
         if self._quick is None:
             self._try_users_code()
 
+    @property
+    def faults(self) -> dict[str, int]:
+        """How judges ended over answers that are wrong by it, with how often."""
+        return dict(self._faults)
+
     def verify(self, answers: Sequence[Answer]) -> list[Verdict]:
         with self._lock:
-            self._verdicts = {}
+            self._verdicts, self._ended_judges = {}, {}
             heavy: deque[int] = deque()
             for i, answer in enumerate(answers):
                 scored = self._quick.judge(answer) if self._quick is not None else None
@@ -69,7 +80,7 @@ class ProcessVerifier:
             self._idle, self._starting, self._busy = [], set(), {}
 
     def _judge_in_children(self, answers: Sequence[Answer], waiting: deque[int]) -> None:
-        self._start_failures = 0
+        self._waiting, self._start_failures = waiting, 0
         while waiting or self._busy:
             if self._closed.is_set():
                 self._give_up([*waiting, *self._busy.values()], CLOSED)
@@ -92,7 +103,8 @@ class ProcessVerifier:
         while waiting and self._idle:
             child, index = self._idle.pop(), waiting.popleft()
             self._busy[child] = index
-            child.send(encode_answer(answers[index]), self._settings.verifier_timeout_s)
+            line = encode_answer(answers[index], given_up=self._is_given_up(index))
+            child.send(line, self._settings.verifier_timeout_s)
         room = self._settings.verifier_processes - len(self._children())
         for _ in range(min(room, len(waiting) - len(self._starting))):
             self._starting.add(VerifierProcess(self._settings))
@@ -127,7 +139,7 @@ class ProcessVerifier:
                 return
             self._starting.discard(child)
         else:
-            self._verdicts[self._busy.pop(child)] = _verdict(reply)
+            self._take_in(self._busy.pop(child), _verdict(reply))
         self._idle.append(child)
 
     def _end_the_late(self) -> None:
@@ -145,7 +157,28 @@ class ProcessVerifier:
             self._start_failures += 1
             self._last_start_failure = f"no verifier process started: {reason}"
         else:
-            self._verdicts[self._busy.pop(child)] = Invalid(reason)
+            self._take_back(self._busy.pop(child), reason)
+
+    def _take_in(self, index: int, verdict: Verdict) -> None:
+        if self._is_given_up(index):
+            reason = self._ended_judges[index][0]
+            if isinstance(verdict, Scored):
+                self._faults[reason] += 1
+            else:
+                verdict = Invalid(reason)
+        self._verdicts[index] = verdict
+
+    def _take_back(self, index: int, reason: str) -> None:
+        """An answer whose judge is dead, which may have had other reasons than the answer the first time."""
+        if self._is_given_up(index):
+            self._verdicts[index] = Invalid(self._ended_judges[index][0])
+        else:
+            self._ended_judges.setdefault(index, []).append(reason)
+            self._waiting.appendleft(index)
+
+    def _is_given_up(self, index: int) -> bool:
+        """Two judges ended over it."""
+        return len(self._ended_judges.get(index, ())) >= 2
 
     def _children(self) -> list[VerifierProcess]:
         return [*self._idle, *self._starting, *self._busy]

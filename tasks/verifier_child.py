@@ -40,7 +40,7 @@ def main() -> None:
     _reply(replies, {"ready": True})
     for line in requests:
         signal.setitimer(signal.ITIMER_REAL, settings.verifier_timeout_s + ORPHAN_GRACE_S)
-        reply = _judge(judge, decode_answer(line))
+        reply = _judge(judge, *decode_answer(line))
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         if os.getpid() != me:  # users' code forked, and its copy of us came back from it too: one answer, one reply
             os._exit(0)
@@ -49,8 +49,9 @@ def main() -> None:
         os.killpg(me, signal.SIGKILL)  # the parent is gone: with this process goes what users' code left running
 
 
-def encode_answer(answer: Answer) -> bytes:
-    """One line. The chat is left out: no judge needs it."""
+def encode_answer(answer: Answer, given_up: bool = False) -> bytes:
+    """One line. The chat is left out: no judge needs it. given_up: the answer ended the process that judged it, so
+    that only the reference is looked at."""
     problem = answer.problem
     fields = {
         "problem": [problem.problem_id, problem.question, problem.answer, problem.metadata],
@@ -58,19 +59,21 @@ def encode_answer(answer: Answer) -> bytes:
         "num_tokens": answer.num_tokens,
         "max_new_tokens": answer.max_new_tokens,
         "truncated": answer.truncated,
+        "given_up": given_up,
     }
     return json.dumps(fields).encode() + b"\n"
 
 
-def decode_answer(line: bytes) -> Answer:
+def decode_answer(line: bytes) -> tuple[Answer, bool]:
     fields = json.loads(line)
     problem_id, question, reference, metadata = fields.pop("problem")
-    return Answer(problem=Problem(problem_id, question, reference, (), metadata), **fields)
+    given_up = bool(fields.pop("given_up"))
+    return Answer(problem=Problem(problem_id, question, reference, (), metadata), **fields), given_up
 
 
-def _judge(judge: Judge, answer: Answer) -> dict[str, Any]:
+def _judge(judge: Judge, answer: Answer, given_up: bool) -> dict[str, Any]:
     try:
-        scored = judge.judge(answer)
+        scored = judge.give_up(answer) if given_up else judge.judge(answer)
         assert scored is not None, "the full judge always decides"
     except Exception as error:  # noqa: BLE001  whatever a check raises becomes data
         return {"invalid": f"{type(error).__name__}: {str(error)[:300]}"}

@@ -15,6 +15,7 @@ import tempfile
 import time
 from typing import IO, Any
 
+from tasks.child_environment import child_environment
 from tasks.config import TaskSettings
 
 START_DEADLINE_S = 120.0
@@ -32,7 +33,7 @@ class VerifierProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._last_words,
-            env=_environment(),
+            env=child_environment(),
             start_new_session=True,  # a group of its own: Ctrl-C spares it, and kill takes what it started too
         )
         assert self._process.stdin is not None
@@ -112,9 +113,3 @@ class VerifierProcess:
         words = self._last_words.read()[-500:].decode(errors="replace").strip()
         how = f"by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"with exit code {code}"
         return f"the verifier process ended {how}" + (f": {words}" if words else "")
-
-
-def _environment() -> dict[str, str]:
-    """The child imports what the parent can, and maths libraries start no thread pools in it."""
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return os.environ | threads | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}

@@ -20,11 +20,11 @@ any_form = st.sampled_from(FORMS)
         ("19", "19"),
         ("7 + 12 = 19.", "19"),
         ("first 7, then 12, so 19 apples", "19"),
-        ("7-12", "12"),
+        ("7-12", None),
         ("the result is -5", "-5"),
-        ("x = −5", "−5"),
+        ("x = −5", "-5"),
         ("it costs $1,000.50", "$1,000.50"),
-        ("10, 20, 30", "30"),
+        ("10, 20, 30", None),
         ("about 12.5% of it", "12.5%"),
         ("one half, 1/2", "1/2"),
         ("that is 1 1/2 cups", "1 1/2"),
@@ -126,7 +126,7 @@ def test_a_decorated_number_has_an_exact_value(text: str, value: Fraction) -> No
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "1,00", "1 2", "3 apples", "1/0", "1e9", "9" * 101, "--5", "1.2.3", "1,000,0"]
+    "text", ["", "x", "1,00", "1 2", "3 apples", "1/0", "1e", "9" * 101, "--5", "1.2.3", "1,000,0"]
 )
 def test_what_is_not_exactly_one_number_is_none(text: str) -> None:
     assert parse_number(text) is None
@@ -167,7 +167,7 @@ def test_fractions_are_equal_exactly_when_their_values_are(a: Fraction, b: Fract
         ("x + 1", "1 + x", None),
         (r"\frac{\pi}{2}", r"\frac{\pi}{2}", True),
         (r"\pi/2", r"\frac{\pi}{2}", None),
-        ("9" * 200, "9", None),
+        ("9" * 200, "9", False),
     ],
 )
 def test_the_fast_path_decides_numbers_and_words_and_leaves_algebra(

@@ -51,6 +51,8 @@ def not_a_number(inputs):
     return float("nan")
 """
 PROBLEM = Problem("p", "What is 7 + 12?", "19", ())
+NO_REFERENCE = Problem("p", "What is 7 + 12?", "", ())
+"""Nothing is known to be right, so nobody can tell whether an answer or the scorer is to blame."""
 
 
 def answer(text: str, problem: Problem = PROBLEM) -> Answer:
@@ -96,7 +98,9 @@ def outcome(verdict: Verdict) -> str:
 def test_a_hostile_answer_is_invalid_and_its_neighbours_are_judged(
     hostile: ProcessVerifier, what: str, reason: str
 ) -> None:
-    before, bad, after, last = hostile.verify([answer(text) for text in ("right", what, "right", "wrong")])
+    before, bad, after, last = hostile.verify(
+        [answer(text, NO_REFERENCE) for text in ("right", what, "right", "wrong")]
+    )
     assert isinstance(bad, Invalid)
     assert reason in bad.reason
     assert [outcome(verdict) for verdict in (before, after, last)] == ["True", "True", "False"]
@@ -154,7 +158,7 @@ def test_a_stopped_child_is_replaced(hostile: ProcessVerifier) -> None:
     big = answer("right", Problem("p", "x" * 3_000_000, "19", ()))
     verdicts = [outcome(verdict) for verdict in verifier.verify([big, answer("right")])]
     verifier.close()
-    assert verdicts == ["not judged within task.verifier_timeout_s = 1", "True"]
+    assert verdicts == ["True", "True"]  # it was not the answer's fault, so it was judged again
 
 
 def test_verdicts_come_in_the_order_of_the_answers_with_many_threads_at_once(hostile: ProcessVerifier) -> None:
@@ -183,14 +187,14 @@ def test_simple_answers_start_no_process() -> None:
     verifier.close()
 
 
-def test_a_power_tower_is_invalid_and_plain_algebra_beside_it_is_judged() -> None:
+def test_a_power_tower_is_wrong_at_once_and_plain_algebra_beside_it_is_judged() -> None:
     verifier = ProcessVerifier(TaskSettings(answer_form="boxed", verifier_timeout_s=3.0))
     problem = Problem("p", "q", r"\frac{\pi}{2}", ())
     texts = [r"\boxed{\pi/2}", r"\boxed{9^{9^{9^9}}}", r"\boxed{\pi}", r"\boxed{\frac{2\pi}{4}}", "none"]
     verdicts = [outcome(verdict) for verdict in verifier.verify([answer(text, problem) for text in texts])]
     verifier.close()
-    assert verdicts[1].startswith("not judged within")
-    assert [verdicts[i] for i in (0, 2, 3, 4)] == ["True", "False", "True", "False"]
+    assert verdicts == ["True", "False", "False", "True", "False"]
+    assert verifier.faults == {}
 
 
 def test_a_users_reward_that_is_not_a_number_makes_the_answer_invalid(hostile: ProcessVerifier) -> None:

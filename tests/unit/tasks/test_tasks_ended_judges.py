@@ -1,0 +1,69 @@
+"""An answer that ends its judge is wrong, if the problem's own reference does not end it too."""
+
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from contracts.ports import Answer
+from contracts.problem import Problem
+from contracts.verdict import Invalid, Scored
+from tasks.config import TaskSettings
+from tasks.verifier import ProcessVerifier
+
+SCORER = """
+import ctypes, os, time
+
+def scorer(answer, final):
+    if "sleep" in answer.text: time.sleep(3600)
+    if "exit" in answer.text: os._exit(3)
+    if "segfault" in answer.text: ctypes.string_at(0)
+    if "once" in answer.text and not os.path.exists(MARK):
+        open(MARK, "w").close()
+        os.kill(os.getpid(), 9)
+    return final == answer.problem.answer
+"""
+ENDINGS = [("sleep", "not judged within task.verifier_timeout_s = 1"), ("exit", "exit code 3"), ("segfault", "SIGSEGV")]
+
+
+@pytest.fixture(scope="module")
+def verifier(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProcessVerifier]:
+    folder = tmp_path_factory.mktemp("scorer")
+    (folder / "ending_scorer.py").write_text(f"MARK = {str(folder / 'mark')!r}\n{SCORER}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        settings = TaskSettings(scorer="ending_scorer:scorer", answer_form="think_answer", verifier_timeout_s=1.0)
+        made = ProcessVerifier(settings)
+        yield made
+        made.close()
+
+
+def answer(final: str, reference: str = "right") -> Answer:
+    text = f"<answer>{final}</answer>"
+    return Answer(Problem("p", "q", reference, ()), text, 4, 16, False)
+
+
+@pytest.mark.parametrize(("what", "reason"), ENDINGS)
+def test_the_answer_is_wrong_the_reason_is_counted_and_its_neighbours_are_judged(
+    verifier: ProcessVerifier, what: str, reason: str
+) -> None:
+    verdicts = verifier.verify([answer("right"), answer(what), answer("right"), answer("wrong")])
+    right, wrong = Scored(1.0, True, {"correctness": 1.0}), Scored(0.0, False, {"correctness": 0.0})
+    assert verdicts == [right, wrong, right, wrong]
+    assert [times for fault, times in verifier.faults.items() if reason in fault] == [1]
+
+
+@pytest.mark.parametrize(("what", "reason"), ENDINGS)
+@pytest.mark.parametrize("reference", ["the same", ""])
+def test_where_the_reference_ends_its_judge_too_or_is_not_there_nobody_knows_and_it_is_invalid(
+    verifier: ProcessVerifier, what: str, reason: str, reference: str
+) -> None:
+    (verdict,) = verifier.verify([answer(what, what if reference else "")])
+    assert isinstance(verdict, Invalid)
+    assert reason in verdict.reason
+
+
+def test_a_judge_that_dies_of_something_else_costs_a_right_answer_nothing(verifier: ProcessVerifier) -> None:
+    (verdict,) = verifier.verify([answer("once", "once")])
+    assert verdict == Scored(1.0, True, {"correctness": 1.0})
+    assert not any(signal.Signals.SIGKILL.name in fault for fault in verifier.faults)
