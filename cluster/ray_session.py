@@ -25,6 +25,7 @@ from cluster.resource_need import shm_shortage
 from cluster.resource_watch import free_resources
 from contracts.adapter import Adapter
 from contracts.errors import ConfigError, RunStopped
+from contracts.own_packages import PACKAGES
 
 OPEN_IS_MEANT = "MEMR_JOIN_OPEN_CLUSTER"
 _ASK_WITHOUT_TOKEN = """
@@ -32,7 +33,9 @@ import sys
 from ray._raylet import GcsClient
 GcsClient(address=sys.argv[1]).get_all_node_info(timeout=10)
 """
-PACKAGES = ("contracts", "tasks", "actors", "memory_service", "learner", "cluster")
+HOOK = {"worker_process_setup_hook": "contracts.own_packages.put_first"}
+"""Ray puts the working directory first on the path of its processes: a user's `tasks/` there would be taken for ours.
+Not on a cluster that is joined: where a node lacks memr, Ray would start its processes again and again, without a word."""
 _ORDINARY = frozenset({"CPU", "GPU", "memory", "object_store_memory"})
 
 
@@ -124,6 +127,7 @@ def _start(config: RunConfig) -> None:
             configure_logging=False,
             num_cpus=4,  # nothing reserves CPUs here; Ray would keep an idle process ready for each
             object_store_memory=config.cluster.object_store_bytes,
+            runtime_env=HOOK,
         )
     except (RuntimeError, OSError, ValueError) as error:
         raise RunStopped(

@@ -15,6 +15,7 @@ import tempfile
 import time
 from typing import IO, Any
 
+from contracts.own_packages import own_first
 from tasks.config import TaskSettings
 
 START_DEADLINE_S = 120.0
@@ -117,4 +118,4 @@ class VerifierProcess:
 def _environment() -> dict[str, str]:
     """The child imports what the parent can, and maths libraries start no thread pools in it."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return os.environ | threads | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+    return os.environ | threads | {"PYTHONPATH": os.pathsep.join(own_first(sys.path))}
