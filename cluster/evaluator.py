@@ -106,10 +106,12 @@ class Evaluator:
 
     async def _run(self, plan: EvalPlan, num_problems: int) -> None:
         k = plan.samples if plan.samples > 1 else None
-        if (plan.step, plan.sampling.max_new_tokens, k) in self._done:
-            self._next_id -= num_problems  # seeds come from lease ids: those that follow stay the same
-            return
         problems = self._task.held_out(num_problems)
+        if not problems:
+            return  # a figure of nothing would pass for an accuracy of 0
+        if (plan.step, plan.sampling.max_new_tokens, k) in self._done:
+            self._next_id -= len(problems)  # seeds come from lease ids: those that follow stay the same
+            return
         leases = eval_leases(plan, problems, self._next_id, self._config.run.seed, self._config.actors.lease_deadline_s)
         self._next_id -= len(leases)
         loop = asyncio.get_running_loop()

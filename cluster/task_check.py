@@ -20,7 +20,11 @@ def run_task_check(console: Console, config: RunConfig) -> bool:
     verifier = make_verifier(config.task)
     try:
         report = check_task(
-            load_task(config.task), verifier, load_worker_tokenizer(config.actors, model_path), config.task
+            load_task(config.task),
+            verifier,
+            load_worker_tokenizer(config.actors, model_path),
+            config.task,
+            num_held_out=config.eval.problems,
         )
     finally:
         verifier.close()
@@ -29,7 +33,9 @@ def run_task_check(console: Console, config: RunConfig) -> bool:
 
 
 def _show(console: Console, report: TaskCheckReport) -> None:
-    console.print(f"training problems: {report.num_train or 'without end'}; checked: {len(report.problems)}")
+    console.print(f"{report.data.counts}; answers tried on {len(report.problems)}")
+    for note in report.data.notes:
+        console.print(Text.assemble(("note", "yellow"), f"  {note}"), soft_wrap=True)
     if lengths := report.prompt_lengths:
         console.print(f"prompt tokens: {lengths.min} to {lengths.max}, {lengths.mean:.0f} on average")
     if report.without_reference:

@@ -48,14 +48,14 @@ from cluster.run_log import RunLog
 from cluster.run_processes import RunProcesses
 from cluster.supervised import asked_to_end, hear_no_more
 from cluster.tensorboard_watcher import TensorboardWatcher
-from contracts.errors import ConfigError
-from contracts.ports import Task, Tokenizer
+from contracts.errors import ConfigError, DataError
+from contracts.ports import Task
 from tasks.load import load_task
-from tasks.prompts import check_prompt_lengths
+from tasks.task_data import data_hash, look_through
 
 HEARTBEAT_S = 1.0
 HASHED_PROBLEMS = 256
-NUM_PROMPTS_OF_ENDLESS_TASK = 512
+MAX_FAULTS_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +104,20 @@ def _train(
     model_path = config.model.name if config.model.scripted else resolve_model(config.model.name)
     tokenizer = load_worker_tokenizer(config.actors, model_path)
     task = load_task(config.task)
-    check_prompts(config, task, tokenizer)
+    data = look_through(task, config.eval.problems)
+    data.check_prompts(tokenizer, config.task.max_prompt_tokens)
     inputs = PartInputs(model_path, tokenizer.fingerprint, probe_sequences(config, task, tokenizer))
-    identity = {"template_hash": inputs.template_hash, "task_hash": task_hash(task)}
+    identity = {
+        "template_hash": inputs.template_hash,
+        "task_hash": task_hash(task),  # what runs of earlier commits know of their data
+        "data_hash": data_hash(task),
+    }
     run_path = config.run_path
     resumes = (run_path / "manifest.json").exists()
+    if data.faults and not resumes:
+        raise DataError("\n".join(data.faults[:MAX_FAULTS_SHOWN]))
+    for told in (data.counts, *data.notes):
+        say(told)
     changes: Sequence[Difference] = []
     if resumes:
         refuse_live_run(run_path)
@@ -156,15 +165,8 @@ class Narrator:
         )
 
 
-def check_prompts(config: RunConfig, task: Task, tokenizer: Tokenizer) -> None:
-    """Every prompt, or the first ones of a task without end. Raises DataError for one that is too long."""
-    count = task.num_train or NUM_PROMPTS_OF_ENDLESS_TASK
-    problems = [task.train_problem(i) for i in range(count)] + task.held_out(config.eval.problems)
-    check_prompt_lengths(problems, tokenizer, config.task.max_prompt_tokens)
-
-
 def task_hash(task: Task) -> str:
-    """Of the first problems: another data file or generator shows."""
+    """Of the first problems: another data file or generator shows. `data_hash` covers all of it."""
     digest = hashlib.sha256(str(task.num_train).encode())
     for index in range(min(HASHED_PROBLEMS, task.num_train or HASHED_PROBLEMS)):
         problem = task.train_problem(index)

@@ -45,7 +45,9 @@ def _module(where: str, path: str, setting: str) -> ModuleType:
     try:
         return importlib.import_module(where)
     except ModuleNotFoundError as error:
-        raise ConfigError(f"{setting} = '{path}': no module '{error.name}'. {_way_out(where, error.name, path)}") from error
+        raise ConfigError(
+            f"{setting} = '{path}': no module '{error.name}'. {_way_out(where, error.name, path)}"
+        ) from error
     except Exception as error:
         raise ConfigError(f"{setting} = '{path}': importing {where} failed{_told(error)}") from error
 

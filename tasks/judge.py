@@ -5,21 +5,22 @@
 The quick judge knows built-in parts and the exact comparison alone, and says None where that is not enough. The
 full judge runs whatever the settings name: math-verify, a generator's scorer, users' code. It may raise and hang.
 
-A user's scorer is `scorer(answer: Answer, final: str | None) -> bool`; a user's reward part is
+Users' code (users_scorer.py): a scorer is `scorer(answer: Answer, final: str | None) -> bool`, a reward part is
 `part(inputs: tasks.rewards.RewardInput) -> float`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from contracts.ports import Answer
 from contracts.verdict import Scored
 from tasks.answers import compare, final_answer
 from tasks.config import REWARD_NAMES, AnswerForm, TaskSettings
-from tasks.dotted_path import load_dotted
 from tasks.math_check import is_equal
 from tasks.reasoning_gym_scorer import reasoning_gym_check
 from tasks.rewards import RewardInput, WeightedPart, built_in, combine
+from tasks.users_code import UnreadableAnswerError
+from tasks.users_scorer import part_names, users_reward, users_scorer
 
 CorrectnessCheck = Callable[[Answer, str | None], bool | None]
 
@@ -34,10 +35,14 @@ class Judge:
 
     def judge(self, answer: Answer) -> Scored | None:
         final = final_answer(answer.text, self.form, answer.truncated)
-        correct = self.check(answer, final)
+        note, correct = "", None
+        try:
+            correct = self.check(answer, final)
+        except UnreadableAnswerError as error:
+            note, correct = str(error), False
         if correct is None:
             return None
-        return combine(RewardInput(answer, self.form, final, correct), self.parts)
+        return replace(combine(RewardInput(answer, self.form, final, correct), self.parts), note=note)
 
 
 def quick_judge(settings: TaskSettings) -> Judge | None:
@@ -54,11 +59,12 @@ def full_judge(settings: TaskSettings) -> Judge:
 
 
 def _parts(settings: TaskSettings) -> tuple[WeightedPart, ...]:
+    names = part_names(settings)
     return tuple(
         WeightedPart(
-            part.name,
+            names[part.name],
             part.weight,
-            built_in(part.name) if part.name in REWARD_NAMES else load_dotted(part.name, "task.rewards"),
+            built_in(part.name) if part.name in REWARD_NAMES else users_reward(part.name),
         )
         for part in settings.rewards
     )
@@ -66,23 +72,11 @@ def _parts(settings: TaskSettings) -> tuple[WeightedPart, ...]:
 
 def _full_check(settings: TaskSettings) -> CorrectnessCheck:
     if settings.scorer is not None:
-        return _users_check(settings.scorer)
+        return users_scorer(settings.scorer, settings.answer_form)
     if settings.kind == "reasoning_gym":
         return reasoning_gym_check(settings.generator, settings.generator_params)
     is_equal("x + 1", "1 + x")  # loads the algebra system before any answer's clock runs
     return _math_check
-
-
-def _users_check(path: str) -> CorrectnessCheck:
-    scorer = load_dotted(path, "task.scorer")
-
-    def check(answer: Answer, final: str | None) -> bool:
-        correct = scorer(answer, final)
-        if not isinstance(correct, bool):
-            raise TypeError(f"task.scorer '{path}' gave {correct!r}; it must return True or False")
-        return correct
-
-    return check
 
 
 def _math_check(answer: Answer, final: str | None) -> bool:

@@ -7,6 +7,7 @@ Everything up to the closing bracket is the same for the same fault: that is how
 
 import math
 import os
+import re
 import sysconfig
 import traceback
 from collections.abc import Callable
@@ -22,6 +23,10 @@ _OWN = tuple(os.path.join(ROOT, package) + os.sep for package in PACKAGES)
 
 class UsersCodeError(Exception):
     """What users' code did instead of its work; the message says which code, where, what."""
+
+
+class UnreadableAnswerError(UsersCodeError):
+    """A scorer failed on this answer and works on the reference: the answer is wrong, and the scorer could say so itself."""
 
 
 def call(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -49,6 +54,12 @@ def kind_of(reason: str) -> str:
     return reason.partition(END_OF_KIND)[0]
 
 
+def fault_in(text: str) -> str:
+    """The part of a text that tells a fault of users' code, from the file on; the whole text where it tells none."""
+    _, mark, fault = text.partition(" failed at ")
+    return fault if mark else text
+
+
 def place_of(error: BaseException) -> str:
     """File and line: of the innermost frame that is neither a library's nor ours, else of the innermost."""
     if isinstance(error, SyntaxError) and error.filename:
@@ -64,8 +75,14 @@ def place_in(frames: list[tuple[str, int | None]]) -> str:
     return file if line is None else f"{file}:{line}"
 
 
+def users_place(stack: str) -> str:
+    """file:line of the innermost frame of a user's in faulthandler's account (innermost first); "" where there is none."""
+    frames = re.findall(r'^  File "(.*)", line (\d+) in ', stack, re.MULTILINE)
+    return next((f"{file}:{line}" for file, line in frames if _is_users(file)), "")
+
+
 def defined_at(function: Any) -> str:
-    code = getattr(function, "__code__", None) or getattr(getattr(function, "__call__", None), "__code__", None)
+    code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
     return "an unknown place" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
 
 

@@ -46,7 +46,8 @@ from memory_service.service import EpisodicMemory
 from memory_service.snapshot import read_snapshot
 from tasks.config import TaskSettings
 from tasks.file_task import file_task
-from tasks.problem_files import MAX_LINE_BYTES, read_rows
+from tasks.problem_files import read_rows
+from tasks.text_rows import MAX_LINE_BYTES
 from tests.fakes import make_adapter, make_group, make_scored
 from tests.unit.learner.builders import tiny_learner
 
