@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 
 from cluster.recorder import Recorder
 from contracts.rollout import RolloutGroup
-from contracts.verdict import Invalid
+from contracts.verdict import Invalid, Scored
 from tasks.users_code import kind_of
 
-MAX_TOLD = 50
+MAX_TOLD = 20
 """Faults whose words differ each time must not fill the disk with incidents."""
 
 
@@ -32,20 +32,20 @@ class JudgeFaults:
 
 
 def _faults(group: RolloutGroup) -> Iterator[tuple[str, str]]:
+    for reason in _reasons(group):
+        yield "an answer could not be judged and is not trained on", reason
     for rollout in group.rollouts:
-        if isinstance(rollout.verdict, Invalid):
-            if rollout.finish_reason.trainable:  # else the engine did not finish it, which is told elsewhere
-                yield "an answer could not be judged and is not trained on", rollout.verdict.reason
-        elif rollout.verdict.note:
+        if isinstance(rollout.verdict, Scored) and rollout.verdict.note:
             yield "an answer counts as wrong", rollout.verdict.note
+
+
+def _reasons(group: RolloutGroup) -> Iterator[str]:
+    """Not of what the engine did not finish, which is told elsewhere."""
+    for rollout in group.rollouts:
+        if isinstance(rollout.verdict, Invalid) and rollout.finish_reason.trainable:
+            yield rollout.verdict.reason
 
 
 def first_reason(group: RolloutGroup) -> str:
     """Why an answer of the group could not be judged; "" where all of them were, or were not finished."""
-    reasons = (
-        words
-        for rollout in group.rollouts
-        if rollout.finish_reason.trainable
-        for words in ([rollout.verdict.reason] if isinstance(rollout.verdict, Invalid) else [])
-    )
-    return next(reasons, "")
+    return next(_reasons(group), "")

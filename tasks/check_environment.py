@@ -1,6 +1,6 @@
 """Environments, stepped before any training: what a policy might write goes in, whatever comes out must be a reply.
 
-    problem -> environment -> right, wrong, malformed and empty texts, each in a rollout of its own -> complaints
+problem -> environment -> right, wrong, malformed and empty texts, each in a rollout of its own -> complaints
 """
 
 import asyncio

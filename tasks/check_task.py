@@ -6,7 +6,7 @@ problems -> reference answer in the answer form   must be correct
          -> environments                          must reply to all of it
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from contracts.errors import DataError
@@ -123,9 +123,7 @@ def _complaint(judged: JudgedAnswer) -> str | None:
     )
 
 
-def _lengths(
-    data: TaskData, tokenizer: Tokenizer, settings: TaskSettings
-) -> tuple[PromptLengths | None, list[str]]:
+def _lengths(data: TaskData, tokenizer: Tokenizer, settings: TaskSettings) -> tuple[PromptLengths | None, list[str]]:
     try:
         return data.check_prompts(tokenizer, settings.max_prompt_tokens), []
     except DataError as error:

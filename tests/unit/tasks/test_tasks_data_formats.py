@@ -141,9 +141,7 @@ CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": 
 @pytest.mark.parametrize("key", ["prompt", "messages", "question"])
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
 def test_chats_are_prompts_as_they_stand(tmp_path: Path, suffix: str, key: str) -> None:
-    rows = [
-        {key: [CHAT[0], {"role": "user", "content": f"What is {i} + 1?"}], "answer": str(i + 1)} for i in range(30)
-    ]
+    rows = [{key: [CHAT[0], {"role": "user", "content": f"What is {i} + 1?"}], "answer": str(i + 1)} for i in range(30)]
     path = tmp_path / f"a{suffix}"
     if suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(rows), path)
@@ -172,7 +170,10 @@ def test_a_chat_of_several_turns_keeps_them_and_takes_the_settings_system_prompt
 @pytest.mark.parametrize(
     ("chat", "message"),
     [
-        ([{"role": "user", "content": "1?"}, {"role": "assistant", "content": "2"}], "ends with a message of the assist"),
+        (
+            [{"role": "user", "content": "1?"}, {"role": "assistant", "content": "2"}],
+            "ends with a message of the assist",
+        ),
         ([{"role": "human", "content": "1?"}], "expected .*found role 'human'"),
         ([{"role": "user", "content": [{"type": "image"}]}], "expected .*content"),
         ([{"role": "user"}], "expected .*content 'None'"),
