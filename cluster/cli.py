@@ -5,6 +5,7 @@ result. Heavy imports happen inside the commands, so that `memr --help` answers 
 Exit codes: 0 done, 2 the configuration is wrong, 3 the run failed, 130 interrupted after a checkpoint.
 """
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -181,7 +182,8 @@ def resume(
         read_run(run)
     except DataError as error:
         raise (error if is_run else ConfigError(str(error))) from None
-    place = [f'run.directory="{run.resolve().parent}"', f'run.name="{run.resolve().name}"']
+    where = {"run.directory": str(run.resolve().parent), "run.name": run.resolve().name}
+    place = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in where.items()]
     train(run / "config.toml", [*place, *(overrides or [])], unset, address, override=override)
 
 

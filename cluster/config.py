@@ -117,7 +117,11 @@ class ClusterSettings(Settings):
 class RunSettings(Settings):
     """`[run]`: name, place and seed."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="folder below `directory`")
+    name: str = Field(
+        "run",
+        pattern=r"^[^/\\\s.~-][^/\\\x00-\x1f\x7f]{0,199}$",
+        description="folder below `directory`: no slashes, and no dot, tilde, hyphen or space to begin with",
+    )
     directory: str = Field("runs", description="where runs are kept")
     seed: int = Field(0, ge=0, description="everything random derives from it")
 

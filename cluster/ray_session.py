@@ -28,6 +28,9 @@ from contracts.errors import ConfigError, RunStopped
 from contracts.own_packages import PACKAGES
 
 OPEN_IS_MEANT = "MEMR_JOIN_OPEN_CLUSTER"
+MAX_SOCKET_BYTES = 107
+_SOCKET = "/ray/session_2026-11-27_08-41-50_507585_4194304/sockets/plasma_store"
+"""The longest name that Ray gives a socket below the folder for temporary files."""
 _ASK_WITHOUT_TOKEN = """
 import sys
 from ray._raylet import GcsClient
@@ -114,7 +117,9 @@ def _is_open(gcs_address: str) -> bool:
 
 
 def _start(config: RunConfig) -> None:
-    """Raises ConfigError where /dev/shm is too small: Ray would put its store on disk, and say so to nobody."""
+    """Raises ConfigError where /dev/shm is too small: Ray would put its store on disk, and say so to nobody; and where Ray's
+    sockets would have no room in the name of the folder for temporary files."""
+    _refuse_long_folder()
     short = shm_shortage(config.cluster.object_store_bytes, free_resources(config.run_path))
     if short and config.resources.enabled:
         raise ConfigError(f"{short}. To go on all the same, with the store on disk: --set resources.enabled=false")
@@ -134,6 +139,17 @@ def _start(config: RunConfig) -> None:
             f"Ray did not start: {error}. Check free memory, /dev/shm and disk space with `memr doctor`; a smaller "
             "cluster.object_store_bytes may help"
         ) from error
+
+
+def _refuse_long_folder() -> None:
+    folder = os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "/tmp"))  # as Ray chooses it
+    longest = MAX_SOCKET_BYTES - len(_SOCKET)
+    if len(os.fsencode(folder)) > longest:
+        raise ConfigError(
+            f"the folder for temporary files, {folder} (TMPDIR, or RAY_TMPDIR for Ray's alone), has a name of "
+            f"{len(os.fsencode(folder))} bytes; Ray puts Unix sockets there, whose names have {MAX_SOCKET_BYTES} at most, and "
+            f"needs {len(_SOCKET)} of them. Name a folder of at most {longest} bytes, for example RAY_TMPDIR=/tmp memr .."
+        )
 
 
 def _session(*, owned: bool) -> Session:

@@ -50,5 +50,5 @@ def _text(content: Any) -> str | None:
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, list) else []
-    texts = [part.get("text") if isinstance(part, dict) else None for part in parts]
-    return "".join(texts) if texts and all(isinstance(text, str) for text in texts) else None
+    texts = [part["text"] for part in parts if isinstance(part, dict) and isinstance(part.get("text"), str)]
+    return "".join(texts) if len(texts) == len(parts) else None

@@ -16,7 +16,7 @@ from contracts.problem import ChatMessage
 from tasks.answers import parse_number
 from tasks.chat_prompt import is_chat, question_of, read_chat
 from tasks.config import TaskSettings
-from tasks.problem_files import Row, read_hub, read_rows
+from tasks.problem_files import Row, read_hub, read_rows, refuse_unwritable
 from tasks.problem_list import Candidate, ProblemList, Split, split_by_hash, with_held_out
 from tasks.question_hash import question_hash
 
@@ -92,6 +92,8 @@ def _candidate(row: Row, settings: TaskSettings) -> Candidate:
     chat: tuple[ChatMessage, ...] = ()
     if is_chat(row.values.get(question_key)):
         chat = read_chat(row.values[question_key], row.place, question_key)
+        for message in chat:
+            refuse_unwritable(message["content"], row.place, question_key)
     question = question_of(chat) if chat else row.text(question_key, "task.question_field").strip()
     reasoning, answer = split_solution(row.text(answer_key, "task.answer_field"))
     if not answer or (settings.answer_form == "number" and parse_number(answer) is None):

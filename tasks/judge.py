@@ -10,7 +10,7 @@ Users' code (users_scorer.py): a scorer is `scorer(answer: Answer, final: str | 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from contracts.ports import Answer
 from contracts.verdict import Scored
@@ -19,30 +19,28 @@ from tasks.config import REWARD_NAMES, AnswerForm, TaskSettings
 from tasks.math_check import is_equal
 from tasks.reasoning_gym_scorer import reasoning_gym_check
 from tasks.rewards import RewardInput, WeightedPart, built_in, combine
-from tasks.users_code import UnreadableAnswerError
-from tasks.users_scorer import part_names, users_reward, users_scorer
+from tasks.users_scorer import forgiving_reward, forgiving_scorer, part_names, users_reward, users_scorer
 
 CorrectnessCheck = Callable[[Answer, str | None], bool | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """check: (answer, final answer) -> right, wrong, or None when it cannot tell."""
+    """check: (answer, final answer) -> right, wrong, or None when it cannot tell. notes: of the answer under way."""
 
     form: AnswerForm
     parts: tuple[WeightedPart, ...]
     check: CorrectnessCheck
+    notes: list[str] = field(default_factory=list)
 
     def judge(self, answer: Answer) -> Scored | None:
         final = final_answer(answer.text, self.form, answer.truncated)
-        note, correct = "", None
-        try:
-            correct = self.check(answer, final)
-        except UnreadableAnswerError as error:
-            note, correct = str(error), False
+        self.notes.clear()
+        correct = self.check(answer, final)
         if correct is None:
             return None
-        return replace(combine(RewardInput(answer, self.form, final, correct), self.parts), note=note)
+        scored = combine(RewardInput(answer, self.form, final, correct), self.parts)
+        return replace(scored, note=self.notes[0]) if self.notes else scored
 
 
 def quick_judge(settings: TaskSettings) -> Judge | None:
@@ -50,29 +48,32 @@ def quick_judge(settings: TaskSettings) -> Judge | None:
     if settings.scorer is not None or any(part.name not in REWARD_NAMES for part in settings.rewards):
         return None
     check = _wrong_if_missing if settings.kind == "reasoning_gym" else _exact_check
-    return Judge(settings.answer_form, _parts(settings), check)
+    return Judge(settings.answer_form, _parts(settings, []), check)
 
 
 def full_judge(settings: TaskSettings) -> Judge:
     """Raises ConfigError for users' code that cannot be loaded."""
-    return Judge(settings.answer_form, _parts(settings), _full_check(settings))
+    notes: list[str] = []
+    return Judge(settings.answer_form, _parts(settings, notes), _full_check(settings, notes), notes)
 
 
-def _parts(settings: TaskSettings) -> tuple[WeightedPart, ...]:
+def _parts(settings: TaskSettings, notes: list[str]) -> tuple[WeightedPart, ...]:
     names = part_names(settings)
     return tuple(
         WeightedPart(
             names[part.name],
             part.weight,
-            built_in(part.name) if part.name in REWARD_NAMES else users_reward(part.name),
+            built_in(part.name)
+            if part.name in REWARD_NAMES
+            else forgiving_reward(users_reward(part.name), settings.answer_form, notes.append),
         )
         for part in settings.rewards
     )
 
 
-def _full_check(settings: TaskSettings) -> CorrectnessCheck:
+def _full_check(settings: TaskSettings, notes: list[str]) -> CorrectnessCheck:
     if settings.scorer is not None:
-        return users_scorer(settings.scorer, settings.answer_form)
+        return forgiving_scorer(users_scorer(settings.scorer), settings.answer_form, notes.append)
     if settings.kind == "reasoning_gym":
         return reasoning_gym_check(settings.generator, settings.generator_params)
     is_equal("x + 1", "1 + x")  # loads the algebra system before any answer's clock runs

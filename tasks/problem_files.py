@@ -41,7 +41,7 @@ class Row:
                 f"empty, or a number. Mend the row, or set {setting} to another key"
             )
         text = value if isinstance(value, str) else _digits(value)
-        _refuse_unwritable(text, self.place, field)
+        refuse_unwritable(text, self.place, field)
         return text
 
     def others(self, *used: str) -> str:
@@ -126,7 +126,7 @@ def _digits(value: float | Decimal) -> str:
     return format(number, "f") if abs(number.adjusted()) <= MAX_ZEROS else str(value)
 
 
-def _refuse_unwritable(text: str, place: str, field: str) -> None:
+def refuse_unwritable(text: str, place: str, field: str) -> None:
     if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
         raise DataError(
             f"{place}: '{field}' holds a NUL character or half of a surrogate pair, which no tokenizer and no log takes. "

@@ -25,10 +25,6 @@ class UsersCodeError(Exception):
     """What users' code did instead of its work; the message says which code, where, what."""
 
 
-class UnreadableAnswerError(UsersCodeError):
-    """A scorer failed on this answer and works on the reference: the answer is wrong, and the scorer could say so itself."""
-
-
 def call(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """Raises UsersCodeError for whatever it raises, an attempt to exit included. what: for example `task.scorer 'a:b'`."""
     try:

@@ -1,24 +1,29 @@
 """Users' scorers and reward parts: what they may return, and what it means when they raise.
 
-scorer raises on an answer  -- and judges the reference answer -> the answer is what it cannot read: wrong, with a note
-                            -- and raises on that too          -> a bug: the answer is invalid, the reason names file and line
-reward part raises, or returns what is no finite number        -> invalid, the same way
+    raises on an answer -- and works on the reference answer -> the answer is what it cannot read: wrong, the part 0, a note
+                        -- and raises on that too            -> a bug: the answer is invalid, the reason names file and line
+
+`users_scorer` and `users_reward` raise UsersCodeError, which says so; `forgiving_scorer` and `forgiving_reward` tell the two
+cases apart.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from contracts.ports import Answer
+from contracts.problem import Problem
 from tasks.answers import final_answer, render_answer
 from tasks.config import REWARD_NAMES, AnswerForm, TaskSettings
 from tasks.dotted_path import load_dotted, short_name
 from tasks.rewards import RewardFunction, RewardInput
-from tasks.users_code import UnreadableAnswerError, UsersCodeError, call, finite_number, plain, refused
+from tasks.users_code import UsersCodeError, call, finite_number, plain, refused
 
 Scorer = Callable[[Answer, str | None], bool]
+Note = Callable[[str], None]
 
 
-def users_scorer(path: str, form: AnswerForm) -> Scorer:
-    """Raises ConfigError where there is none; the scorer raises UsersCodeError, and UnreadableAnswerError for wrong."""
+def users_scorer(path: str) -> Scorer:
+    """Raises ConfigError where there is none; the scorer raises UsersCodeError."""
     what, scorer = f"task.scorer '{short_name(path)}'", load_dotted(path, "task.scorer")
 
     def judged(answer: Answer, final: str | None) -> bool:
@@ -27,27 +32,7 @@ def users_scorer(path: str, form: AnswerForm) -> Scorer:
             raise refused(what, scorer, correct, "True or False")
         return correct
 
-    def check(answer: Answer, final: str | None) -> bool:
-        try:
-            return judged(answer, final)
-        except UsersCodeError as error:
-            if _reads_reference(judged, answer, form):
-                raise UnreadableAnswerError(str(error)) from error
-            raise
-
-    return check
-
-
-def _reads_reference(judged: Scorer, answer: Answer, form: AnswerForm) -> bool:
-    """Whether the scorer works on what is known to be right, so that what failed it was the answer."""
-    if not answer.problem.answer:
-        return False
-    text = render_answer(answer.problem.answer, form)
-    try:
-        judged(Answer(answer.problem, text, answer.num_tokens, answer.max_new_tokens, False), final_answer(text, form))
-    except UsersCodeError:
-        return False
-    return True
+    return judged
 
 
 def users_reward(path: str) -> RewardFunction:
@@ -64,8 +49,56 @@ def users_reward(path: str) -> RewardFunction:
     return valued
 
 
+def forgiving_scorer(scorer: Scorer, form: AnswerForm, note: Note) -> Scorer:
+    """Wrong, with a note, where the scorer fails on this answer alone."""
+
+    def check(answer: Answer, final: str | None) -> bool:
+        try:
+            return scorer(answer, final)
+        except UsersCodeError as error:
+            _raise_unless(_works(lambda: scorer(*_known_answer(answer.problem, answer, form))), answer, error)
+            note(str(error))
+            return False
+
+    return check
+
+
+def forgiving_reward(part: RewardFunction, form: AnswerForm, note: Note) -> RewardFunction:
+    """0, with a note, where the part fails on this answer alone."""
+
+    def valued(inputs: RewardInput) -> float:
+        try:
+            return part(inputs)
+        except UsersCodeError as error:
+            good, final = _known_answer(inputs.answer.problem, inputs.answer, form)
+            _raise_unless(_works(lambda: part(RewardInput(good, form, final, True))), inputs.answer, error)
+            note(str(error))
+            return 0.0
+
+    return valued
+
+
 def part_names(settings: TaskSettings) -> dict[str, str]:
     """What each part is called in metrics and reports: without the folder of its file, unless two files share a name."""
     given = [part.name for part in settings.rewards]
     short = [name if name in REWARD_NAMES else short_name(name) for name in given]
     return {name: brief if short.count(brief) == 1 else name for name, brief in zip(given, short, strict=True)}
+
+
+def _known_answer(problem: Problem, like: Answer, form: AnswerForm) -> tuple[Answer, str | None]:
+    text = render_answer(problem.answer, form)
+    return replace(like, text=text, truncated=False), final_answer(text, form)
+
+
+def _works(judge: Callable[[], object]) -> bool:
+    try:
+        judge()
+    except UsersCodeError:
+        return False
+    return True
+
+
+def _raise_unless(works: bool, answer: Answer, error: UsersCodeError) -> None:
+    """Without a reference nothing is known to be right, so nobody can say whose fault it is."""
+    if not works or not answer.problem.answer:
+        raise error

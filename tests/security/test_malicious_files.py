@@ -825,7 +825,12 @@ def test_an_override_made_to_do_harm_is_refused(tmp_path: Path, override: str) -
         (b'{"question": "1 + 1?\x00", "answer": "2"}', "line 1: not JSON"),
         (b'{"question": {"a": ["b"]}, "answer": "2"}', "line 1: 'question' is"),
         (b'{"question": ' + b"[" * 500 + b"]" * 500 + b', "answer": "2"}', "line 1: 'question' is"),
-        (b'{"question": "1 + 1?", "answer": 1e999}', "line 1: the answer 'inf' is not a number"),
+        (b'{"question": "1 + 1?", "answer": 1e999}', "line 1: 'answer' is Infinity"),
+        (
+            b'{"prompt": [{"role": "user", "content": ' + b"[" * 500 + b"]" * 500 + b'}], "answer": "2"}',
+            "line 1: 'prompt'",
+        ),
+        (b'{"prompt": [{"role": "user", "content": "\\ud800"}], "answer": "2"}', "line 1: 'prompt' holds .* surrogate"),
         (b"\xff\xfe", "line 1: not JSON"),
         (b"{" + b",".join(b'"k%d": 1' % i for i in range(200_000)) + b"}", "line 1: no key 'question'"),
     ],

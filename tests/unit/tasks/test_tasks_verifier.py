@@ -66,6 +66,7 @@ def huge(inputs): return 10 ** 400
 def unprintable(inputs): return Unprintable()
 def numpy_half(inputs): return np.float32(0.5)
 def a_bool(inputs): return np.bool_(True)
+def on_some(inputs): return len(inputs.final) / 2
 def zero_dimensional(inputs): return np.array(0.25)
 def whole(inputs): return 2
 """
@@ -142,6 +143,18 @@ def test_an_answer_that_a_sound_scorer_cannot_read_is_wrong_and_the_note_says_wh
     assert verdict == Scored(0.0, False, {"correctness": 0.0})
     assert isinstance(verdict, Scored)
     assert note.format(folder=sys.path[0]) in verdict.note
+
+
+def test_a_part_that_cannot_read_an_answer_is_0_for_it_and_the_note_says_where(hostile: ProcessVerifier) -> None:
+    verifier = ProcessVerifier(TaskSettings.model_validate({"rewards": [{"name": "hostile_scorer:on_some"}]}))
+    good, bad = verifier.verify([answer("19"), answer("no number")])
+    [unknown] = verifier.verify([answer("no number", NO_REFERENCE)])
+    verifier.close()
+    assert good == Scored(1.0, True, {"hostile_scorer:on_some": 1.0})
+    assert bad == Scored(0.0, False, {"hostile_scorer:on_some": 0.0})
+    assert isinstance(bad, Scored)
+    assert "(TypeError): object of type 'NoneType' has no len()" in bad.note
+    assert isinstance(unknown, Invalid)
 
 
 @pytest.mark.parametrize("what", ["numpy true", "tensor-like true"])
