@@ -3,7 +3,7 @@
 class named by task.kind --TaskSettings--> methods of contracts.ports.Task --checked--> Problem | ConfigError with file, line
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from contracts.errors import ConfigError, MemrError
@@ -11,15 +11,16 @@ from contracts.ports import Environment, Task
 from contracts.problem import Problem
 from tasks.config import TaskSettings
 from tasks.dotted_path import load_dotted, short_name
+from tasks.environment import SingleTurn
 from tasks.environment_host import EnvironmentHost, HostedEnvironment
 from tasks.users_code import UsersCodeError, call, defined_at, plain, shown, told
 
-_METHODS = ("train_problem", "num_train", "held_out", "environment")
+_METHODS = ("train_problem", "num_train", "held_out")
 _TEXTS = ("problem_id", "question", "answer", "metadata")
 
 
 def load_users_task(settings: TaskSettings) -> Task:
-    """The user's own object, constructed with the settings. Raises ConfigError with the way out."""
+    """The user's own object, constructed with the settings; it may lack an environment. Raises ConfigError with the way out."""
     users_class = load_dotted(settings.kind, "task.kind")
     what = f"task.kind = '{short_name(settings.kind)}'"
     try:
@@ -41,6 +42,7 @@ class UsersTask:
         self._task = task
         self._what = f"task.kind = '{short_name(settings.kind)}'"
         self._host = EnvironmentHost(settings)
+        self._own = _own_environment(task)
 
     @property
     def num_train(self) -> int | None:
@@ -74,7 +76,7 @@ class UsersTask:
         return [self._checked(problem, self._task.held_out, f"({n})[{i}]") for i, problem in enumerate(found[:n])]
 
     def environment(self, problem: Problem) -> Environment:
-        return HostedEnvironment(self._host, problem)
+        return HostedEnvironment(self._host, problem) if self._own is None else self._own(problem)
 
     def close(self) -> None:
         """Ends the environments' process."""
@@ -96,6 +98,14 @@ class UsersTask:
             raise ConfigError(f"{self._place(method)}: {method.__name__}{call_} gave {'; '.join(faults)}")
         assert isinstance(problem, Problem)
         return problem
+
+
+def _own_environment(task: Task) -> Callable[[Problem], Environment] | None:
+    """Where the task has no environment, or one that memr made: these need no process. None for users' code."""
+    method = getattr(task, "environment", None)
+    if method is None:
+        return lambda _: SingleTurn()
+    return task.environment if str(getattr(method, "__module__", "")).startswith("tasks.") else None
 
 
 def _faults(problem: Any) -> Iterator[str]:

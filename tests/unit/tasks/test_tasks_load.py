@@ -63,7 +63,7 @@ def test_a_users_task_is_constructed_with_the_settings(users_module: str) -> Non
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("users_own_task:Half", "lacks train_problem, num_train, held_out, environment"),
+        ("users_own_task:Half", "lacks train_problem, num_train, held_out of"),
         ("users_own_task:Absent", "module users_own_task has no 'Absent'"),
         ("no_such_module_at_all:Mine", "no module 'no_such_module_at_all'.*PYTHONPATH"),
         ("users_broken_task:Mine", "importing users_broken_task failed: ZeroDivisionError"),

@@ -14,6 +14,7 @@ from contracts.errors import ConfigError
 from contracts.ports import Environment, EnvironmentReply
 from contracts.rollout import TurnOutcome
 from tasks.config import TaskSettings
+from tasks.environment import Retry, SingleTurn
 from tasks.load import load_task
 from tasks.task_data import look_through
 from tasks.users_task import UsersTask
@@ -52,6 +53,16 @@ class Guess:
 
     def close(self):
         open("closed", "a").write("x")
+
+class Plain:
+    num_train = 5
+    def __init__(self, settings): pass
+    def train_problem(self, index): return Problem(f"p{index}", QUESTION, "1", ({"role": "user", "content": QUESTION},))
+    def held_out(self, n): return []
+
+def ours(settings):
+    from tasks.arithmetic import arithmetic_task
+    return arithmetic_task(settings.model_copy(update={"kind": "arithmetic", "environment": "retry"}))
 
 class Later:
     async def step(self, text):
@@ -123,6 +134,14 @@ def test_a_file_beside_others_is_a_task(folder: Path, opened: list[UsersTask]) -
     assert (task.num_train, task.train_problem(7).problem_id, len(task.held_out(9))) == (5, "p2", 3)
 
 
+@pytest.mark.parametrize(("name", "kind"), [("Plain", SingleTurn), ("ours", Retry)])
+def test_a_task_without_an_environment_of_the_users_needs_no_process(
+    folder: Path, opened: list[UsersTask], name: str, kind: type
+) -> None:
+    task = load(folder, opened, name)
+    assert isinstance(task.environment(task.train_problem(0)), kind)
+
+
 def test_an_environment_remembers_its_rollout_and_no_other(folder: Path, opened: list[UsersTask]) -> None:
     task = load(folder, opened)
 
@@ -161,7 +180,7 @@ def test_what_an_environment_does_wrong_is_a_fault_with_file_and_line(
     assert good.outcome is TurnOutcome.DONE
 
 
-@pytest.mark.parametrize(("name", "told"), [("Unopened", "mine.py:53 (KeyError): 'no world'"), ("Stepless", "'step'")])
+@pytest.mark.parametrize(("name", "told"), [("Unopened", "mine.py:63 (KeyError): 'no world'"), ("Stepless", "'step'")])
 def test_a_world_that_cannot_be_opened_is_a_fault(folder: Path, opened: list[UsersTask], name: str, told: str) -> None:
     [reply] = steps(load(folder, opened, name), "x")
     assert reply.outcome is TurnOutcome.FAULT
