@@ -6,7 +6,9 @@ environment that says DONE after the first turn. All live rollouts of a turn go 
 P prompt tokens, T everything after the prompt. A rollout's token budget counts what the policy wrote, in all turns.
 """
 
-from collections.abc import Callable, Sequence
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,6 +33,8 @@ class Episode:
     outcomes: list[TurnOutcome] = field(default_factory=list)
     finish_reason: FinishReason | None = None
     final_text: str = ""
+    fault: str = ""
+    """Why the environment gave no reply."""
 
     @property
     def rollout_id(self) -> str:
@@ -84,9 +88,13 @@ async def play(
     while live:
         requests = [_request(batch) for batch in live]
         results = await engine.generate(requests, policy_version, max(0.0, ends_at - clock()))
-        for batch, generations in zip(live, results, strict=True):
-            for episode, generation in zip(batch, generations, strict=True):
+        await asyncio.gather(
+            *(
                 _take_turn(episode, generation, tokenizer)
+                for batch, generations in zip(live, results, strict=True)
+                for episode, generation in zip(batch, generations, strict=True)
+            )
+        )
         live = [[episode] for batch in live for episode in batch if episode.finish_reason is None]
 
 
@@ -98,7 +106,7 @@ def _request(batch: Sequence[Episode]) -> GenerationRequest:
     return GenerationRequest(np.concatenate([first.prompt_P, first.tokens]), seeds, sampling)
 
 
-def _take_turn(episode: Episode, generation: Generation, tokenizer: Tokenizer) -> None:
+async def _take_turn(episode: Episode, generation: Generation, tokenizer: Tokenizer) -> None:
     episode.pieces.append((generation.tokens_T, generation.logprobs_T, True))
     episode.turn_ends.append(episode.num_tokens)
     episode.final_text = tokenizer.opening + tokenizer.decode(generation.tokens_T)
@@ -107,7 +115,7 @@ def _take_turn(episode: Episode, generation: Generation, tokenizer: Tokenizer) -
         episode.outcomes.append(TurnOutcome.FAULT)
         episode.finish_reason = generation.finish_reason if finite else FinishReason.ERROR
         return
-    reply = episode.environment.step(episode.final_text)
+    reply = await _step(episode)
     is_over = reply.outcome is not TurnOutcome.CONTINUE
     out_of_tokens = generation.finish_reason is FinishReason.LENGTH or episode.budget == 0
     episode.outcomes.append(TurnOutcome.LIMIT if out_of_tokens and not is_over else reply.outcome)
@@ -117,6 +125,28 @@ def _take_turn(episode: Episode, generation: Generation, tokenizer: Tokenizer) -
         episode.finish_reason = FinishReason.LENGTH
     else:
         _append_reply(episode, reply, tokenizer)
+
+
+async def _step(episode: Episode) -> EnvironmentReply:
+    """A fault of the environment ends this rollout alone. Users' environments keep their deadline themselves
+    (tasks/environment_host.py); those that step here are memr's own."""
+    try:
+        given = episode.environment.step(episode.final_text)
+        reply = await given if isinstance(given, Awaitable) else given
+    except Exception as error:  # noqa: BLE001  becomes data
+        reply = EnvironmentReply(TurnOutcome.FAULT, f"{type(error).__name__}: {error}")
+    if reply.outcome is TurnOutcome.FAULT:
+        episode.fault = reply.text
+    return reply
+
+
+def close_episodes(episodes: Iterable[Episode]) -> None:
+    """Tell environments that want to hear it that their rollouts are over. Never raises for what they do."""
+    for episode in episodes:
+        close = getattr(episode.environment, "close", None)
+        if close is not None:
+            with contextlib.suppress(Exception):
+                close()
 
 
 def _append_reply(episode: Episode, reply: EnvironmentReply, tokenizer: Tokenizer) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from actors.adapter_shelf import AdapterShelf
 from actors.config import ActorSettings
-from actors.episodes import Episode, open_episodes, play
+from actors.episodes import Episode, close_episodes, open_episodes, play
 from actors.prover import Prover
 from contracts.adapter import Adapter
 from contracts.errors import AdapterMissingError, EngineError, ProofError, RefusalCause
@@ -94,12 +94,14 @@ class RolloutWorker:
         versions = [self._shelf.serving(lease) for lease in leases]
         self._shelf.pin(versions)
         started = self._clock()
+        groups: list[tuple[Episode, ...]] = []
         try:
             groups = [tuple(open_episodes(lease, self._task, self._tokenizer)) for lease in leases]
             for (version, deadline_s), batch in _batches(leases, groups, versions).items():
                 left_s = max(0.0, started + deadline_s - self._clock())
                 await play(batch, self._engine, self._tokenizer, version, left_s, self._clock)
         finally:
+            close_episodes(episode for group in groups for episode in group)
             await self._drop(self._shelf.unpin(versions))
             self._generate_s += self._clock() - started
         self._tokens += sum(episode.num_tokens for group in groups for episode in group)
@@ -195,7 +197,9 @@ def _unjudgeable(episode: Episode) -> Invalid | None:
     assert episode.finish_reason is not None, f"episode {episode.rollout_id} has not ended"
     if not episode.finish_reason.trainable:
         return Invalid(episode.finish_reason.value)
-    return Invalid("environment fault") if episode.outcomes[-1] is TurnOutcome.FAULT else None
+    if episode.outcomes[-1] is TurnOutcome.FAULT:
+        return Invalid(episode.fault or "environment fault")
+    return None
 
 
 def _answer(episode: Episode) -> Answer:

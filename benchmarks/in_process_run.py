@@ -24,7 +24,6 @@ from cluster.probes import probe_sequences
 from cluster.recorder import Recorder
 from cluster.run_dir import RunRecord, create_run, read_run
 from cluster.run_log import RunLog
-from cluster.train import check_prompts
 from contracts.adapter import Adapter
 from contracts.ports import MemoryService, PolicyLearner, Task, Tokenizer
 from contracts.problem import Lease
@@ -34,6 +33,7 @@ from learner.load import load_learner
 from memory_service.encoder import load_encoder
 from memory_service.service import EpisodicMemory
 from tasks.load import load_task, make_verifier
+from tasks.task_data import look_through
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ async def run_in_process(config: RunConfig, keep_versions: Collection[int] = ())
     model_path = resolve_model(config.model.name)
     tokenizer = load_worker_tokenizer(config.actors, model_path)
     task = load_task(config.task)
-    check_prompts(config, task, tokenizer)
+    look_through(task, config.eval.problems).check_prompts(tokenizer, config.task.max_prompt_tokens)
     create_run(config, {"model_path": model_path, "seed": config.run.seed, "template_hash": tokenizer.fingerprint})
     worker = await _worker(config, model_path, tokenizer, task)
     learner = LocalLearner(_learner(config, model_path, tokenizer, task), keep_versions)

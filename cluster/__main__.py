@@ -1,3 +1,18 @@
-from cluster.cli import main
+"""`python -m cluster` and `memr`: memr's packages first, whatever the working directory holds, then the command line."""
 
-main()
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the next line; `put_first` orders all of it
+    from contracts.own_packages import put_first
+
+    put_first()
+    from cluster.cli import main as command_line
+
+    command_line()
+
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@ result. Heavy imports happen inside the commands, so that `memr --help` answers 
 Exit codes: 0 done, 2 the configuration is wrong or names what cannot be loaded, 3 the run failed, 130 interrupted after a checkpoint.
 """
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -61,6 +62,10 @@ ConfigArgument = Annotated[
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting; may be repeated.")
 ]
+UnsetOption = Annotated[
+    list[str] | None,
+    typer.Option("--unset", metavar="SECTION.KEY", help="As if CONFIG did not name this setting; may be repeated."),
+]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, for example runs/quickstart")]
 
 
@@ -68,6 +73,7 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory,
 def train(
     config: ConfigArgument,
     overrides: SetOption = None,
+    unset: UnsetOption = None,
     address: Annotated[
         str | None, typer.Option(metavar="auto|HOST:PORT", help="Join this Ray cluster instead of starting a local one")
     ] = None,
@@ -90,9 +96,10 @@ def train(
     from cluster.run_dir import refuse_live_run, refuse_rest_of_run
     from cluster.run_lock import lock_run
 
-    settings = load_config(config, overrides or [])
+    settings = load_config(config, overrides or [], unset or [])
     refuse_missing_data(settings)
     chosen = [text for value in overrides or [] for text in ("--set", value)]
+    chosen += [text for key in unset or [] for text in ("--unset", key)]
     flags = [*(["--address", address] if address else []), *(["--ship-code"] * ship_code), *(["--override"] * override)]
     with lock_run(settings.run_path) as lock:  # before anything is written, and until everything is
         refuse_live_run(settings.run_path)
@@ -147,6 +154,7 @@ def _supervise(settings: "RunConfig", command: list[str], lock: int) -> int:
 def attempt(
     config: ConfigArgument,
     overrides: SetOption = None,
+    unset: UnsetOption = None,
     address: Annotated[str | None, typer.Option()] = None,
     ship_code: Annotated[bool, typer.Option("--ship-code")] = False,
     override: Annotated[bool, typer.Option("--override")] = False,
@@ -157,7 +165,7 @@ def attempt(
 
     from cluster.config import load_config
 
-    settings = load_config(config, overrides or [])
+    settings = load_config(config, overrides or [], unset or [])
     os.environ.update(settings.cluster.env)  # before anything is imported that reads it
     from cluster.supervised import supervised
     from cluster.train import train as train_run
@@ -177,6 +185,7 @@ def attempt(
 def resume(
     run: RunArgument,
     overrides: SetOption = None,
+    unset: UnsetOption = None,
     address: Annotated[
         str | None, typer.Option(metavar="auto|HOST:PORT", help="Join this Ray cluster instead of starting a local one")
     ] = None,
@@ -195,14 +204,16 @@ def resume(
         read_run(run)
     except DataError as error:
         raise (error if is_run else ConfigError(str(error))) from None
-    place = [f'run.directory="{run.resolve().parent}"', f'run.name="{run.resolve().name}"']
-    train(run / "config.toml", [*place, *(overrides or [])], address, override=override)
+    where = {"run.directory": str(run.resolve().parent), "run.name": run.resolve().name}
+    place = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in where.items()]
+    train(run / "config.toml", [*place, *(overrides or [])], unset, address, override=override)
 
 
 @app.command()
 def plan(
     config: ConfigArgument,
     overrides: SetOption = None,
+    unset: UnsetOption = None,
     address: Annotated[
         str | None, typer.Option(metavar="auto|HOST:PORT", help="Plan for this Ray cluster instead of this machine")
     ] = None,
@@ -215,7 +226,7 @@ def plan(
     from cluster.resources import resources_of
     from cluster.summary import show_placement, show_plan
 
-    console, settings = terminal(), load_config(config, overrides or [])
+    console, settings = terminal(), load_config(config, overrides or [], unset or [])
     show_plan(console, settings)
     if not show_placement(console, settings, resources_of(address, nodes)):
         raise typer.Exit(2)
@@ -285,12 +296,13 @@ def evaluate(
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="1: greedy accuracy; more: pass@SAMPLES")] = 1,
     overrides: SetOption = None,
+    unset: UnsetOption = None,
 ) -> None:
     """Held-out accuracy of a run's newest adapter, or of a model as it is."""
     from cluster.console import eval_text
     from cluster.offline_eval import evaluate_target
 
-    line = evaluate_target(target, config, problems, max_new_tokens, samples, overrides or [])
+    line = evaluate_target(target, config, problems, max_new_tokens, samples, overrides or [], unset or [])
     terminal().print(eval_text(line))
 
 
@@ -313,12 +325,12 @@ def export(
 
 
 @app.command(name="check-task")
-def check_task(config: ConfigArgument, overrides: SetOption = None) -> None:
+def check_task(config: ConfigArgument, overrides: SetOption = None, unset: UnsetOption = None) -> None:
     """Run known good and known bad answers through the real verifier; show problems, prompt lengths, rewards."""
     from cluster.config import load_config
     from cluster.task_check import run_task_check
 
-    if not run_task_check(terminal(), load_config(config, overrides or [])):
+    if not run_task_check(terminal(), load_config(config, overrides or [], unset or [])):
         raise typer.Exit(3)
 
 

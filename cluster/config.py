@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from actors.config import ActorSettings
 from cluster.alarm_settings import AlarmSettings
 from cluster.cluster_settings import ClusterSettings
+from cluster.config_paths import place_paths
 from cluster.notify_settings import NotifySettings
 from cluster.resource_settings import ResourceSettings
 from cluster.supervision_settings import SupervisionSettings
@@ -64,8 +65,8 @@ class RunSettings(Settings):
 
     name: str = Field(
         "run",
-        pattern=r"^[^-./\\\x00-\x1f][^/\\\x00-\x1f]{0,99}$",
-        description="folder below `directory`; no slash, and no dash or dot at its beginning",
+        pattern=r"^[^/\\\s.~-][^/\\\x00-\x1f\x7f]{0,199}$",
+        description="folder below `directory`: no slashes, and no dot, tilde, hyphen or space to begin with",
     )
     directory: str = Field("runs", description="where runs are kept")
     seed: int = Field(0, ge=0, description="everything random derives from it")
@@ -127,16 +128,22 @@ class RunConfig(Settings):
         return self.eval.max_new_tokens or self.actors.max_new_tokens
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read, override, check. Raises ConfigError with everything that is wrong, not just the first thing."""
+def load_config(path: Path, overrides: Sequence[str] = (), unset: Sequence[str] = ()) -> RunConfig:
+    """Read, take away `unset`, override, check. Raises ConfigError with everything that is wrong, not just the first thing.
+
+    unset: keys or sections that are to be as if the file did not name them.
+    """
     text = _read(path)
     try:
         raw = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # beside syntax: numbers of thousands of digits, endless nesting
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    for key in unset:
+        _take_away(raw, key)
     for override in overrides:
         _apply(raw, override)
     _refuse_depth(path, raw)
+    place_paths(raw, path, [override.partition("=")[0].strip() for override in overrides])
     try:
         return RunConfig.model_validate(raw)
     except ValidationError as error:
@@ -162,7 +169,7 @@ def _read(path: Path) -> str:
             raise ConfigError(
                 f"{path}: more than {MAX_CONFIG_BYTES} bytes: no configuration is as long; give a TOML file"
             )
-        return content.decode()
+        return content.decode("utf-8-sig")
     except FileNotFoundError:
         known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.toml"))) or "none in ./configs"
         raise ConfigError(f"{path}: no such file. Configurations here: {known}") from None
@@ -179,6 +186,21 @@ def _refuse_depth(path: Path, raw: dict[str, Any]) -> None:
         if not level:
             return
     raise ConfigError(f"{path}: tables or lists more than {MAX_DEPTH} deep; no setting is")
+
+
+def _take_away(raw: dict[str, Any], key: str) -> None:
+    """The key falls back to its default. Raises ConfigError for one that no configuration has."""
+    *sections, last = key.strip().split(".")
+    known = _known_keys(sections)
+    if last not in known:
+        close = difflib.get_close_matches(last, known, n=1, cutoff=0.5)
+        hint = f"did you mean '{'.'.join([*sections, close[0]])}'?" if close else "give section.key as --set takes it"
+        raise ConfigError(f"--unset {key}: unknown key; {hint}")
+    table: Any = raw
+    for section in sections:
+        table = table.get(section) if isinstance(table, dict) else None
+    if isinstance(table, dict):
+        table.pop(last, None)
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:

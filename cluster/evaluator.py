@@ -94,7 +94,7 @@ class Evaluator:
     def missing(self, step: int) -> bool:
         """Whether an earlier process left an evaluation of a step that was due, or a part of it, unmade."""
         plans = self._plans(step, step, at_edge=step == 0)
-        return any(_name(plan) not in self._done for plan, _ in plans)
+        return any(_name(plan) not in self._done for plan, num in plans if self._task.held_out(num))
 
     async def all_done(self, changed: Signal, stopping: Callable[[], bool]) -> bool:
         """Waits for what was begun, and raises what it raised, or what `stopping` raises meanwhile. False where the run is
@@ -135,10 +135,12 @@ class Evaluator:
         return [(EvalPlan(policy_version, step, samples, sampling), n) for samples, sampling, n in runs]
 
     async def _run(self, plan: EvalPlan, num_problems: int) -> None:
-        if _name(plan) in self._done:
-            self._next_id -= num_problems  # seeds come from lease ids: those that follow stay the same
-            return
         problems = self._task.held_out(num_problems)
+        if not problems:
+            return  # a figure of nothing would pass for an accuracy of 0
+        if _name(plan) in self._done:
+            self._next_id -= len(problems)  # seeds come from lease ids: those that follow stay the same
+            return
         leases = eval_leases(plan, problems, self._next_id, self._config.run.seed, self._config.actors.lease_deadline_s)
         self._next_id -= len(leases)
         loop = asyncio.get_running_loop()

@@ -1,5 +1,6 @@
 """Problems that came to nothing, in a row: a few are data, many are a fault that stops the run."""
 
+from cluster.judge_faults import first_reason
 from contracts.errors import RunStopped
 from contracts.rollout import RolloutGroup
 
@@ -26,6 +27,10 @@ class FailureStreak:
         """A group came back with too few trainable rollouts."""
         self._count += 1
         endings = ", ".join(sorted({rollout.finish_reason.value for rollout in group.rollouts}))
+        if reason := first_reason(group):
+            self._stop_at_limit(
+                f"problems in a row could not be judged: {reason}. Mend it, see what `memr check-task` says, and `memr resume`"
+            )
         self._stop_at_limit(
             f"problems in a row gave fewer than two trainable rollouts; the last group's ended by {endings}. Raise "
             "actors.lease_deadline_s, or see what `memr check-task` says of the verifier"

@@ -9,6 +9,7 @@ from cluster.cluster_settings import ClusterSettings
 from cluster.evaluator import Evaluator
 from cluster.failure_streak import FailureStreak
 from cluster.history import History
+from cluster.judge_faults import JudgeFaults
 from cluster.ledger import Ledger
 from cluster.memory_lane import MemoryLane
 from cluster.quarantine import QUARANTINED, Quarantine
@@ -43,6 +44,7 @@ class LeaseOutcomes:
         self._history = history
         self._admit = admit
         self._streak = FailureStreak(settings.stop_after_failures)
+        self._faults = JudgeFaults(recorder)
         self.quarantine = Quarantine()
         self._not_evaluated: set[int] = set()
         self._invalid_in: set[int] = set()  # versions whose evaluation has answers that count as wrong unseen
@@ -61,6 +63,7 @@ class LeaseOutcomes:
         if kept:
             self._history.sampled(kept)
         self.returned += len(groups)
+        self._faults.look_at(groups)
         for group in groups:
             if group.purpose is Purpose.EVAL:
                 self._queue.done(group.lease_id)

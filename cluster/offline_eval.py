@@ -31,9 +31,10 @@ def evaluate_target(
     max_new_tokens: int | None,
     samples: int,
     overrides: Sequence[str],
+    unset: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The EvalReport of a run's newest adapter, or of a model without one, as a dictionary."""
-    config, model_path, adapter = _what_to_evaluate(target, config_path, overrides)
+    config, model_path, adapter = _what_to_evaluate(target, config_path, overrides, unset)
     tokenizer = load_worker_tokenizer(config.actors, model_path)
     if is_run(Path(target)):
         refuse_other_prompts(Path(target), tokenizer)
@@ -81,17 +82,17 @@ async def _evaluate(
 
 
 def _what_to_evaluate(
-    target: str, config_path: Path | None, overrides: Sequence[str]
+    target: str, config_path: Path | None, overrides: Sequence[str], unset: Sequence[str]
 ) -> tuple[RunConfig, str, Adapter]:
     if is_run(Path(target)):
         run = read_run(Path(target))
-        config = load_config(config_path or run.path / "config.toml", overrides)
+        config = load_config(config_path or run.path / "config.toml", overrides, unset)
         return config, run.model_path, read_adapter(newest_adapter_folder(run.path / "adapters"))
     if config_path is None:
         raise ConfigError(
             f"{target} is not a run: to evaluate a model give its task too, --config configs/quickstart.toml"
         )
-    config = load_config(config_path, [*overrides, f'model.name="{target}"'])
+    config = load_config(config_path, [*overrides, f'model.name="{target}"'], unset)
     model_path = resolve_model(target)
     return config, model_path, _untrained(config, model_path)
 

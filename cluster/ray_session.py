@@ -25,14 +25,20 @@ from cluster.resource_need import shm_shortage
 from cluster.resource_watch import free_resources
 from contracts.adapter import Adapter
 from contracts.errors import ConfigError, RunStopped
+from contracts.own_packages import PACKAGES
 
 OPEN_IS_MEANT = "MEMR_JOIN_OPEN_CLUSTER"
+MAX_SOCKET_BYTES = 107
+_SOCKET = "/ray/session_2026-11-27_08-41-50_507585_4194304/sockets/plasma_store"
+"""The longest name that Ray gives a socket below the folder for temporary files."""
 _ASK_WITHOUT_TOKEN = """
 import sys
 from ray._raylet import GcsClient
 GcsClient(address=sys.argv[1]).get_all_node_info(timeout=10)
 """
-PACKAGES = ("contracts", "tasks", "actors", "memory_service", "learner", "cluster")
+HOOK = {"worker_process_setup_hook": "contracts.own_packages.put_first"}
+"""Ray puts the working directory first on the path of its processes: a user's `tasks/` there would be taken for ours.
+Not on a cluster that is joined: where a node lacks memr, Ray would start its processes again and again, without a word."""
 _ORDINARY = frozenset({"CPU", "GPU", "memory", "object_store_memory"})
 
 
@@ -111,7 +117,9 @@ def _is_open(gcs_address: str) -> bool:
 
 
 def _start(config: RunConfig) -> None:
-    """Raises ConfigError where /dev/shm is too small: Ray would put its store on disk, and say so to nobody."""
+    """Raises ConfigError where /dev/shm is too small: Ray would put its store on disk, and say so to nobody; and where Ray's
+    sockets would have no room in the name of the folder for temporary files."""
+    _refuse_long_folder()
     short = shm_shortage(config.cluster.object_store_bytes, free_resources(config.run_path))
     if short and config.resources.enabled:
         raise ConfigError(f"{short}. To go on all the same, with the store on disk: --set resources.enabled=false")
@@ -124,12 +132,24 @@ def _start(config: RunConfig) -> None:
             configure_logging=False,
             num_cpus=4,  # nothing reserves CPUs here; Ray would keep an idle process ready for each
             object_store_memory=config.cluster.object_store_bytes,
+            runtime_env=HOOK,
         )
     except (RuntimeError, OSError, ValueError) as error:
         raise RunStopped(
             f"Ray did not start: {error}. Check free memory, /dev/shm and disk space with `memr doctor`; a smaller "
             "cluster.object_store_bytes may help"
         ) from error
+
+
+def _refuse_long_folder() -> None:
+    folder = os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "/tmp"))  # as Ray chooses it
+    longest = MAX_SOCKET_BYTES - len(_SOCKET)
+    if len(os.fsencode(folder)) > longest:
+        raise ConfigError(
+            f"the folder for temporary files, {folder} (TMPDIR, or RAY_TMPDIR for Ray's alone), has a name of "
+            f"{len(os.fsencode(folder))} bytes; Ray puts Unix sockets there, whose names have {MAX_SOCKET_BYTES} at most, and "
+            f"needs {len(_SOCKET)} of them. Name a folder of at most {longest} bytes, for example RAY_TMPDIR=/tmp memr .."
+        )
 
 
 def _session(*, owned: bool) -> Session:

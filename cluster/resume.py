@@ -13,6 +13,7 @@ from typing import Any
 
 from cluster.checkpoint import log_floor, read_checkpoint
 from cluster.config import RunConfig, load_config
+from cluster.config_paths import CODE, DATA
 from cluster.history import Past, read_past
 from cluster.incidents import append_event
 from cluster.parts import Parts
@@ -25,6 +26,7 @@ from contracts.errors import ConfigError
 from contracts.ports import Tokenizer
 from contracts.rollout import ScoredGroup
 from learner.schedule import learning_rate
+from tasks.dotted_path import short_name
 from tasks.prompts import HfTokenizer
 
 NUM_UPDATES = "learner.num_updates"
@@ -73,6 +75,15 @@ class Difference:
         return self.name == NUM_UPDATES and self.now > self.before
 
     @property
+    def moved(self) -> bool:
+        """The user's files lie elsewhere. That the data is the same says its hash; of code the file has to have its name."""
+        if self.name == "task.rewards":
+            return _with_short_names(self.before) == _with_short_names(self.now)
+        if not isinstance(self.before, str) or not isinstance(self.now, str):
+            return False
+        return self.name in DATA or (self.name in CODE and short_name(self.before) == short_name(self.now))
+
+    @property
     def allowed(self) -> bool:
         in_cluster = self.name.startswith("cluster.") and self.name != "cluster.groups_per_batch"
         return (
@@ -80,11 +91,16 @@ class Difference:
             or self.name.split(".")[0] in SECTIONS_THAT_MAY_CHANGE
             or self.name in PLACE
             or self.name in MAY_CHANGE
+            or self.moved
             or (self.grows and not self.why)
         )
 
     def __str__(self) -> str:
         return f"  {self.name}: was {self.before!r}, is {self.now!r}{self.why and f' ({self.why})'}"
+
+
+def _with_short_names(rewards: Any) -> list[dict[str, Any]]:
+    return [part | {"name": short_name(part["name"])} for part in rewards]
 
 
 class _SnapshotVersion(Stored):
@@ -187,7 +203,7 @@ def nothing_left(run_path: Path, config: RunConfig) -> bool:
     if done is None or not done.finished or done.summary is None:
         return False
     made = int(done.summary["updates"])
-    changes = [d for d in changed_settings(run_path, config) if d.name not in PLACE]
+    changes = [d for d in changed_settings(run_path, config) if d.name not in PLACE and not d.moved]
     if config.learner.num_updates > made:
         return False
     if not changes:

@@ -23,7 +23,7 @@ def run_task_check(console: Console, config: RunConfig) -> bool:
         console.print(Text.assemble(("note", "yellow"), f"  {note}"), soft_wrap=True)
     verifier = make_verifier(config.task)
     try:
-        report = check_task(load_task(config.task), verifier, tokenizer, config.task)
+        report = check_task(load_task(config.task), verifier, tokenizer, config.task, num_held_out=config.eval.problems)
     finally:
         verifier.close()
     _show(console, report)
@@ -31,7 +31,9 @@ def run_task_check(console: Console, config: RunConfig) -> bool:
 
 
 def _show(console: Console, report: TaskCheckReport) -> None:
-    console.print(f"training problems: {report.num_train or 'without end'}; checked: {len(report.problems)}")
+    console.print(f"{report.data.counts}; answers tried on {len(report.problems)}")
+    for note in report.data.notes:
+        console.print(Text.assemble(("note", "yellow"), f"  {note}"), soft_wrap=True)
     if lengths := report.prompt_lengths:
         console.print(f"prompt tokens: {lengths.min} to {lengths.max}, {lengths.mean:.0f} on average")
     if report.without_reference:

@@ -50,14 +50,15 @@ from cluster.run_processes import RunProcesses
 from cluster.supervised import asked_to_end, hear_no_more
 from cluster.watchers import watchers
 from contracts.device import cards
-from contracts.errors import ConfigError
-from contracts.ports import Task, Tokenizer
+from contracts.errors import ConfigError, DataError
+from contracts.ports import Task
 from tasks.load import load_task
-from tasks.prompts import HfTokenizer, check_prompt_lengths
+from tasks.prompts import HfTokenizer
+from tasks.task_data import data_hash, look_through
 
 HEARTBEAT_S = 1.0
 HASHED_PROBLEMS = 256
-NUM_PROMPTS_OF_ENDLESS_TASK = 512
+MAX_FAULTS_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +110,19 @@ def _train(
     for note in tokenizer.notes if isinstance(tokenizer, HfTokenizer) else ():
         say(note)
     run_path = config.run_path
-    longest = check_prompts(config, task, tokenizer)
+    data = look_through(task, config.eval.problems)
+    longest = data.check_prompts(tokenizer, config.task.max_prompt_tokens).max
     room = find_room(config, tokenizer, model_path, longest, say if has_begun(run_path) else None)
     inputs = PartInputs(model_path, tokenizer.fingerprint, probe_sequences(config, task, tokenizer), room)
-    identity = {"template_hash": inputs.template_hash, "task_hash": task_hash(task)}
+    identity = {
+        "template_hash": inputs.template_hash,
+        "task_hash": task_hash(task),  # what runs of earlier commits know of their data
+        "data_hash": data_hash(task),
+    }
+    if data.faults and not has_begun(run_path):
+        raise DataError("\n".join(data.faults[:MAX_FAULTS_SHOWN]))
+    for told in (data.counts, *data.notes):
+        say(told)
     changes = begin_or_go_on(config, tokenizer, identity, model_path, override=override)
     past = read_run_past(run_path, config) if has_begun(run_path) else Past()
     if past.begun:
@@ -174,16 +184,8 @@ class Narrator:
         )
 
 
-def check_prompts(config: RunConfig, task: Task, tokenizer: Tokenizer) -> int:
-    """Every prompt, or the first ones of a task without end; tokens of the longest. Raises DataError for one that is too
-    long."""
-    count = task.num_train or NUM_PROMPTS_OF_ENDLESS_TASK
-    problems = [task.train_problem(i) for i in range(count)] + task.held_out(config.eval.problems)
-    return check_prompt_lengths(problems, tokenizer, config.task.max_prompt_tokens).max
-
-
 def task_hash(task: Task) -> str:
-    """Of the first problems: another data file or generator shows."""
+    """Of the first problems: another data file or generator shows. `data_hash` covers all of it."""
     digest = hashlib.sha256(str(task.num_train).encode())
     for index in range(min(HASHED_PROBLEMS, task.num_train or HASHED_PROBLEMS)):
         problem = task.train_problem(index)

@@ -1,6 +1,6 @@
 """Ports: what one part asks of another without knowing which implementation answers."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -132,7 +132,8 @@ class EnvironmentReply:
 class Environment(Protocol):
     """The world of one rollout. A single question is the environment that says DONE after the first turn."""
 
-    def step(self, policy_text: str) -> EnvironmentReply: ...
+    def step(self, policy_text: str) -> "EnvironmentReply | Awaitable[EnvironmentReply]":
+        """May be async. `close()`, sync or async, is called at the rollout's end where there is one."""
 
 
 class Task(Protocol):
@@ -146,7 +147,7 @@ class Task(Protocol):
         """Distinct training problems, None when the generator is endless."""
 
     def held_out(self, n: int) -> list[Problem]:
-        """The first n held-out problems; none of them ever appears in the training stream."""
+        """The first n held-out problems, fewer where there are fewer; none of them ever appears in the training stream."""
 
     def environment(self, problem: Problem) -> Environment:
         """A fresh environment for one rollout of this problem."""

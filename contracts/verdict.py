@@ -15,11 +15,13 @@ class Scored:
     value: the weighted sum of `parts`, the scalar the learner sees.
     parts: weighted value by part name (`correctness`, `format`, ...); they add up to `value`.
     correct: whether the final answer is right; memory files the episode under success or failure by it.
+    note: what a person should hear of it once ("" for nothing); not part of the record.
     """
 
     value: float
     correct: bool
     parts: Mapping[str, float] = field(default_factory=dict)
+    note: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,10 @@
 problems -> reference answer in the answer form   must be correct
          -> wrong, empty, rubbish, cut off        must not be
          -> prompts                               must fit
+         -> environments                          must reply to all of it
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from contracts.errors import DataError
@@ -13,15 +14,20 @@ from contracts.ports import Answer, Task, Tokenizer, Verifier
 from contracts.problem import Problem
 from contracts.verdict import Scored, Verdict
 from tasks.answers import parse_number, render_answer
+from tasks.check_environment import step_environments
 from tasks.config import TaskSettings
 from tasks.plain_writing import last_boxed
-from tasks.prompts import PromptLengths, check_prompt_lengths
+from tasks.prompts import PromptLengths
+from tasks.task_data import TaskData, look_through
+from tasks.users_code import fault_in, kind_of
 
 GOOD = "good"
 RUBBISH = "%$ lorem ipsum <answer \\boxed{"
 UNKNOWN = "\ufffd"
 NO_ANSWER = "no idea"
 NUM_ANSWER_TOKENS, MAX_NEW_TOKENS = 16, 64
+NUM_STEPPED = 3
+"""Problems whose environments are stepped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +48,7 @@ class TaskCheckReport:
     so that nothing known to be good could be tried.
     """
 
-    num_train: int | None
+    data: TaskData
     problems: tuple[Problem, ...]
     judged: tuple[JudgedAnswer, ...]
     prompt_lengths: PromptLengths | None
@@ -55,11 +61,18 @@ class TaskCheckReport:
 
 
 def check_task(
-    task: Task, verifier: Verifier, tokenizer: Tokenizer, settings: TaskSettings, num_problems: int = 16
+    task: Task,
+    verifier: Verifier,
+    tokenizer: Tokenizer,
+    settings: TaskSettings,
+    num_problems: int = 16,
+    num_held_out: int | None = None,
 ) -> TaskCheckReport:
-    """Looks at the first training and held-out problems, `num_problems` each. Raises DataError where there are none."""
-    train = [task.train_problem(i) for i in range(min(task.num_train or num_problems, num_problems))]
-    problems = [*train, *_some_held_out(task, num_problems)]
+    """Answers the first training and held-out problems, `num_problems` each; steps the environment of a few; looks at all
+    the data that a run with `num_held_out` (unset: num_problems) would. Raises DataError where there is none."""
+    data = look_through(task, num_problems if num_held_out is None else num_held_out)
+    train, held_out = list(data.train[:num_problems]), list(data.held_out[:num_problems])
+    problems = [*train, *held_out]
     tried = [
         (problem, kind, replace(answer, text=as_read(tokenizer, answer.text)))
         for problem in problems
@@ -70,18 +83,17 @@ def check_task(
         JudgedAnswer(problem, kind, answer.text, verdict)
         for (problem, kind, answer), verdict in zip(tried, verdicts, strict=True)
     )
-    lengths, complaints = _lengths(problems, tokenizer, settings)
-    complaints += [complaint for one in judged if (complaint := _complaint(one)) is not None]
-    complaints += _overlap(train, problems[len(train) :])
+    lengths, complaints = _lengths(data, tokenizer, settings)
+    complaints += _once(complaint for one in judged if (complaint := _complaint(one)) is not None)
+    complaints += data.faults
+    complaints += _once(step_environments(task, problems[:NUM_STEPPED], settings))
     without = sum(not problem.answer for problem in problems)
-    return TaskCheckReport(task.num_train, tuple(problems), judged, lengths, without, tuple(complaints))
+    return TaskCheckReport(data, tuple(problems), judged, lengths, without, tuple(complaints))
 
 
-def _some_held_out(task: Task, n: int) -> list[Problem]:
-    try:
-        return task.held_out(n)
-    except DataError:
-        return task.held_out(1)  # a small task: the message of a run says how many an evaluation wants
+def _once(complaints: Iterable[str]) -> list[str]:
+    """One for each fault of users' code, which is the same whatever the problem; all others as they are."""
+    return list({kind_of(fault_in(complaint)): complaint for complaint in complaints}.values())
 
 
 def as_read(tokenizer: Tokenizer, text: str) -> str:
@@ -126,15 +138,8 @@ def _complaint(judged: JudgedAnswer) -> str | None:
     )
 
 
-def _lengths(
-    problems: Sequence[Problem], tokenizer: Tokenizer, settings: TaskSettings
-) -> tuple[PromptLengths | None, list[str]]:
+def _lengths(data: TaskData, tokenizer: Tokenizer, settings: TaskSettings) -> tuple[PromptLengths | None, list[str]]:
     try:
-        return check_prompt_lengths(problems, tokenizer, settings.max_prompt_tokens), []
+        return data.check_prompts(tokenizer, settings.max_prompt_tokens), []
     except DataError as error:
         return None, [str(error)]
-
-
-def _overlap(train: Sequence[Problem], held_out: Sequence[Problem]) -> list[str]:
-    shared = {problem.problem_id for problem in train} & {problem.problem_id for problem in held_out}
-    return [f"problem {name} is both a training and a held-out problem" for name in sorted(shared)]

@@ -17,7 +17,7 @@ REWARD_NAMES = ("correctness", "format", "soft_format", "integer", "xml_count", 
 class RewardPart(Settings):
     """One named part of the task reward."""
 
-    name: str = Field(description=f"{' | '.join(REWARD_NAMES)} | package.module:function")
+    name: str = Field(description=f"{' | '.join(REWARD_NAMES)} | FILE.py:function | package.module:function")
     weight: float = Field(1.0, description="multiplies the part's value; the weighted parts are added up")
 
     @field_validator("name")
@@ -28,14 +28,16 @@ class RewardPart(Settings):
         close = difflib.get_close_matches(name, REWARD_NAMES, n=1, cutoff=0.5)
         hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(REWARD_NAMES)}"
         raise ValueError(
-            f"unknown reward part '{name}'; {hint} A function of your own is named package.module:function"
+            f"unknown reward part '{name}'; {hint} A function of your own is named FILE.py:function or package.module:function"
         )
 
 
 class TaskSettings(Settings):
     """`[task]`: problems, prompts, answer form, rewards, verifier."""
 
-    kind: str = Field("arithmetic", description="arithmetic | reasoning_gym | file | package.module:Class (your own)")
+    kind: str = Field(
+        "arithmetic", description="arithmetic | reasoning_gym | file | FILE.py:Class or package.module:Class (your own)"
+    )
     seed: int = Field(
         0, ge=0, description="order (reasoning_gym: choice) of training problems; held-out problems do not depend on it"
     )
@@ -54,13 +56,15 @@ class TaskSettings(Settings):
     generator_params: dict[str, Any] = Field(
         default_factory=dict, description="reasoning_gym: parameters of the generator; your own task may read them too"
     )
-    path: str | None = Field(None, description="file: training problems, .jsonl or .parquet")
+    path: str | None = Field(None, description="file: training problems, .jsonl, .json, .csv or .parquet")
     held_out_path: str | None = Field(None, description="file: held-out problems; unset: a share of `path` by hash")
     hub_dataset: str | None = Field(None, description="file: hub dataset id instead of `path` (needs a network)")
     hub_config: str | None = Field(None, description="file: configuration of the hub dataset")
     hub_split: str = Field("train", description="file: split of the hub dataset with the training problems")
     hub_held_out_split: str | None = Field(None, description="file: split with the held-out problems; unset: by hash")
-    question_field: str = Field("question", description="file: key of the question")
+    question_field: str = Field(
+        "question", description="file: key of the question, a text or a chat ('prompt' is found too)"
+    )
     answer_field: str = Field("answer", description="file: key of the answer; 'reasoning #### 42' is understood")
     id_field: str = Field("id", description="file: key of a unique name; rows without it are named by a hash")
 
@@ -76,13 +80,17 @@ class TaskSettings(Settings):
     environment: Literal["single", "retry"] = Field(
         "single", description="single: one answer; retry: wrong answers may be mended in further turns"
     )
+    environment_timeout_s: float = Field(
+        30.0, gt=0.0, description="time for one step of your own environment; then the rollout is invalid"
+    )
     max_turns: int = Field(3, ge=2, description="retry: most answers of one rollout")
 
     rewards: tuple[RewardPart, ...] = Field(
         (RewardPart(name="correctness"),), min_length=1, description="parts of the task reward with their weights"
     )
     scorer: str | None = Field(
-        None, description="package.module:function that decides what is correct; unset: the task's own"
+        None,
+        description="FILE.py:function or package.module:function that decides what is correct; unset: the task's own",
     )
     verifier_processes: int = Field(2, ge=1, description="most child processes that judge answers at once")
     verifier_timeout_s: float = Field(
@@ -105,7 +113,9 @@ class TaskSettings(Settings):
             return kind
         close = difflib.get_close_matches(kind, known, n=1, cutoff=0.5)
         hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
-        raise ValueError(f"unknown kind '{kind}'; {hint} A task of your own is named package.module:Class")
+        raise ValueError(
+            f"unknown kind '{kind}'; {hint} A task of your own is named FILE.py:Class or package.module:Class"
+        )
 
     @model_validator(mode="after")
     def _parts_are_distinct(self) -> "TaskSettings":

@@ -3,10 +3,11 @@
     policy text -> step -> DONE | LIMIT            the rollout ends and is judged by the verifier
                         -> CONTINUE + text         the text is shown to the policy, which writes again
 
-Steps run on the worker's own thread, so they use the exact comparison alone, which is bounded in time.
+Steps of these run on the worker's own thread, so they use the exact comparison alone, which is bounded in time. Users'
+environments live in a process of their own: environment_host.py.
 """
 
-from contracts.ports import Environment, EnvironmentReply
+from contracts.ports import EnvironmentReply
 from contracts.problem import Problem
 from contracts.rollout import TurnOutcome
 from tasks.answers import compare, final_answer
@@ -43,7 +44,7 @@ class Retry:
         return EnvironmentReply(TurnOutcome.CONTINUE, TRY_AGAIN)
 
 
-def make_environment(settings: TaskSettings, problem: Problem) -> Environment:
+def make_environment(settings: TaskSettings, problem: Problem) -> SingleTurn | Retry:
     """A fresh environment for one rollout of the problem."""
     if settings.environment == "retry":
         return Retry(problem.answer, settings.answer_form, settings.max_turns)

@@ -5,39 +5,42 @@
 The quick judge knows built-in parts and the exact comparison alone, and says None where that is not enough. The
 full judge runs whatever the settings name: math-verify, a generator's scorer, users' code. It may raise and hang.
 
-A user's scorer is `scorer(answer: Answer, final: str | None) -> bool`; a user's reward part is
+Users' code (users_scorer.py): a scorer is `scorer(answer: Answer, final: str | None) -> bool`, a reward part is
 `part(inputs: tasks.rewards.RewardInput) -> float`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from contracts.ports import Answer
 from contracts.verdict import Scored
 from tasks.answers import compare, final_answer, render_answer
 from tasks.config import REWARD_NAMES, AnswerForm, TaskSettings
-from tasks.dotted_path import load_dotted
 from tasks.math_check import is_equal, warm_up
 from tasks.reasoning_gym_scorer import reasoning_gym_check
 from tasks.rewards import RewardInput, WeightedPart, built_in, combine
+from tasks.users_scorer import forgiving_reward, forgiving_scorer, part_names, users_reward, users_scorer
 
 CorrectnessCheck = Callable[[Answer, str | None], bool | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """check: (answer, final answer) -> right, wrong, or None when it cannot tell."""
+    """check: (answer, final answer) -> right, wrong, or None when it cannot tell. notes: of the answer under way."""
 
     form: AnswerForm
     parts: tuple[WeightedPart, ...]
     check: CorrectnessCheck
+    notes: list[str] = field(default_factory=list)
 
     def judge(self, answer: Answer) -> Scored | None:
         final = final_answer(answer.text, self.form, answer.truncated)
+        self.notes.clear()
         correct = self.check(answer, final)
         if correct is None:
             return None
-        return combine(RewardInput(answer, self.form, final, correct), self.parts)
+        scored = combine(RewardInput(answer, self.form, final, correct), self.parts)
+        return replace(scored, note=self.notes[0]) if self.notes else scored
 
     def give_up(self, answer: Answer) -> Scored:
         """The answer as wrong: it ended the processes that judged it, and the reference's own answer does not.
@@ -57,44 +60,36 @@ def quick_judge(settings: TaskSettings) -> Judge | None:
     if settings.scorer is not None or any(part.name not in REWARD_NAMES for part in settings.rewards):
         return None
     check = _wrong_if_missing if settings.kind == "reasoning_gym" else _exact_check
-    return Judge(settings.answer_form, _parts(settings), check)
+    return Judge(settings.answer_form, _parts(settings, []), check)
 
 
 def full_judge(settings: TaskSettings) -> Judge:
     """Raises ConfigError for users' code that cannot be loaded."""
-    return Judge(settings.answer_form, _parts(settings), _full_check(settings))
+    notes: list[str] = []
+    return Judge(settings.answer_form, _parts(settings, notes), _full_check(settings, notes), notes)
 
 
-def _parts(settings: TaskSettings) -> tuple[WeightedPart, ...]:
+def _parts(settings: TaskSettings, notes: list[str]) -> tuple[WeightedPart, ...]:
+    names = part_names(settings)
     return tuple(
         WeightedPart(
-            part.name,
+            names[part.name],
             part.weight,
-            built_in(part.name) if part.name in REWARD_NAMES else load_dotted(part.name, "task.rewards"),
+            built_in(part.name)
+            if part.name in REWARD_NAMES
+            else forgiving_reward(users_reward(part.name), settings.answer_form, notes.append),
         )
         for part in settings.rewards
     )
 
 
-def _full_check(settings: TaskSettings) -> CorrectnessCheck:
+def _full_check(settings: TaskSettings, notes: list[str]) -> CorrectnessCheck:
     if settings.scorer is not None:
-        return _users_check(settings.scorer)
+        return forgiving_scorer(users_scorer(settings.scorer), settings.answer_form, notes.append)
     if settings.kind == "reasoning_gym":
         return reasoning_gym_check(settings.generator, settings.generator_params)
     warm_up()
     return _math_check
-
-
-def _users_check(path: str) -> CorrectnessCheck:
-    scorer = load_dotted(path, "task.scorer")
-
-    def check(answer: Answer, final: str | None) -> bool:
-        correct = scorer(answer, final)
-        if not isinstance(correct, bool):
-            raise TypeError(f"task.scorer '{path}' gave {correct!r}; it must return True or False")
-        return correct
-
-    return check
 
 
 def _math_check(answer: Answer, final: str | None) -> bool:

@@ -1,15 +1,12 @@
 """From settings to the parts of the world that other packages use: the task and its verifier."""
 
-from contracts.errors import ConfigError
 from contracts.ports import Task, Verifier
 from tasks.arithmetic import arithmetic_task
 from tasks.config import TaskSettings
-from tasks.dotted_path import load_dotted
 from tasks.file_task import file_task
 from tasks.reasoning_gym_task import ReasoningGymTask
+from tasks.users_task import UsersTask, load_users_task
 from tasks.verifier import ProcessVerifier
-
-_TASK_METHODS = ("train_problem", "num_train", "held_out", "environment")
 
 
 def load_task(settings: TaskSettings) -> Task:
@@ -20,7 +17,7 @@ def load_task(settings: TaskSettings) -> Task:
         return ReasoningGymTask(settings)
     if settings.kind == "file":
         return file_task(settings)
-    return _users_task(settings)
+    return UsersTask(load_users_task(settings), settings)
 
 
 def make_verifier(settings: TaskSettings) -> Verifier:
@@ -29,12 +26,3 @@ def make_verifier(settings: TaskSettings) -> Verifier:
     Raises ConfigError where users' code cannot be loaded.
     """
     return ProcessVerifier(settings)
-
-
-def _users_task(settings: TaskSettings) -> Task:
-    """A class that is constructed with the settings and has the methods of contracts.ports.Task."""
-    made = load_dotted(settings.kind, "task.kind")(settings)
-    if missing := [name for name in _TASK_METHODS if not hasattr(made, name)]:
-        raise ConfigError(f"task.kind = '{settings.kind}': it lacks {', '.join(missing)} of contracts.ports.Task")
-    task: Task = made
-    return task

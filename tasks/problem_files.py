@@ -1,20 +1,24 @@
-"""Rows of question and answer from JSON lines, Parquet, or a dataset hub; every row remembers where it stood."""
+"""Rows of question and answer from a file or a dataset hub; every row remembers where it stood."""
 
 import difflib
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from contracts.bounded_tables import MAX_TABLE_BYTES, MAX_TABLE_ROWS, read_parquet
+from contracts.bounded_tables import MAX_TABLE_ROWS, read_parquet
 from contracts.errors import DataError
 from tasks.hub_files import hub_files
+from tasks.text_rows import PlacedRow, csv_file, json_file, json_lines
 
-MAX_LINE_BYTES = 16 * 2**20
+MAX_ZEROS = 400
+"""What no float of 64 bits reaches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,25 +36,37 @@ class Row:
             hint = f"did you mean '{close[0]}'?" if close else f"keys here: {', '.join(sorted(keys)) or 'none'}."
             raise DataError(f"{self.place}: no key '{field}'; {hint} Set {setting} to the right key, or mend the row")
         value = self.values[field]
-        if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
+        if not _is_text(value):
             raise DataError(
                 f"{self.place}: '{field}' is {_shown(value)}; expected a text that is not "
                 f"empty, or a number. Mend the row, or set {setting} to another key"
             )
-        text = str(value)
-        _refuse_unwritable(text, self.place, field)
+        text = value if isinstance(value, str) else _digits(value)
+        refuse_unwritable(text, self.place, field)
         return text
+
+    def others(self, *used: str) -> str:
+        """The columns that are not `used` as one JSON object; "" where there are none."""
+        rest = {str(key): value for key, value in self.values.items() if key not in used and value is not None}
+        try:
+            return json.dumps(rest, default=_in_json) if rest else ""
+        except (ValueError, TypeError, RecursionError) as error:
+            raise DataError(f"{self.place}: a column cannot be kept for rewards: {error}. Take it out") from error
 
 
 def read_rows(path: Path) -> list[Row]:
     """Raises DataError for a file that is missing, empty, or not what its name says."""
-    readers = {".jsonl": _json_lines, ".parquet": _parquet}
-    if path.suffix not in readers:
-        raise DataError(f"{path}: problems are read from .jsonl and .parquet files; convert it or rename it")
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(f"{path}: problems are read from {', '.join(_READERS)} files; convert it or rename it")
     if not path.is_file():
-        raise DataError(f"{path.absolute()}: no such file. Set task.path and task.held_out_path to your own files")
+        raise DataError(
+            f"{path.absolute()}: no such file. Set task.path to your own file, and task.held_out_path too or take it away "
+            "with --unset task.held_out_path. A path is relative to the configuration file, and to the working directory "
+            "when it comes from --set"
+        )
     try:
-        rows = list(readers[path.suffix](path))
+        rows = [Row(place, values) for place, values in islice(reader(path), MAX_TABLE_ROWS)]
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     if not rows:
@@ -64,42 +80,44 @@ def read_hub(dataset: str, config: str | None, split: str) -> list[Row]:
     return [Row(f"{dataset}[{split}], row {number}", row.values) for number, row in enumerate(rows, start=1)]
 
 
-def _json_lines(path: Path) -> Iterator[Row]:
-    with path.open("rb") as file:
-        number, num_bytes = 0, 0
-        while raw := file.readline(MAX_LINE_BYTES + 1):
-            number, num_bytes = number + 1, num_bytes + len(raw)
-            place = f"{path}, line {number}"
-            if len(raw) > MAX_LINE_BYTES or num_bytes > MAX_TABLE_BYTES or number > MAX_TABLE_ROWS:
-                raise DataError(
-                    f"{place}: too large: at most {MAX_LINE_BYTES} bytes in a line, and {MAX_TABLE_BYTES} bytes and "
-                    f"{MAX_TABLE_ROWS} lines in a file, are read. Mend the line or split the file"
-                )
-            if raw.strip():
-                yield Row(place, _object(raw, place))
-
-
-def _object(raw: bytes, place: str) -> dict[str, Any]:
-    try:
-        values = json.loads(raw.decode())
-    except (ValueError, RecursionError) as error:
-        raise DataError(f'{place}: not JSON ({error}). Expected one object per line: {{"question": ..}}') from error
-    if not isinstance(values, dict):
-        raise DataError(f'{place}: expected an object like {{"question": "..", "answer": ".."}}, found {raw[:40]!r}')
-    return values
-
-
-def _parquet(path: Path) -> Iterator[Row]:
+def _parquet(path: Path) -> Iterator[PlacedRow]:
     table = read_parquet(path)
     try:
         rows = table.to_pylist()
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         raise DataError(f"{path}: holds values that cannot be read: {error}. Write it again, or use .jsonl") from error
     for number, values in enumerate(rows, start=1):
-        yield Row(f"{path}, row {number}", values)
+        yield f"{path}, row {number}", values
 
 
-def _refuse_unwritable(text: str, place: str, field: str) -> None:
+_READERS: dict[str, Callable[[Path], Iterator[PlacedRow]]] = {
+    ".jsonl": json_lines,
+    ".json": json_file,
+    ".csv": csv_file,
+    ".parquet": _parquet,
+}
+
+
+def _in_json(value: Any) -> Any:
+    return float(value) if isinstance(value, Decimal) else str(value)
+
+
+def _is_text(value: Any) -> bool:
+    """A text that is not empty, or a number; what stands for a missing number (NaN) is neither."""
+    if isinstance(value, float | Decimal) and not math.isfinite(value):
+        return False
+    return not isinstance(value, bool) and isinstance(value, str | int | float | Decimal) and bool(str(value).strip())
+
+
+def _digits(value: float | Decimal) -> str:
+    """Without exponent: 0.00001, not 1e-05; but no thousand zeros."""
+    if isinstance(value, int):
+        return str(value)
+    number = Decimal(str(value))
+    return format(number, "f") if abs(number.adjusted()) <= MAX_ZEROS else str(value)
+
+
+def refuse_unwritable(text: str, place: str, field: str) -> None:
     if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
         raise DataError(
             f"{place}: '{field}' holds a NUL character or half of a surrogate pair, which no tokenizer and no log takes. "

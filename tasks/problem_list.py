@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from contracts.errors import DataError
 from contracts.ports import Environment
-from contracts.problem import Problem
+from contracts.problem import ChatMessage, Problem
 from tasks.config import TaskSettings
 from tasks.environment import make_environment
 from tasks.prompts import WorkedExample, build_messages
@@ -21,6 +21,7 @@ class Candidate:
     """A problem before its prompt exists.
 
     split_question: the text whose hash decides the side of the split; twins share it. reasoning: for worked examples.
+    chat: the prompt's own messages, where the data holds them.
     """
 
     problem_id: str
@@ -29,9 +30,10 @@ class Candidate:
     split_question: str
     reasoning: str = ""
     metadata: str = ""
+    chat: tuple[ChatMessage, ...] = ()
 
     def as_problem(self, settings: TaskSettings, examples: Sequence[WorkedExample]) -> Problem:
-        messages = build_messages(self.question, settings, examples)
+        messages = build_messages(self.question, settings, examples, self.chat)
         return Problem(self.problem_id, self.question, self.answer, messages, self.metadata)
 
     def as_example(self) -> WorkedExample:
@@ -74,10 +76,12 @@ class ProblemList:
     """Implements contracts.ports.Task over a split. Raises DataError for a split without training problems.
 
     num_train limits the training problems to the first ones in the order of their hashes: the same for every seed.
+    notes: what a person should know of the data, a sentence each.
     """
 
-    def __init__(self, split: Split, settings: TaskSettings, source: str) -> None:
+    def __init__(self, split: Split, settings: TaskSettings, source: str, notes: Sequence[str] = ()) -> None:
         self._settings, self._source, self._split = settings, source, split
+        self.notes = tuple(notes)
         self._train = split.train[: settings.num_train]
         self._examples = tuple(candidate.as_example() for candidate in split.examples)
         self._order: tuple[int, list[int]] = (-1, [])
@@ -97,12 +101,11 @@ class ProblemList:
             self._order = (epoch, epoch_order(len(self._train), self._settings.seed, epoch))
         return self._train[self._order[1][position]].as_problem(self._settings, self._examples)
 
+    @property
+    def num_held_out(self) -> int:
+        return len(self._split.held_out)
+
     def held_out(self, n: int) -> list[Problem]:
-        if n > len(self._split.held_out):
-            raise DataError(
-                f"{self._source}: {n} held-out problems are wanted, {len(self._split.held_out)} are there. "
-                "Lower eval.problems, raise task.held_out_share or give more held-out problems"
-            )
         return [candidate.as_problem(self._settings, self._examples) for candidate in self._split.held_out[:n]]
 
     def environment(self, problem: Problem) -> Environment:

@@ -57,16 +57,21 @@ def form_instruction(form: AnswerForm) -> str:
     }[form]
 
 
-def build_messages(question: str, settings: TaskSettings, examples: Sequence[WorkedExample]) -> tuple[ChatMessage, ...]:
-    """System prompt, worked examples as earlier turns, question."""
+def build_messages(
+    question: str, settings: TaskSettings, examples: Sequence[WorkedExample], chat: Sequence[ChatMessage] = ()
+) -> tuple[ChatMessage, ...]:
+    """System prompt, worked examples as earlier turns, question. chat: stands in place of the question, and its own system
+    message in place of the settings'."""
     system = form_instruction(settings.answer_form) if settings.system_prompt is None else settings.system_prompt
     messages: list[ChatMessage] = [{"role": "system", "content": system}] if system else []
+    if chat and chat[0]["role"] == "system":
+        messages, chat = [chat[0]], chat[1:]
     for example in examples:
         shown = render_answer(example.answer, settings.answer_form, example.reasoning)
         messages.append({"role": "user", "content": example.question})
         messages.append({"role": "assistant", "content": shown})
-    messages.append({"role": "user", "content": question})
-    return tuple(messages)
+    last: ChatMessage = {"role": "user", "content": question}
+    return (*messages, *(chat or [last]))
 
 
 class HfTokenizer:

@@ -32,6 +32,7 @@ class ReasoningGymTask:
         self._settings = settings
         self._generator = Generator(settings.generator, settings.generator_params)
         self._held_out: list[Candidate] = []
+        self._searched_for = 0
         candidates = self._distinct(EXAMPLE_STREAM, settings.worked_examples)
         if not all(candidate.answer for candidate in candidates):
             raise DataError(
@@ -54,8 +55,8 @@ class ReasoningGymTask:
         return self._train[order[position]].as_problem(self._settings, self._examples)
 
     def held_out(self, n: int) -> list[Problem]:
-        if len(self._held_out) < n:
-            self._held_out = self._distinct(HELD_OUT_STREAM, n)
+        if self._searched_for < n:
+            self._held_out, self._searched_for = self._distinct(HELD_OUT_STREAM, n, or_fewer=True), n
         return [candidate.as_problem(self._settings, self._examples) for candidate in self._held_out[:n]]
 
     def environment(self, problem: Problem) -> Environment:
@@ -79,7 +80,7 @@ class ReasoningGymTask:
                 return list(found.values())
         raise self._too_few("training", n)
 
-    def _distinct(self, stream: int, n: int) -> list[Candidate]:
+    def _distinct(self, stream: int, n: int, *, or_fewer: bool = False) -> list[Candidate]:
         """The first n different questions of the stream; gives up after a long stretch without a new one."""
         found: dict[str, Candidate] = {}
         patience = fruitless = int(PATIENCE / self._settings.split_share)
@@ -93,6 +94,8 @@ class ReasoningGymTask:
             fruitless = patience if is_new else fruitless - 1
             if is_new:
                 found[candidate.problem_id] = candidate
+        if or_fewer and found:
+            return list(found.values())
         raise self._too_few("held-out" if stream == HELD_OUT_STREAM else "example", n)
 
     def _on_side(self, stream: int, candidate: Candidate) -> bool:

@@ -146,9 +146,9 @@ class ProcessVerifier:
         now = time.monotonic()
         for child in [child for child in (*self._busy, *self._starting) if child.deadline_s <= now]:
             limit = f"task.verifier_timeout_s = {self._settings.verifier_timeout_s:g}"
-            self._bury(
-                child, f"not judged within {limit}" if child in self._busy else f"not ready in {START_DEADLINE_S:g} s"
-            )
+            where = child.where_it_was()
+            late = f"not judged within {limit}" + (f", it was at {where}" if where else "")
+            self._bury(child, late if child in self._busy else f"not ready in {START_DEADLINE_S:g} s")
 
     def _bury(self, child: VerifierProcess, reason: str) -> None:
         child.kill()
@@ -194,8 +194,8 @@ class ProcessVerifier:
 
 def _verdict(reply: dict[str, object]) -> Verdict:
     match reply:
-        case {"value": float(value), "correct": bool(correct), "parts": dict(parts)}:
-            return Scored(value, correct, parts)
+        case {"value": float(value), "correct": bool(correct), "parts": dict(parts), "note": str(note)}:
+            return Scored(value, correct, parts, note)
         case {"invalid": str(reason)}:
             return Invalid(reason)
     return Invalid(f"the verifier process sent {str(reply)[:100]}")

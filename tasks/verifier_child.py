@@ -9,6 +9,7 @@ by the kernel's own timer, which nothing in Python or C can miss.
 """
 
 import contextlib
+import faulthandler
 import json
 import logging
 import os
@@ -21,13 +22,16 @@ from contracts.ports import Answer
 from contracts.problem import Problem
 from tasks.config import TaskSettings
 from tasks.judge import Judge, full_judge
+from tasks.users_code import UsersCodeError
 
 ORPHAN_GRACE_S = 2.0
+TOLD_AT = 0.9
+"""Share of the time limit after which an answer under way says where it is."""
 
 
 def main() -> None:
     me = os.getpid()
-    requests, replies = _take_over_pipes()
+    requests, replies = take_over_pipes()
     settings = TaskSettings.model_validate_json(requests.readline())
     with contextlib.suppress(ValueError, OSError):  # not every system can limit the address space
         resource.setrlimit(resource.RLIMIT_AS, (settings.verifier_memory_bytes, settings.verifier_memory_bytes))
@@ -40,7 +44,9 @@ def main() -> None:
     _reply(replies, {"ready": True})
     for line in requests:
         signal.setitimer(signal.ITIMER_REAL, settings.verifier_timeout_s + ORPHAN_GRACE_S)
+        faulthandler.dump_traceback_later(TOLD_AT * settings.verifier_timeout_s)  # the parent reads where it was
         reply = _judge(judge, *decode_answer(line))
+        faulthandler.cancel_dump_traceback_later()
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         if os.getpid() != me:  # users' code forked, and its copy of us came back from it too: one answer, one reply
             os._exit(0)
@@ -75,12 +81,14 @@ def _judge(judge: Judge, answer: Answer, given_up: bool) -> dict[str, Any]:
     try:
         scored = judge.give_up(answer) if given_up else judge.judge(answer)
         assert scored is not None, "the full judge always decides"
+    except UsersCodeError as error:
+        return {"invalid": str(error)}
     except Exception as error:  # noqa: BLE001  whatever a check raises becomes data
         return {"invalid": f"{type(error).__name__}: {str(error)[:300]}"}
-    return {"value": scored.value, "correct": scored.correct, "parts": dict(scored.parts)}
+    return {"value": scored.value, "correct": scored.correct, "parts": dict(scored.parts), "note": scored.note}
 
 
-def _take_over_pipes() -> tuple[IO[bytes], IO[bytes]]:
+def take_over_pipes() -> tuple[IO[bytes], IO[bytes]]:
     """Keep the pipes for the protocol; what users' code prints goes nowhere, what it reads is empty."""
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_RDWR)

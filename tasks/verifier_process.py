@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from tasks.child_environment import child_environment
 from tasks.config import TaskSettings
+from tasks.users_code import users_place
 
 START_DEADLINE_S = 120.0
 LAST_BREATH_S = 1.0
@@ -26,10 +27,10 @@ LAST_BREATH_S = 1.0
 class VerifierProcess:
     """deadline_s: on time.monotonic; when the reply under way (at first: the start) must have arrived."""
 
-    def __init__(self, settings: TaskSettings) -> None:
+    def __init__(self, settings: TaskSettings, module: str = "tasks.verifier_child") -> None:
         self._last_words: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed in kill
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "tasks.verifier_child"],
+            [sys.executable, "-P", "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._last_words,
@@ -74,6 +75,8 @@ class VerifierProcess:
 
         What a child forked may hold its pipe open, so that the end of the pipe alone does not tell.
         """
+        if b"\n" in self._unread:
+            return self._next_line()
         try:
             chunk = os.read(self.replies_fd, 1 << 16)
         except BlockingIOError:
@@ -83,10 +86,10 @@ class VerifierProcess:
         if not chunk:
             raise EOFError(self._obituary())
         self._unread += chunk
-        line, newline, rest = self._unread.partition(b"\n")
-        if not newline:
-            return None
-        self._unread = rest
+        return self._next_line() if b"\n" in chunk else None
+
+    def _next_line(self) -> dict[str, Any]:
+        line, _, self._unread = self._unread.partition(b"\n")
         reply: dict[str, Any] = json.loads(line)
         return reply
 
@@ -100,6 +103,15 @@ class VerifierProcess:
             stream.close()
         self._last_words.close()
 
+    def where_it_was(self) -> str:
+        """File and line of users' code, where the child has written down what it was at (faulthandler); "" where not."""
+        return users_place(self._words().rpartition("Timeout (")[2])
+
+    def _words(self, limit: int = 20_000) -> str:
+        """The end of what the child wrote to its standard error."""
+        size = os.fstat(self._last_words.fileno()).st_size
+        return os.pread(self._last_words.fileno(), limit, max(0, size - limit)).decode(errors="replace")
+
     def _obituary(self) -> str:
         until = time.monotonic() + LAST_BREATH_S
         while self.alive:
@@ -109,7 +121,6 @@ class VerifierProcess:
         ended = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
         assert ended is not None
         code = ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
-        self._last_words.seek(0)
-        words = self._last_words.read()[-500:].decode(errors="replace").strip()
+        words = self._words(500).strip()
         how = f"by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"with exit code {code}"
         return f"the verifier process ended {how}" + (f": {words}" if words else "")

@@ -46,7 +46,8 @@ from memory_service.service import EpisodicMemory
 from memory_service.snapshot import read_snapshot
 from tasks.config import TaskSettings
 from tasks.file_task import file_task
-from tasks.problem_files import MAX_LINE_BYTES, read_rows
+from tasks.problem_files import read_rows
+from tasks.text_rows import MAX_LINE_BYTES
 from tests.fakes import make_adapter, make_group, make_scored
 from tests.unit.learner.builders import tiny_learner
 
@@ -824,7 +825,12 @@ def test_an_override_made_to_do_harm_is_refused(tmp_path: Path, override: str) -
         (b'{"question": "1 + 1?\x00", "answer": "2"}', "line 1: not JSON"),
         (b'{"question": {"a": ["b"]}, "answer": "2"}', "line 1: 'question' is"),
         (b'{"question": ' + b"[" * 500 + b"]" * 500 + b', "answer": "2"}', "line 1: 'question' is"),
-        (b'{"question": "1 + 1?", "answer": 1e999}', "line 1: the answer 'inf' is not a number"),
+        (b'{"question": "1 + 1?", "answer": 1e999}', "line 1: 'answer' is Infinity"),
+        (
+            b'{"prompt": [{"role": "user", "content": ' + b"[" * 500 + b"]" * 500 + b'}], "answer": "2"}',
+            "line 1: 'prompt'",
+        ),
+        (b'{"prompt": [{"role": "user", "content": "\\ud800"}], "answer": "2"}', "line 1: 'prompt' holds .* surrogate"),
         (b"\xff\xfe", "line 1: not JSON"),
         (b"{" + b",".join(b'"k%d": 1' % i for i in range(200_000)) + b"}", "line 1: no key 'question'"),
     ],

@@ -135,3 +135,58 @@ async def test_settings_are_written_down_before_anything_new_and_not_if_the_run_
 
 async def refuse() -> bool:
     raise DataError("another encoder")
+
+
+def on_file(path: Path, data: str, **task: Any) -> RunConfig:
+    return make_config(path, lag=0, updates=300, task={"kind": "file", "path": data} | task)
+
+
+def test_data_may_move_while_its_hash_agrees(tmp_path: Path) -> None:
+    before = on_file(tmp_path, "d.jsonl", held_out_path="/old/t.jsonl")
+    create_run(before, {"data_hash": "same"})
+    now = on_file(tmp_path, "/new/d.csv", held_out_path="/new/t.jsonl")
+    changes = check_same_run(before.run_path, now, {"data_hash": "same"}, override=False)
+    assert [change.name for change in changes] == ["task.path", "task.held_out_path"]
+    record_changes(before.run_path, now, changes)
+    assert load_config(before.run_path / "config.toml").task.path == "/new/d.csv"
+    with pytest.raises(ConfigError, match="data_hash: was 'same', is 'other'"):
+        check_same_run(before.run_path, now, {"data_hash": "other"}, override=True)
+
+
+def test_other_data_settings_are_another_run(tmp_path: Path) -> None:
+    before = on_file(tmp_path, "/old/d.jsonl", held_out_path="/old/t.jsonl")
+    create_run(before, {})
+    for now in (on_file(tmp_path, "/old/d.jsonl"), on_file(tmp_path, "/old/d.jsonl", question_field="q")):
+        with pytest.raises(ConfigError, match="cannot go on with other settings"):
+            check_same_run(before.run_path, now, {}, override=False)
+
+
+def test_users_code_may_move_but_not_become_other_code(tmp_path: Path) -> None:
+    rewards = [{"name": "correctness"}, {"name": "/old/mine.py:length"}]
+    before = make_config(tmp_path, lag=0, updates=300, task={"scorer": "/old/mine.py:close", "rewards": rewards})
+    create_run(before, {})
+    moved = [{"name": "correctness"}, {"name": "/new/mine.py:length"}]
+    now = make_config(tmp_path, lag=0, updates=300, task={"scorer": "/new/mine.py:close", "rewards": moved})
+    assert [c.name for c in check_same_run(before.run_path, now, {}, override=False)] == ["task.rewards", "task.scorer"]
+    for scorer, parts in (
+        ("/new/mine.py:far", moved),
+        ("/new/mine.py:close", [*moved[:1], moved[1] | {"weight": 2.0}]),
+    ):
+        other = make_config(tmp_path, lag=0, updates=300, task={"scorer": scorer, "rewards": parts})
+        with pytest.raises(ConfigError, match="cannot go on with other settings"):
+            check_same_run(before.run_path, other, {}, override=False)
+
+
+def test_a_finished_run_whose_data_moved_is_still_finished(tmp_path: Path) -> None:
+    before = on_file(tmp_path, "/old/d.jsonl")
+    create_run(before, {})
+    write_summary(before.run_path, {"exit_code": 0, "updates": 300, "wall_s": 1.0})
+    assert nothing_left(before.run_path, on_file(tmp_path, "/new/d.jsonl"))
+
+
+def test_a_run_of_an_earlier_commit_knows_its_data_by_the_older_hash_alone(tmp_path: Path) -> None:
+    before = on_file(tmp_path, "/old/d.jsonl")
+    create_run(before, {"task_hash": "t"})
+    assert check_same_run(before.run_path, before, {"task_hash": "t", "data_hash": "d"}, override=False) == []
+    with pytest.raises(ConfigError, match="task_hash"):
+        check_same_run(before.run_path, before, {"task_hash": "u", "data_hash": "d"}, override=False)

@@ -1,5 +1,6 @@
 """Mistakes in a configuration come back with file, section, line and the nearest known name."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -132,9 +133,19 @@ def test_a_worker_must_keep_the_versions_that_the_lag_allows(tmp_path: Path) -> 
         load_config(write(tmp_path, "[learner]\nmax_policy_lag = 3\n[actors]\nadapters_kept = 4\n"))
 
 
-def test_run_name_cannot_leave_its_directory(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name", ["../../etc", "..", ".", "a/b", "/etc", "a\\b", "~", "-rf", " t", "", "a\x1b[31m", "a\nb", 201 * "a"]
+)
+def test_run_name_cannot_leave_its_directory(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=r"run\.name"):
-        load_config(write(tmp_path, '[run]\nname = "../../etc"\n'))
+        load_config(write(tmp_path, f"[run]\nname = {json.dumps(name)}\n"))
+
+
+@pytest.mark.parametrize("name", ["t (copy)", "Kopie von t", "实验-1", "a" * 64 + " (another copy)", "it's", 't "2"'])
+def test_what_a_file_manager_calls_a_copy_is_a_name(tmp_path: Path, name: str) -> None:
+    config = load_config(write(tmp_path, f"[run]\nname = {json.dumps(name)}\n"))
+    assert config.run.name == name
+    assert load_config(write(tmp_path, dump_config(config))) == config
 
 
 @pytest.mark.parametrize(

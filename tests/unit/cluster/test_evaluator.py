@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 from cluster.evaluator import Evaluator
-from contracts.problem import Lease
+from contracts.problem import Lease, Problem
 from contracts.reports import EvalReport
 from tests.fakes import CountingTask
 from tests.unit.cluster.test_controller import make_config
@@ -29,3 +29,44 @@ async def test_a_version_is_held_between_two_runs_of_its_evaluation_until_the_la
     while evaluator.versions:
         await asyncio.sleep(0)
     assert held == [{7}, {7}]
+
+
+class FewHeldOut(CountingTask):
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def held_out(self, n: int) -> list[Problem]:
+        return super().held_out(min(n, self.number))
+
+
+async def test_an_evaluation_takes_what_is_there_and_of_nothing_makes_no_figure(tmp_path: Path) -> None:
+    config = make_config(tmp_path, eval={"problems": 5})
+    for number in (0, 3):
+        leases: list[Lease] = []
+        reports: list[EvalReport] = []
+        evaluator = Evaluator(config, FewHeldOut(number), leases.append, reports.append)
+        evaluator.begin(7, 7, at_edge=False)
+        while evaluator.versions:
+            while leases:
+                evaluator.given_up(leases.pop().lease_id)
+            await asyncio.sleep(0)
+        assert [report.n for report in reports] == [number] * bool(number)
+
+
+async def test_lease_ids_of_later_evaluations_do_not_depend_on_what_was_done_before(tmp_path: Path) -> None:
+    """Of three held-out problems although five were asked for: seeds come from lease ids."""
+    config = make_config(tmp_path, eval={"problems": 5, "pass_at_k": 2, "pass_at_k_problems": 5})
+    ids = []
+    for done in ((), {(7, config.eval_max_new_tokens, None)}):
+        leases: list[Lease] = []
+        evaluator = Evaluator(config, FewHeldOut(3), leases.append, lambda report: None, done)
+        evaluator.begin(7, 7, at_edge=False)
+        seen = []
+        while evaluator.versions:
+            while leases:
+                lease = leases.pop()
+                seen += [lease.lease_id] * (lease.num_rollouts == 2)
+                evaluator.given_up(lease.lease_id)
+            await asyncio.sleep(0)
+        ids.append(sorted(seen))
+    assert ids[0] == ids[1] == [-6, -5, -4]

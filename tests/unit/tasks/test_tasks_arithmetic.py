@@ -32,8 +32,7 @@ def test_up_to_twenty_there_are_672_problems_and_at_least_200_are_held_out() -> 
     task = arithmetic_task(TaskSettings())
     train, held = all_train(TaskSettings()), task.held_out(225)
     assert len({problem.problem_id for problem in [*train, *held]}) == 21 * 21 + 21 * 22 // 2 == 672
-    with pytest.raises(DataError, match=r"226 held-out problems are wanted, 225 are there.*eval\.problems"):
-        task.held_out(226)
+    assert task.held_out(226) == held, "as many as there are; look_through notes that they are fewer"
 
 
 def test_train_and_held_out_are_disjoint_by_hash_and_so_are_twins() -> None:

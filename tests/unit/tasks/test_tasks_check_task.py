@@ -140,3 +140,55 @@ def test_a_verifier_that_always_says_the_same_is_found(verdict: Verdict, message
     report = check_task(CountingTask(), Says(verdict), LetterTokenizer(), settings, 2)
     assert not report.ok
     assert any(re.search(message, failure) for failure in report.failures)
+
+
+WORLD = """
+from contracts.ports import EnvironmentReply
+from contracts.rollout import TurnOutcome
+from tasks.arithmetic import arithmetic_task
+
+class World:
+    turns = 0
+    def step(self, text):
+        self.turns += 1
+        if not text: return {}["empty"]
+        return EnvironmentReply(TurnOutcome.DONE if self.turns > 1 else TurnOutcome.CONTINUE, "once more")
+
+class Mine:
+    num_train = 20
+    def __init__(self, settings): self.inner = arithmetic_task(settings.model_copy(update={"kind": "arithmetic"}))
+    def train_problem(self, index): return self.inner.train_problem(index % 20)
+    def held_out(self, n): return self.inner.held_out(n)
+    def environment(self, problem): return World()
+"""
+
+
+def test_a_users_environment_is_stepped_and_its_fault_told_once(tmp_path: Path) -> None:
+    (tmp_path / "world.py").write_text(WORLD)
+    report = run(TaskSettings(kind=f"{tmp_path}/world.py:Mine", max_prompt_tokens=2000), num_problems=4)
+    [failure] = report.failures
+    assert "empty answer, turn 1: no reply from the environment" in failure
+    assert f"failed at {tmp_path}/world.py:10 (KeyError): 'empty'" in failure
+
+
+def test_a_scorer_with_a_bug_is_told_once_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "close.py").write_text(
+        "def close(answer, final):\n    return abs(final - answer.problem.answer) < 0.1\n"
+    )
+    report = run(TaskSettings(scorer=f"{tmp_path}/close.py:close", max_prompt_tokens=2000), num_problems=4)
+    assert len(report.failures) == 1
+    assert (
+        f"could not be judged: task.scorer 'close.py:close' failed at {tmp_path}/close.py:2 (TypeError)"
+        in report.failures[0]
+    )
+
+
+def test_prompts_and_ids_are_looked_at_as_far_as_a_run_would(tmp_path: Path) -> None:
+    """The longest prompt stands behind the problems that answers are tried on."""
+    path = tmp_path / "a.jsonl"
+    rows = [{"question": f"What is {i}?" + " long" * 400 * (i == 30), "answer": i} for i in range(40)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = run(TaskSettings(kind="file", path=str(path), max_prompt_tokens=1000), num_problems=2, num_held_out=40)
+    assert report.data.num_train is not None
+    assert report.data.num_train + len(report.data.held_out) == 40
+    assert [failure for failure in report.failures if "(1 of 40 prompts checked are too long)" in failure]

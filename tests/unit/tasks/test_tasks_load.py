@@ -63,11 +63,11 @@ def test_a_users_task_is_constructed_with_the_settings(users_module: str) -> Non
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("users_own_task:Half", "lacks train_problem, num_train, held_out, environment"),
+        ("users_own_task:Half", "lacks train_problem, num_train, held_out of"),
         ("users_own_task:Absent", "module users_own_task has no 'Absent'"),
         ("no_such_module_at_all:Mine", "no module 'no_such_module_at_all'.*PYTHONPATH"),
         ("users_broken_task:Mine", "importing users_broken_task failed: ZeroDivisionError"),
-        ("users_own_task:", "expected package.module:name"),
+        ("users_own_task:", "expected FILE.py:name or package.module:name"),
     ],
 )
 def test_a_users_task_that_cannot_be_loaded_says_why(users_module: str, path: str, message: str) -> None:

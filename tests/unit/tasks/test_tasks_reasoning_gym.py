@@ -93,8 +93,15 @@ def test_worked_examples_never_occur_as_problems() -> None:
 
 
 def test_a_domain_that_runs_dry_says_what_to_change() -> None:
-    with pytest.raises(DataError, match=r"does not give 5000 distinct held-out.*eval\.problems"):
-        ReasoningGymTask(SMALL).held_out(5000)
+    with pytest.raises(DataError, match=r"does not give 5000 distinct training.*task\.num_train"):
+        ReasoningGymTask(SMALL.model_copy(update={"num_train": 5000}))
+
+
+def test_fewer_held_out_problems_than_asked_are_all_there_are() -> None:
+    task = ReasoningGymTask(SMALL)
+    held = task.held_out(5000)
+    assert 0 < len({problem.problem_id for problem in held}) == len(held) < 5000
+    assert task.held_out(len(held)) == held == task.held_out(6000)
 
 
 def test_a_generator_that_does_not_exist_or_a_wrong_parameter_is_a_configuration_error() -> None:

@@ -21,7 +21,7 @@ from tasks.config import TaskSettings
 from tasks.verifier import ProcessVerifier
 
 HOSTILE = r"""
-import ctypes, os, re, signal, subprocess, sys, time
+import ctypes, os, re, signal, subprocess, sys, time; import numpy as np
 
 def scorer(answer, final):
     what = answer.text
@@ -44,14 +44,34 @@ def scorer(answer, final):
         if os.fork() == 0: time.sleep(3600)
         os._exit(3)
     if what == "not bool": return 1
+    if what == "none": return None
+    if what == "array": return np.array([True, True])
+    if what == "numpy true": return np.isclose(1.0, 1.0)
+    if what == "numpy false": return np.bool_(False)
+    if what == "tensor-like true": return np.array(True)
     if what == "long": return len(answer.problem.question) == 3_000_000
     return what == "right"
 
 def not_a_number(inputs):
     return float("nan")
+
+class Unprintable:
+    def __repr__(self): raise RuntimeError
+
+def nothing(inputs): pass
+def text(inputs): return "1"
+def vector(inputs): return np.array([1.0, 2.0])
+def endless(inputs): return np.float64("inf")
+def huge(inputs): return 10 ** 400
+def unprintable(inputs): return Unprintable()
+def numpy_half(inputs): return np.float32(0.5)
+def a_bool(inputs): return np.bool_(True)
+def on_some(inputs): return len(inputs.final) / 2
+def zero_dimensional(inputs): return np.array(0.25)
+def whole(inputs): return 2
 """
 PROBLEM = Problem("p", "What is 7 + 12?", "19", ())
-NO_REFERENCE = Problem("p", "What is 7 + 12?", "", ())
+NO_REFERENCE = Problem("p", "Write a poem.", "", ())
 """Nothing is known to be right, so nobody can tell whether an answer or the scorer is to blame."""
 
 
@@ -80,31 +100,100 @@ def outcome(verdict: Verdict) -> str:
 @pytest.mark.parametrize(
     ("what", "reason"),
     [
-        ("raise", "RuntimeError: no idea"),
-        ("sleep", "not judged within task.verifier_timeout_s = 1"),
-        ("regex", "not judged within"),
-        ("tower", "not judged within"),
-        ("ignore", "not judged within"),
-        ("child", "not judged within"),
+        ("raise", "hostile_scorer.py:6 (RuntimeError): no idea"),
+        ("sleep", "not judged within task.verifier_timeout_s = 1, it was at {folder}/hostile_scorer.py:8"),
+        ("regex", "it was at {folder}/hostile_scorer.py:9"),
+        ("tower", "it was at {folder}/hostile_scorer.py:10"),
+        ("ignore", "it was at {folder}/hostile_scorer.py:16"),
+        ("child", "it was at {folder}/hostile_scorer.py:17"),
         ("exit", "ended with exit code 3"),
         ("fork and exit", "ended with exit code 3"),
-        ("system exit", "ended with exit code 0"),
+        ("system exit", "hostile_scorer.py:12 (SystemExit): 0"),
         ("segfault", "SIGSEGV"),
-        ("memory", "MemoryError"),
-        ("read", "EOFError"),
-        ("not bool", "must return True or False"),
+        ("memory", "hostile_scorer.py:18 (MemoryError)"),
+        ("read", "hostile_scorer.py:15 (EOFError)"),
+        ("not bool", "hostile_scorer.py:4 (int): it returned 1; it must return True or False"),
+        ("none", "(NoneType): it returned None; it must return True or False"),
+        ("array", "(ndarray): it returned array([ True,  True]); it must return True or False"),
     ],
 )
 def test_a_hostile_answer_is_invalid_and_its_neighbours_are_judged(
     hostile: ProcessVerifier, what: str, reason: str
 ) -> None:
-    before, bad, after, last = hostile.verify(
-        [answer(text, NO_REFERENCE) for text in ("right", what, "right", "wrong")]
-    )
+    texts = ("right", what, "right", "wrong")
+    before, bad, after, last = hostile.verify([answer(text, NO_REFERENCE) for text in texts])
     assert isinstance(bad, Invalid)
-    assert reason in bad.reason
+    assert reason.format(folder=sys.path[0]) in bad.reason
     assert [outcome(verdict) for verdict in (before, after, last)] == ["True", "True", "False"]
     assert outcome(hostile.verify([answer("right")])[0]) == "True"
+
+
+@pytest.mark.parametrize(
+    ("what", "note"),
+    [
+        ("raise", "task.scorer 'hostile_scorer:scorer' failed at {folder}/hostile_scorer.py:6 (RuntimeError): no idea"),
+        ("none", "it returned None"),
+    ],
+)
+def test_an_answer_that_a_sound_scorer_cannot_read_is_wrong_and_the_note_says_where(
+    hostile: ProcessVerifier, what: str, note: str
+) -> None:
+    """It judges the reference, so the answer is to blame: if that made the answer invalid, garbage would leave its group."""
+    [verdict] = hostile.verify([answer(what)])
+    assert verdict == Scored(0.0, False, {"correctness": 0.0})
+    assert isinstance(verdict, Scored)
+    assert note.format(folder=sys.path[0]) in verdict.note
+
+
+def test_a_part_that_cannot_read_an_answer_is_0_for_it_and_the_note_says_where(hostile: ProcessVerifier) -> None:
+    verifier = ProcessVerifier(TaskSettings.model_validate({"rewards": [{"name": "hostile_scorer:on_some"}]}))
+    good, bad = verifier.verify([answer("19"), answer("no number")])
+    [unknown] = verifier.verify([answer("no number", NO_REFERENCE)])
+    verifier.close()
+    assert good == Scored(1.0, True, {"hostile_scorer:on_some": 1.0})
+    assert bad == Scored(0.0, False, {"hostile_scorer:on_some": 0.0})
+    assert isinstance(bad, Scored)
+    assert "(TypeError): object of type 'NoneType' has no len()" in bad.note
+    assert isinstance(unknown, Invalid)
+
+
+@pytest.mark.parametrize("what", ["numpy true", "tensor-like true"])
+def test_scalars_of_array_libraries_are_verdicts(hostile: ProcessVerifier, what: str) -> None:
+    assert [outcome(v) for v in hostile.verify([answer(what), answer("numpy false")])] == ["True", "False"]
+
+
+@pytest.mark.parametrize(
+    ("part", "value"), [("numpy_half", 0.5), ("a_bool", 1.0), ("zero_dimensional", 0.25), ("whole", 2.0)]
+)
+def test_a_users_reward_may_be_any_finite_scalar(hostile: ProcessVerifier, part: str, value: float) -> None:
+    verifier = ProcessVerifier(TaskSettings.model_validate({"rewards": [{"name": f"hostile_scorer:{part}"}]}))
+    [verdict] = verifier.verify([answer("19")])
+    verifier.close()
+    assert verdict == Scored(value, True, {f"hostile_scorer:{part}": value})
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        ("not_a_number", "returned nan"),
+        ("nothing", "returned None"),
+        ("text", "returned '1'"),
+        ("vector", "returned array([1., 2.])"),
+        ("endless", "returned np.float64(inf)"),
+        ("huge", "returned 1000"),
+        ("unprintable", "returned a Unprintable that cannot be shown"),
+    ],
+)
+def test_a_users_reward_that_is_no_finite_number_is_told_with_its_place(
+    hostile: ProcessVerifier, part: str, told: str
+) -> None:
+    verifier = ProcessVerifier(TaskSettings.model_validate({"rewards": [{"name": f"hostile_scorer:{part}"}]}))
+    [verdict] = verifier.verify([answer("19")])
+    verifier.close()
+    assert isinstance(verdict, Invalid)
+    assert verdict.reason.startswith(f"reward part 'hostile_scorer:{part}' failed at {sys.path[0]}/hostile_scorer.py:")
+    assert told in verdict.reason
+    assert verdict.reason.endswith("it must return a finite number")
 
 
 def test_what_a_scorer_prints_does_not_disturb_the_protocol(hostile: ProcessVerifier) -> None:
@@ -163,7 +252,7 @@ def test_a_stopped_child_is_replaced(hostile: ProcessVerifier) -> None:
 
 def test_verdicts_come_in_the_order_of_the_answers_with_many_threads_at_once(hostile: ProcessVerifier) -> None:
     texts = ["right", "wrong", "raise", "right"] * 5
-    expected = ["True", "False", "RuntimeError: no idea", "True"] * 5
+    expected = ["True", "False", "False", "True"] * 5
     got: dict[int, list[str]] = {}
 
     def work(i: int) -> None:
@@ -195,15 +284,6 @@ def test_a_power_tower_is_wrong_at_once_and_plain_algebra_beside_it_is_judged() 
     verifier.close()
     assert verdicts == ["True", "False", "False", "True", "False"]
     assert verifier.faults == {}
-
-
-def test_a_users_reward_that_is_not_a_number_makes_the_answer_invalid(hostile: ProcessVerifier) -> None:
-    rewards = [{"name": "correctness"}, {"name": "hostile_scorer:not_a_number"}]
-    verifier = ProcessVerifier(TaskSettings.model_validate({"rewards": rewards}))
-    verdict = verifier.verify([answer("19")])[0]
-    verifier.close()
-    assert isinstance(verdict, Invalid)
-    assert "reward part 'hostile_scorer:not_a_number' gave nan" in verdict.reason
 
 
 def test_closing_kills_the_children_and_ends_a_verify_under_way(hostile: ProcessVerifier) -> None:

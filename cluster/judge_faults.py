@@ -1,0 +1,51 @@
+"""What verifiers, users' code and environments could not do, told to a person once per fault, not once per answer.
+
+Groups that came back -> reasons and notes of their verdicts -> one incident for each fault that was not told yet
+"""
+
+from collections.abc import Iterator, Sequence
+
+from cluster.recorder import Recorder
+from contracts.rollout import RolloutGroup
+from contracts.verdict import Invalid, Scored
+from tasks.users_code import kind_of
+
+MAX_TOLD = 20
+"""Faults whose words differ each time must not fill the disk with incidents."""
+
+
+class JudgeFaults:
+    """Of one life of a run."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._told: set[str] = set()
+
+    def look_at(self, groups: Sequence[RolloutGroup]) -> None:
+        for group in groups:
+            for what, words in _faults(group):
+                if kind_of(words) not in self._told and len(self._told) < MAX_TOLD:
+                    self._told.add(kind_of(words))
+                    self._recorder.incident(
+                        "could_not_be_judged", f"problem {group.problem_id}: {what}: {words}", worker=group.worker_id
+                    )
+
+
+def _faults(group: RolloutGroup) -> Iterator[tuple[str, str]]:
+    for reason in _reasons(group):
+        yield "an answer could not be judged and is not trained on", reason
+    for rollout in group.rollouts:
+        if isinstance(rollout.verdict, Scored) and rollout.verdict.note:
+            yield "an answer counts as wrong", rollout.verdict.note
+
+
+def _reasons(group: RolloutGroup) -> Iterator[str]:
+    """Not of what the engine did not finish, which is told elsewhere."""
+    for rollout in group.rollouts:
+        if isinstance(rollout.verdict, Invalid) and rollout.finish_reason.trainable:
+            yield rollout.verdict.reason
+
+
+def first_reason(group: RolloutGroup) -> str:
+    """Why an answer of the group could not be judged; "" where all of them were, or were not finished."""
+    return next(_reasons(group), "")

@@ -1,0 +1,98 @@
+"""What a task's data comes to: how much there is, whether all of it is fit to train on, and whether it is the same as before.
+
+    task -> every problem that a run would use -> TaskData (counts, notes, faults) and the hash that a resumed run must match
+
+`memr check-task` and `memr train` both look here, so they say the same.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from contracts.errors import DataError
+from contracts.ports import Task, Tokenizer
+from contracts.problem import Problem
+from tasks.prompts import PromptLengths, check_prompt_lengths
+
+NUM_OF_ENDLESS_TASK = 512
+"""Training problems that are looked at where there is no end of them."""
+HASHED_OF_ENDLESS_TASK = 256
+HASHED_HELD_OUT = 64
+"""Where a task does not say how many there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskData:
+    """num_train: None without end. train: all of it, or the first ones. notes: a sentence each for whoever starts a run.
+    faults: what must be mended first."""
+
+    num_train: int | None
+    train: tuple[Problem, ...]
+    held_out: tuple[Problem, ...]
+    notes: tuple[str, ...]
+    faults: tuple[str, ...]
+
+    @property
+    def counts(self) -> str:
+        train = "without end" if self.num_train is None else str(self.num_train)
+        return f"{train} training problems, {len(self.held_out)} held-out ones"
+
+    def check_prompts(self, tokenizer: Tokenizer, max_prompt_tokens: int) -> PromptLengths:
+        """Of all of them. Raises DataError for one that is too long."""
+        return check_prompt_lengths([*self.train, *self.held_out], tokenizer, max_prompt_tokens)
+
+
+def look_through(task: Task, num_held_out: int) -> TaskData:
+    """num_held_out: as many as an evaluation asks for. Raises DataError and ConfigError for data that cannot be read."""
+    num_train = task.num_train
+    count = NUM_OF_ENDLESS_TASK if num_train is None else num_train
+    train = tuple(task.train_problem(i) for i in range(count))
+    held_out = tuple(task.held_out(num_held_out))
+    told: Sequence[str] = getattr(task, "notes", ())
+    return TaskData(
+        num_train, train, held_out, (*told, *_too_few(held_out, num_held_out)), tuple(_faults(train, held_out))
+    )
+
+
+def _too_few(held_out: Sequence[Problem], wanted: int) -> list[str]:
+    if len(held_out) >= wanted:
+        return []
+    way_out = "For more raise task.held_out_share or give task.held_out_path more rows"
+    if not held_out:
+        return [f"there are no held-out problems, so accuracy is not measured (eval.problems = {wanted}). {way_out}"]
+    return [
+        f"{len(held_out)} held-out problems are there, fewer than eval.problems = {wanted}: all are used. {way_out}"
+    ]
+
+
+def _faults(train: Sequence[Problem], held_out: Sequence[Problem]) -> list[str]:
+    shared = {problem.problem_id for problem in train} & {problem.problem_id for problem in held_out}
+    found = [f"problem {name} is both a training and a held-out problem" for name in sorted(shared)]
+    questions: dict[str, Problem] = {}
+    for problem in (*train, *held_out):
+        first = questions.setdefault(problem.problem_id, problem)
+        if first.messages != problem.messages and problem.problem_id not in shared:
+            found.append(f"problem_id {problem.problem_id} names two problems; ids must be unique: memory goes by them")
+    return list(dict.fromkeys(found))
+
+
+def data_hash(task: Task) -> str:
+    """SHA-256 hex over everything that a run trains on and is measured by, wherever it lies and however it is stored."""
+    num_train = task.num_train
+    count = HASHED_OF_ENDLESS_TASK if num_train is None else num_train
+    known: int | None = getattr(task, "num_held_out", None)
+    num_held_out = HASHED_HELD_OUT if known is None else known
+    digest = hashlib.sha256(f"{num_train}".encode())
+    _add(digest, (task.train_problem(i) for i in range(count)))
+    try:
+        _add(digest, task.held_out(num_held_out))
+    except DataError:
+        digest.update(b"no held-out problems")
+    return digest.hexdigest()
+
+
+def _add(digest: "hashlib._Hash", problems: Iterable[Problem]) -> None:
+    for problem in problems:
+        content = [problem.problem_id, problem.question, problem.answer, problem.messages, problem.metadata]
+        digest.update(json.dumps(content).encode())

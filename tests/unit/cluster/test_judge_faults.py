@@ -1,0 +1,71 @@
+"""A fault of users' code is told once, with its own words, and is what a run that cannot go on says of itself."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cluster.failure_streak import FailureStreak
+from cluster.judge_faults import MAX_TOLD, JudgeFaults
+from cluster.recorder import Recorder
+from contracts.errors import RunStopped
+from contracts.rollout import FinishReason, RolloutGroup
+from contracts.verdict import Invalid, Scored, Verdict
+from tests.fakes import make_group, make_rollout
+
+
+def group(*verdicts: Verdict, finish: FinishReason = FinishReason.STOP) -> RolloutGroup:
+    return replace(
+        make_group(), rollouts=tuple(make_rollout(str(i), verdict=v, finish=finish) for i, v in enumerate(verdicts))
+    )
+
+
+def told(path: Path, *groups: RolloutGroup) -> list[str]:
+    path.mkdir(exist_ok=True)
+    recorder = Recorder(path, [])
+    faults = JudgeFaults(recorder)
+    for one in groups:
+        faults.look_at([one])
+    recorder.close()
+
+    lines = [json.loads(line) for line in (path / "events.jsonl").read_text().splitlines()]
+    return [line["headline"] for line in lines if line["event"] == "could_not_be_judged"]
+
+
+BUG = "task.scorer 'a.py:f' failed at /x/a.py:14 (ValueError): could not convert"
+OTHER = "task.scorer 'a.py:f' failed at /x/a.py:15 (ValueError): could not convert"
+
+
+def test_one_fault_is_told_once_whatever_the_answer(tmp_path: Path) -> None:
+    headlines = told(tmp_path, *[group(Invalid(f"{BUG} {i}"), Scored(0.0, False)) for i in range(5)])
+    [headline] = headlines
+    assert headline.endswith(f"an answer could not be judged and is not trained on: {BUG} 0")
+
+
+def test_two_faults_are_told_and_so_is_what_made_an_answer_wrong(tmp_path: Path) -> None:
+    headlines = told(tmp_path, group(Invalid(BUG), Invalid(OTHER)), group(Scored(0.0, False, note="c failed at d): e")))
+    assert len(headlines) == 3
+    assert headlines[2].endswith("an answer counts as wrong: c failed at d): e")
+
+
+def test_what_an_engine_did_not_finish_is_no_fault_of_the_judge(tmp_path: Path) -> None:
+    quiet = group(Invalid("timeout"), finish=FinishReason.TIMEOUT)
+    assert told(tmp_path, quiet, group(Invalid(BUG))) == told(tmp_path / "again", group(Invalid(BUG)))
+
+
+def test_faults_whose_words_always_differ_have_an_end(tmp_path: Path) -> None:
+    assert len(told(tmp_path, *[group(Invalid(f"new {i}")) for i in range(2 * MAX_TOLD)])) == MAX_TOLD
+
+
+def test_a_run_that_cannot_be_judged_stops_with_the_fault_as_its_reason() -> None:
+    streak = FailureStreak(2)
+    streak.untrainable(group(Invalid(BUG)))
+    with pytest.raises(RunStopped, match=r"2 problems in a row could not be judged: task\.scorer .*a\.py:14"):
+        streak.untrainable(group(Invalid(BUG)))
+
+
+def test_a_run_whose_answers_come_too_late_still_names_the_deadline() -> None:
+    streak = FailureStreak(1)
+    with pytest.raises(RunStopped, match=r"ended by timeout\. Raise actors\.lease_deadline_s"):
+        streak.untrainable(group(Invalid("timeout"), finish=FinishReason.TIMEOUT))
