@@ -18,6 +18,7 @@ _DIGITS = re.compile(rf"\d{{{MAX_DIGITS + 1},}}")
 _POWER = re.compile(r"(.)\s*(?:\^|\*\*)\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}|\([^()]*\)|[-+]?\d+|\\?\w+)", re.DOTALL)
 _BINOMIAL = re.compile(r"\\[dt]?binom[^A-Za-z].*\d{5}", re.DOTALL)
 _NESTED_INDEX = re.compile(r"_\s*\{[^{}]*_\s*\{")
+_TOWER = re.compile(r"(?:\^|\*\*)\s*(?:\{[^{}]*\}|\([^()]*\)|[-+]?\d+)\s*(?:\^|\*\*)")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _FACTORIAL = re.compile(r"(.)\s*!(?!=)", re.DOTALL)
 _SIGN = re.compile(r"[-+*/^=,;<>!&]|\\[A-Za-z]+")
@@ -44,7 +45,7 @@ def is_affordable(answer: str, reference: str) -> bool:
     asked = set(_UNEVALUATED.findall(answer)) <= set(_UNEVALUATED.findall(reference))
     return (
         asked
-        and _powers_are_small(answer)
+        and powers_are_small(answer)
         and all(_is_small_factorial(answer, match) for match in _FACTORIAL.finditer(answer))
     )
 
@@ -62,8 +63,10 @@ def _depth(text: str) -> int:
     return deepest
 
 
-def _powers_are_small(text: str) -> bool:
+def powers_are_small(text: str) -> bool:
     """A literal exponent of at most MAX_POWER, over brackets MAX_BRACKET_POWER; no power of numbers in an exponent."""
+    if _TOWER.search(text):
+        return False
     over_brackets = 1.0
     for match in _POWER.finditer(text):
         base, exponent = match[1], match[2]

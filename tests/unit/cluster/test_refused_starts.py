@@ -22,7 +22,7 @@ from cluster.failure_policy import Part
 from cluster.incidents import kinds, write_incident
 from cluster.ray_parts import answer
 from cluster.recorder import Recorder
-from cluster.resume import refuse_other_prompts
+from cluster.resume import begin_or_go_on, refuse_other_prompts
 from cluster.revival import RevivedLearner
 from cluster.run_dir import create_run, has_begun, renew_run
 from cluster.run_processes import RunProcesses, oom_kills
@@ -306,3 +306,19 @@ def test_who_gives_up_names_a_resume_only_where_there_is_a_run(tmp_path: Path, i
     supervisor = Supervisor([sys.executable, "-c", "import sys; sys.exit(1)"], tmp_path, settings, said.append)
     assert supervisor.run() == FAILED
     assert ("memr resume" in said[-1]) is is_run
+
+
+def test_a_run_begins_is_mended_before_it_began_and_keeps_its_settings_afterwards(tmp_path: Path) -> None:
+    first, mended = make_config(tmp_path), make_config(tmp_path, learner={"loss": "cispo"})
+    characters, identity = CharTokenizer("abc"), {"template_hash": "t", "task_hash": "d"}
+    path = first.run_path
+    assert begin_or_go_on(first, characters, identity, "model", override=False) == []
+    assert begin_or_go_on(mended, characters, identity | {"task_hash": "e"}, "other", override=False) == []
+    manifest = json.loads((path / "manifest.json").read_text())
+    assert (manifest["task_hash"], manifest["model_path"]) == ("e", "other")
+    (path / "log" / "000000").write_bytes(b"frame")
+    with pytest.raises(ConfigError, match=r"learner\.loss: was 'cispo'"):
+        begin_or_go_on(first, characters, identity | {"task_hash": "e"}, "other", override=False)
+    more = make_config(tmp_path, updates=9, learner={"loss": "cispo"})
+    [grown] = begin_or_go_on(more, characters, identity | {"task_hash": "e"}, "other", override=False)
+    assert grown.name == "learner.num_updates"
