@@ -44,7 +44,7 @@ async def test_an_evaluation_takes_what_is_there_and_of_nothing_makes_no_figure(
     for number in (0, 3):
         leases: list[Lease] = []
         reports: list[EvalReport] = []
-        evaluator = Evaluator(config, FewHeldOut(number), leases.append, reports.append)
+        evaluator = Evaluator(config, FewHeldOut(number), leases.append, reports.append, lambda kind, headline: None)
         evaluator.begin(7, 7, at_edge=False)
         while evaluator.versions:
             while leases:
@@ -59,7 +59,7 @@ async def test_lease_ids_of_later_evaluations_do_not_depend_on_what_was_done_bef
     ids = []
     for done in ((), {(7, config.eval_max_new_tokens, None)}):
         leases: list[Lease] = []
-        evaluator = Evaluator(config, FewHeldOut(3), leases.append, lambda report: None, done)
+        evaluator = Evaluator(config, FewHeldOut(3), leases.append, lambda report: None, lambda kind, headline: None, done)
         evaluator.begin(7, 7, at_edge=False)
         seen = []
         while evaluator.versions:
