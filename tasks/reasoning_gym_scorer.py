@@ -28,6 +28,9 @@ __all__ = [
     "reasoning_gym_check",
 ]
 
+_NO_NUMBER = re.compile(r"\b(?:nan|inf|infinity)\b", re.IGNORECASE)
+"""min(1.0, nan) is 1.0: complex_arithmetic gave "nan" a full score."""
+
 SCORED_BY_TEXT = {
     "game_of_life_halting": "its scorer compares bool('False') with bool('True'), which are equal: any text is right",
 }
@@ -59,7 +62,8 @@ def reasoning_gym_check(name: str, params: Mapping[str, Any]) -> Callable[[Answe
         if name in SCORED_BY_TEXT:
             return final.casefold().split() == answer.problem.answer.casefold().split()
         entry = carried_entry(answer.problem) or _made_again(name, params, answer.problem.metadata)
-        if final != answer.problem.answer and not powers_are_small(final):  # some scorers compute what they are given
+        unlike = final != answer.problem.answer
+        if unlike and (_NO_NUMBER.search(final) or not powers_are_small(final)):  # scorers compute with what they get
             return False
         if name in SCORED_EXACTLY_TOO and _numbers(final) != _numbers(answer.problem.answer):
             return False
