@@ -41,7 +41,15 @@ SAMPLE = [
     "composite",
     "graph_color",
 ]
-SAMPLE += ["chain_sum", "knights_knaves", "prime_factorization", "propositional_logic", "boxnet", "zebra_puzzles"]
+SAMPLE += [
+    "complex_arithmetic",
+    "chain_sum",
+    "knights_knaves",
+    "prime_factorization",
+    "propositional_logic",
+    "boxnet",
+    "zebra_puzzles",
+]
 PARAMS: dict[str, dict[str, Any]] = {
     "composite": {"datasets": [{"name": name, "weight": 1.0, "config": {}} for name in ("chain_sum", "leg_counting")]}
 }
@@ -71,7 +79,7 @@ GARBAGE = [
     "(1, 2)",
     "@",
 ]
-GARBAGE += ["9" * 300, "a" * 200, "1:2:3", "√2", "\\frac{1}{0}", "nan", "1,,2", "[" * 50, "2**" * 20 + "2"]
+GARBAGE += ["9" * 300, "a" * 200, "1:2:3", "√2", "\\frac{1}{0}", "nan", "-inf", "1,,2", "[" * 50, "2**" * 20 + "2"]
 SLOW = ["knight_swap", "zebra_puzzles"]
 INDICES = (0, 7, 600)
 
