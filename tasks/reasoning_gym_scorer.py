@@ -1,22 +1,35 @@
 """reasoning_gym's own scoring of an answer, on the entry that the problem carries.
 
 Right means a full score: the generators give partial credit for near misses. Some scorers cannot be used as they
-stand; two tables name them with the reason. docs/answers.md has the table over all generators.
+stand; three tables name them with the reason. docs/answers.md has the table over all generators.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from contracts.ports import Answer
 from tasks.answer_bounds import powers_are_small
+from tasks.arithmetic_value import arithmetic_value
 from tasks.numerals import Number
 from tasks.numerals_in_text import find_numerals
 from tasks.plain_writing import as_words
 from tasks.reasoning_gym_child import create_dataset
 from tasks.reasoning_gym_entries import BLOCK, STREAM, Generator, carried_entry
 
-__all__ = ["BLOCK", "SCORED_BY_TEXT", "SCORED_EXACTLY_TOO", "STREAM", "Generator", "reasoning_gym_check"]
+__all__ = [
+    "BLOCK",
+    "SCORED_BY_TEXT",
+    "SCORED_EXACTLY_TOO",
+    "SCORED_ON_ITS_NUMBERS",
+    "STREAM",
+    "Generator",
+    "reasoning_gym_check",
+]
+
+_NO_NUMBER = re.compile(r"\b(?:nan|inf|infinity)\b", re.IGNORECASE)
+"""min(1.0, nan) is 1.0: complex_arithmetic gave "nan" a full score."""
 
 SCORED_BY_TEXT = {
     "game_of_life_halting": "its scorer compares bool('False') with bool('True'), which are equal: any text is right",
@@ -28,6 +41,11 @@ SCORED_EXACTLY_TOO = {
     "number_sorting": "its scorer takes numbers that are off by 1 for the same",
 }
 """Generators whose full score counts only where the answer's numbers are exactly the reference's."""
+
+SCORED_ON_ITS_NUMBERS = {
+    "puzzle24": "its scorer never looks whether the four numbers are those of the puzzle, and cuts 24.9 to 24",
+}
+"""Generators whose full score counts only for arithmetic with exactly the given numbers that is exactly 24."""
 
 
 def reasoning_gym_check(name: str, params: Mapping[str, Any]) -> Callable[[Answer, str | None], bool]:
@@ -44,9 +62,12 @@ def reasoning_gym_check(name: str, params: Mapping[str, Any]) -> Callable[[Answe
         if name in SCORED_BY_TEXT:
             return final.casefold().split() == answer.problem.answer.casefold().split()
         entry = carried_entry(answer.problem) or _made_again(name, params, answer.problem.metadata)
-        if final != answer.problem.answer and not powers_are_small(final):  # some scorers compute what they are given
+        unlike = final != answer.problem.answer
+        if unlike and (_NO_NUMBER.search(final) or not powers_are_small(final)):  # scorers compute with what they get
             return False
         if name in SCORED_EXACTLY_TOO and _numbers(final) != _numbers(answer.problem.answer):
+            return False
+        if name in SCORED_ON_ITS_NUMBERS and not _makes_24(final, entry["metadata"]["numbers"]):
             return False
         try:
             return float(dataset.score_answer(final, entry)) >= 1.0
@@ -55,6 +76,11 @@ def reasoning_gym_check(name: str, params: Mapping[str, Any]) -> Callable[[Answe
             return False
 
     return check
+
+
+def _makes_24(expression: str, given: list[int]) -> bool:
+    used = sorted(int(number) for number in re.findall(r"\d{1,9}", expression))
+    return used == sorted(given) and arithmetic_value(expression) == 24
 
 
 def _numbers(text: str) -> list[Number | None]:

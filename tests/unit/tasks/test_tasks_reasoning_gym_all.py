@@ -20,14 +20,36 @@ from tasks.config import TaskSettings
 from tasks.judge import Judge, full_judge
 from tasks.reasoning_gym_child import Entries
 from tasks.reasoning_gym_entries import Generator, carried_entry, carry
-from tasks.reasoning_gym_scorer import SCORED_BY_TEXT, SCORED_EXACTLY_TOO
+from tasks.reasoning_gym_scorer import SCORED_BY_TEXT, SCORED_EXACTLY_TOO, SCORED_ON_ITS_NUMBERS
 from tasks.reasoning_gym_task import ReasoningGymTask
+
+pytestmark = [  # libraries under reasoning_gym leave files open
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 ALL = sorted(DATASETS)
 HASH_ORDER = ["isomorphic_strings", "knight_swap", "polynomial_multiplication", "ransom_note", "word_ladder"]
 GLOBAL_RANDOM = ["list_functions"]
-SAMPLE = [*HASH_ORDER, *GLOBAL_RANDOM, *SCORED_BY_TEXT, *SCORED_EXACTLY_TOO, "codeio", "composite", "graph_color"]
-SAMPLE += ["chain_sum", "knights_knaves", "prime_factorization", "propositional_logic", "boxnet", "zebra_puzzles"]
+SAMPLE = [
+    *HASH_ORDER,
+    *GLOBAL_RANDOM,
+    *SCORED_BY_TEXT,
+    *SCORED_EXACTLY_TOO,
+    *SCORED_ON_ITS_NUMBERS,
+    "codeio",
+    "composite",
+    "graph_color",
+]
+SAMPLE += [
+    "complex_arithmetic",
+    "chain_sum",
+    "knights_knaves",
+    "prime_factorization",
+    "propositional_logic",
+    "boxnet",
+    "zebra_puzzles",
+]
 PARAMS: dict[str, dict[str, Any]] = {
     "composite": {"datasets": [{"name": name, "weight": 1.0, "config": {}} for name in ("chain_sum", "leg_counting")]}
 }
@@ -57,7 +79,7 @@ GARBAGE = [
     "(1, 2)",
     "@",
 ]
-GARBAGE += ["9" * 300, "a" * 200, "1:2:3", "√2", "\\frac{1}{0}", "nan", "1,,2", "[" * 50, "2**" * 20 + "2"]
+GARBAGE += ["9" * 300, "a" * 200, "1:2:3", "√2", "\\frac{1}{0}", "nan", "-inf", "1,,2", "[" * 50, "2**" * 20 + "2"]
 SLOW = ["knight_swap", "zebra_puzzles"]
 INDICES = (0, 7, 600)
 
