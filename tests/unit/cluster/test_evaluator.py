@@ -59,7 +59,9 @@ async def test_lease_ids_of_later_evaluations_do_not_depend_on_what_was_done_bef
     ids = []
     for done in ((), {(7, config.eval_max_new_tokens, None)}):
         leases: list[Lease] = []
-        evaluator = Evaluator(config, FewHeldOut(3), leases.append, lambda report: None, lambda kind, headline: None, done)
+        evaluator = Evaluator(
+            config, FewHeldOut(3), leases.append, lambda report: None, lambda kind, headline: None, done
+        )
         evaluator.begin(7, 7, at_edge=False)
         seen = []
         while evaluator.versions:
