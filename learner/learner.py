@@ -66,7 +66,7 @@ class Learner:
         self._clock = clock
         self._masters = MasterWeights(policy.adapter_parameters, settings)
         self._reference = Reference(policy, self._masters, settings)
-        self._retry = RetrySmaller(settings.micro_batch_tokens, policy.device, share_prompts=settings.shared_prefix)
+        self._retry = RetrySmaller(settings.micro_batch_tokens, policy.device, share_prompts=policy.shares_prompts)
         self._version = 0
 
     @property

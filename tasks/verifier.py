@@ -14,8 +14,9 @@ deadline, so it ends after at most 3 x (start + timeout) x heavy answers / proce
 import select
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 from contracts.errors import ConfigError
 from contracts.ports import Answer
@@ -47,16 +48,10 @@ class ProcessVerifier:
         self._verdicts: dict[int, Verdict] = {}
         self._waiting: deque[int] = deque()
         self._ended_judges: dict[int, list[str]] = {}
-        self._faults: Counter[str] = Counter()
         self._start_failures = 0
         self._last_start_failure = ""
         if self._quick is None:
             self._try_users_code()
-
-    @property
-    def faults(self) -> dict[str, int]:
-        """How judges ended over answers that are wrong by it, with how often."""
-        return dict(self._faults)
 
     def verify(self, answers: Sequence[Answer]) -> list[Verdict]:
         with self._lock:
@@ -163,7 +158,7 @@ class ProcessVerifier:
         if self._is_given_up(index):
             reason = self._ended_judges[index][0]
             if isinstance(verdict, Scored):
-                self._faults[reason] += 1
+                verdict = replace(verdict, note=reason)
             else:
                 verdict = Invalid(reason)
         self._verdicts[index] = verdict
