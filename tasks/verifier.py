@@ -157,10 +157,7 @@ class ProcessVerifier:
     def _take_in(self, index: int, verdict: Verdict) -> None:
         if self._is_given_up(index):
             reason = self._ended_judges[index][0]
-            if isinstance(verdict, Scored):
-                verdict = replace(verdict, note=reason)
-            else:
-                verdict = Invalid(reason)
+            verdict = replace(verdict, note=reason) if isinstance(verdict, Scored) else Invalid(reason)
         self._verdicts[index] = verdict
 
     def _take_back(self, index: int, reason: str) -> None:
