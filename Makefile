@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | cksum
 
 .PHONY: help setup quickstart test test-long lint bench clean
 help:
-	@echo "make quickstart   set up, train SmolLM2-135M with Memory-R+ on this machine, write a report"
+	@echo "make quickstart   set up, train SmolLM2-135M on this machine, remember every answer, write a report"
 	@echo "make test         set up, run every check (ruff, mypy, import-linter, pytest)"
 	@echo "make test-long    the long property and crash tests"
 	@echo "make lint         the static checks alone"
