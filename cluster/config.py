@@ -65,7 +65,7 @@ class RunSettings(Settings):
 
     name: str = Field(
         "run",
-        pattern=r"^[^/\\\s.~-][^/\\\x00-\x1f\x7f]{0,199}$",
+        pattern=r"^[^/\\\s.~-][^/\\\x00-\x1f\x7f]{0,99}$",
         description="folder below `directory`: no slashes, and no dot, tilde, hyphen or space to begin with",
     )
     directory: str = Field("runs", description="where runs are kept")

@@ -38,8 +38,9 @@ from learner.token_logprobs import token_logprobs
 from learner.token_table import TokenTable, token_table
 
 _ADAPTER = "default"
-_TARGETS_ADVICE = (
-    "learner.lora_targets names linear layers of the model by the last part of their names, or 'all_linear'"
+_TARGETS = (
+    "learner.lora_targets names linear layers of the model by the last part of their names, or 'all_linear'; name others, or "
+    "choose another base model"
 )
 
 
@@ -92,8 +93,7 @@ class LoraPolicy:
         refuse_conv1d(base, base_model)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            with loading(f"cannot put an adapter on {base_model}", _TARGETS_ADVICE):
-                model = _adapted(base, base_model, settings)
+            model = _adapted(base, base_model, settings)
         sum_once(model, _ADAPTER)
         model.eval()
         for name, module in model.named_modules():
@@ -254,16 +254,13 @@ def _adapted(base: PreTrainedModel, base_model: str, settings: LearnerSettings) 
         bias="none",
         task_type="CAUSAL_LM",
     )
-    try:
-        with warnings.catch_warnings():
-            # Of experts whose weights are one tensor: PEFT knows their old names, looks for them and warns of none.
-            warnings.filterwarnings("ignore", message=r"target_parameters=|The following (rank|alpha)_pattern keys")
-            model = get_peft_model(base, config, autocast_adapter_dtype=False)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{base_model}: no adapter fits learner.lora_targets = {targets}: {error}. Name modules that the model has and "
-            "that PEFT adapts, or choose another base model"
-        ) from error
+    with (
+        loading(f"{base_model}: no adapter fits learner.lora_targets = {targets}", _TARGETS),
+        warnings.catch_warnings(),
+    ):
+        # Of experts whose weights are one tensor: PEFT knows their old names, looks for them and warns of none.
+        warnings.filterwarnings("ignore", message=r"target_parameters=|The following (rank|alpha)_pattern keys")
+        model = get_peft_model(base, config, autocast_adapter_dtype=False)
     assert isinstance(model, PeftModel)
     return model
 

@@ -12,7 +12,7 @@ def test_what_memory_cannot_load_is_told_once_and_may_be_mended(tmp_path: Path) 
     refused = memr("train", str(SCRIPTED), *sets(tmp_path, "mended", "memory.encoder=./nowhere"))
     told = refused.stdout + refused.stderr
     assert refused.returncode == 2, told
-    assert "memory.encoder = './nowhere' cannot be loaded" in refused.stderr
+    assert "nowhere' cannot be loaded" in refused.stderr
     assert "Traceback" not in told
     assert "Taking the run up again" not in told
     assert "memr resume" not in told
