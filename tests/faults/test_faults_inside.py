@@ -61,7 +61,7 @@ def test_faults_from_inside_are_named_and_cost_their_own_rollouts_alone(tmp_path
                 for rollout in scored.group.rollouts:
                     endings[rollout.finish_reason] += 1
                     if rollout.finish_reason.trainable:
-                            told = rollout.verdict.reason if isinstance(rollout.verdict, Invalid) else ""
+                        told = rollout.verdict.reason if isinstance(rollout.verdict, Invalid) else ""
                         reasons[fault_of(rollout.text) or "none", told] += 1
     headlines = [json.loads(path.read_text())["headline"] for path in (run.path / "incidents").glob("*.json")]
     for fault in FAULTS:
