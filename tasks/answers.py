@@ -5,6 +5,8 @@
 Everything here is linear in the text and never raises, so it may run on a worker's own threads.
 """
 
+import re
+
 from tasks.compare_answers import compare, parse_number
 from tasks.config import AnswerForm
 from tasks.numerals import Number
@@ -12,6 +14,9 @@ from tasks.plain_writing import BOX, last_boxed
 from tasks.stated_number import first_number, stated_number
 
 __all__ = ["BOX", "Number", "compare", "final_answer", "parse_number", "render_answer"]
+
+_REASONING_ENDS = re.compile(r"</(?:think|thinking|thought|reasoning)>")
+_TAG = re.compile(r"</?[A-Za-z][\w-]{0,30}>")
 
 
 def final_answer(text: str, form: AnswerForm, truncated: bool = False) -> str | None:
@@ -24,6 +29,7 @@ def final_answer(text: str, form: AnswerForm, truncated: bool = False) -> str | 
         return _last_between(text, "<answer>", "</answer>")
     if form == "boxed":
         return last_boxed(text)
+    text = _after_reasoning(text)
     if "####" in text:
         line, newline, _ = text.rpartition("####")[2].partition("\n")
         stated = first_number(line, truncated=truncated and not newline)
@@ -32,6 +38,12 @@ def final_answer(text: str, form: AnswerForm, truncated: bool = False) -> str | 
     else:
         stated = stated_number(text, truncated=truncated)
     return stated.text if stated is not None else None
+
+
+def _after_reasoning(text: str) -> str:
+    """What follows the last closed span of reasoning, all of it where there is none; other tags are no writing."""
+    end = max((found.end() for found in _REASONING_ENDS.finditer(text)), default=0)
+    return _TAG.sub("\n", text[end:])
 
 
 def render_answer(answer: str, form: AnswerForm, reasoning: str = "") -> str:

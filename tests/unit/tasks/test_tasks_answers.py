@@ -174,3 +174,20 @@ def test_the_fast_path_decides_numbers_and_words_and_leaves_algebra(
     answer: str, reference: str, same: bool | None
 ) -> None:
     assert compare(answer, reference) is same
+
+
+@pytest.mark.parametrize(
+    ("text", "final"),
+    [
+        ("<think>\n7+8+5=20\n4+3+2+2=11\n</think>\n110", "110"),
+        ("<think>5</think> 12", "12"),
+        ("<think>#### 5</think>\nThe answer is 12.", "12"),
+        ("<reasoning>first 3, then 4</reasoning><answer>7</answer>", "7"),
+        ("<answer>7</answer>", "7"),
+        ("first 3</think>then 4</think>\n7", "7"),
+        ("<think>\n7+8+5=20\n</think>", None),
+        ("<think>5 or 12</think> 12 or 13", None),
+    ],
+)
+def test_a_number_is_looked_for_behind_the_reasoning(text: str, final: str | None) -> None:
+    assert final_answer(text, "number") == final
