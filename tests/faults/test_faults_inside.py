@@ -19,8 +19,8 @@ UPDATES = 25
 WANTED = {
     "raises": "RuntimeError",
     "hangs in C": "not judged within task.verifier_timeout_s = 3",
-    "says NaN": "gave nan; it must return a finite number",
-    "says a word": "gave 'good'; it must return a finite number",
+    "says NaN": "returned nan; it must return a finite number",
+    "says a word": "returned 'good'; it must return a finite number",
     "dies": "verifier process",
     "eats memory": "MemoryError",
 }

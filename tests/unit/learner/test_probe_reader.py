@@ -89,8 +89,8 @@ def test_an_untrained_adapter_has_nothing_to_amplify() -> None:
     assert probe.float32.amplified_P is None
 
 
-@pytest.mark.parametrize(("size", "factor"), [(0.0, 1.0), (0.5, 1.0), (5.0, 1.0), (0.25, 2.0), (0.001, 512.0)])
-def test_amplification_is_the_power_of_two_that_brings_an_adapter_to_the_size_of_its_weights(
+@pytest.mark.parametrize(("size", "factor"), [(0.0, 1.0), (0.125, 1.0), (5.0, 1.0), (0.0625, 2.0), (0.001, 128.0)])
+def test_amplification_is_the_power_of_two_that_brings_an_adapter_to_an_eighth_of_its_weights(
     size: float, factor: float
 ) -> None:
     assert amplification(size) == factor
