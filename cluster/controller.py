@@ -129,7 +129,7 @@ class Controller:
         self._step = 0
         self._updating = False
         self._stopping = False
-        self._all_done = False
+        self._evaluated = False
         self._taking_up = False
         self.taken_up = False
         """Where an earlier process stood has been reached: from here on `stop` ends the run, with a checkpoint."""
@@ -145,12 +145,13 @@ class Controller:
 
     @property
     def stopped_early(self) -> bool:
-        """Whether `stop` came before the last evaluation was done."""
-        return self._stopping and not self._all_done
+        """Whether `stop` came before the last evaluation was done and memory knew of every group."""
+        return self._stopping and not (self._evaluated and not self._lane.untold)
 
     async def run(self) -> None:
-        """Returns after the last evaluation, or soon after `stop`. Raises RunStopped, or what broke an invariant. Where it
-        returns or raises RunStopped, nothing is under way with learner or memory any more: a checkpoint may follow."""
+        """Returns when the last evaluation is done and memory knows of every group, or soon after `stop`. Raises RunStopped,
+        or what broke an invariant. Where it returns or raises RunStopped, nothing is under way with learner or memory any
+        more: a checkpoint may follow."""
         await self.take_up()
         loops = [self.fleet.run(), self._control.run()]
         if self._parts.memory is not None:
@@ -261,7 +262,7 @@ class Controller:
             while self._step < num_updates and not self._stopping:
                 await self._learn()
                 self._schedule.after_update(self._step)
-            self._all_done = await self._schedule.to_the_end(self._step, self._changed, self._is_stopping)
+            self._evaluated = await self._schedule.to_the_end(self._step, self._changed, self._is_stopping)
             while self._lane.untold and not self._is_stopping():
                 await self._changed.wait()
         finally:
@@ -508,5 +509,7 @@ class Controller:
         if self._updating:
             return "updating"
         if self._step >= self._config.learner.num_updates:
-            return "evaluating" if self._evaluator.open_leases else "done"
+            if self._evaluator.open_leases:
+                return "evaluating"
+            return "remembering" if self._lane.untold else "done"
         return "waiting for memory" if self._memory_alone_is_missing() else "waiting for rollouts"

@@ -6,6 +6,7 @@ Groups that came back -> reasons and notes of their verdicts -> one incident for
 from collections.abc import Iterator, Sequence
 
 from cluster.recorder import Recorder
+from contracts.problem import Purpose
 from contracts.rollout import RolloutGroup
 from contracts.verdict import Invalid, Scored
 from tasks.users_code import kind_of
@@ -32,7 +33,8 @@ class JudgeFaults:
 
 
 def _faults(group: RolloutGroup) -> Iterator[tuple[str, str]]:
-    for reason in _reasons(group):
+    """Reasons of training alone: what an evaluation cannot judge counts as wrong, and `lease_outcomes` tells it."""
+    for reason in _reasons(group) if group.purpose is Purpose.TRAIN else ():
         yield "an answer could not be judged and is not trained on", reason
     for rollout in group.rollouts:
         if isinstance(rollout.verdict, Scored) and rollout.verdict.note:

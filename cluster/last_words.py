@@ -5,9 +5,10 @@ The process writes into the file itself: nothing is lost and nothing blocks, wha
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
-from cluster.process_log import CONTROLLER_ERRORS, FOLDER, new_attempt
+from cluster.process_log import CONTROLLER_ERRORS, new_attempt
 
 
 class LastWords:
@@ -15,27 +16,37 @@ class LastWords:
 
     def __init__(self, run_path: Path) -> None:
         self._run_path = run_path
-        folder = new_attempt(run_path)
-        self._read: int | None = None
-        self.descriptor: int | None = None
-        if folder is not None:
-            path = folder / CONTROLLER_ERRORS
-            self.descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-            self._read = os.open(path, os.O_RDONLY)
+        self._folder = new_attempt(run_path)
+        self.descriptor, self._read = (
+            (None, None) if self._folder is None else _opened(self._folder / CONTROLLER_ERRORS)
+        )
 
     def show(self) -> None:
         """What was written since the last time, on our own stderr."""
-        while self._read is not None and (chunk := os.read(self._read, 1 << 16)):
-            try:
+        with suppress(OSError):  # nobody is there to see it, or the file cannot be read
+            while self._read is not None and (chunk := os.read(self._read, 1 << 16)):
                 os.write(2, chunk)
-            except OSError:
-                return  # nobody is there to see it
 
     def close(self) -> None:
-        """Shows the rest. Of a run that never began nothing is left."""
+        """Shows the rest. Of a run that never began this life leaves nothing; what else lies in the folder is not ours."""
         self.show()
         for descriptor in (self._read, self.descriptor):
             if descriptor is not None:
                 os.close(descriptor)
-        if not (self._run_path / "manifest.json").exists():
-            shutil.rmtree(self._run_path / FOLDER, ignore_errors=True)
+        if self._folder is not None and not (self._run_path / "manifest.json").exists():
+            shutil.rmtree(self._folder, ignore_errors=True)
+            with suppress(OSError):  # it holds something else
+                self._folder.parent.rmdir()
+
+
+def _opened(path: Path) -> tuple[int | None, int | None]:
+    """To write to and to read from. None, None where one of them cannot be had: logs are no reason not to run."""
+    try:
+        writer = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    except OSError:
+        return None, None
+    try:
+        return writer, os.open(path, os.O_RDONLY)
+    except OSError:
+        os.close(writer)
+        return None, None

@@ -3,8 +3,8 @@
 Consumes sampled groups (`add`); produces scored groups (`deliver`); waits for the memory service, at most
 `deadline_s` per group under the late policy `zero`; unblocked by `add` and by the service's answers.
 
-One call at a time, so that memory sees groups in the order of arrival; each call takes everything that
-has arrived, so that the encoder's batches grow with the load. Late groups: `wait` counts them and waits on;
+One call at a time, so that memory sees groups in the order of arrival; each call takes what has arrived, up to
+`GROUPS_PER_CALL`, so that the encoder's batches grow with the load and no call outlasts its time limit. Late groups: `wait` counts them and waits on;
 `zero` lets the whole group go on without bonus. Late means without bonus, not forgotten: a group that went on
 before it was sent keeps its place in the queue, and memory gets it in its order, once. Where no bonus can be paid (weight 0,
 annealed away, in a warm-up) every group goes on at once in this way, without being late: who pays nothing does not wait.
@@ -27,6 +27,9 @@ from contracts.rollout import RolloutGroup, ScoredGroup
 MAX_UNTOLD = 4096
 """Groups that went on without bonus and that memory has yet to see: where memory is slower than the run for good, the
 oldest go unremembered, and are counted."""
+GROUPS_PER_CALL = 64
+"""Of one call of memory, whatever has piled up: a call has to end within cluster.memory_call_s with a slow encoder too, as
+one that is given up is sent again, as large. Calls in lease order are not cut: they are one for a batch, for the same bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ class MemoryLane:
         arrival = _Arrival(group, self._clock())
         for row in (self._untold, self._unsent, self._overdue):
             row[group.lease_id] = arrival
+        self._keep_to_max_untold()
 
     @property
     def groups(self) -> list[RolloutGroup]:
@@ -107,11 +111,10 @@ class MemoryLane:
         return bool(self._unsent)
 
     async def score_new(self, *, in_lease_order: bool) -> None:
-        """One call with everything that arrived since the last; returns when memory has answered it."""
+        """One call with what arrived first and is unsent; returns when memory has answered it. in_lease_order: with all of
+        it, sorted, else with `GROUPS_PER_CALL` at most."""
         assert self._memory is not None
-        groups = [arrival.group for arrival in self._unsent.values()]
-        self._unsent.clear()
-        self._overdue.clear()
+        groups = self._take_unsent(len(self._unsent) if in_lease_order else GROUPS_PER_CALL)
         if in_lease_order:
             groups.sort(key=lambda group: group.lease_id)
         call = asyncio.ensure_future(self._memory.score(groups))
@@ -126,6 +129,15 @@ class MemoryLane:
                 self._release(scored)
         finally:
             call.cancel()
+
+    def _take_unsent(self, at_most: int) -> list[RolloutGroup]:
+        """In the order of their arrival."""
+        groups = []
+        while self._unsent and len(groups) < at_most:
+            lease_id, arrival = self._unsent.popitem(last=False)
+            self._overdue.pop(lease_id, None)
+            groups.append(arrival.group)
+        return groups
 
     def _until_next_deadline(self) -> float | None:
         first = next(iter(self._on_time.values()), None)  # they came in this order, and all have the same time
@@ -144,6 +156,9 @@ class MemoryLane:
         if lease_id in self._unsent:
             self._overdue[lease_id] = arrival
         self._deliver(ScoredGroup.without_bonus(arrival.group, late=late))
+        self._keep_to_max_untold()
+
+    def _keep_to_max_untold(self) -> None:
         if len(self._overdue) > self._max_untold:
             oldest, _ = self._overdue.popitem(last=False)
             del self._unsent[oldest], self._untold[oldest]

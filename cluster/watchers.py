@@ -1,6 +1,7 @@
 """Who watches a run from its first line on: a console, its log, hooks, TensorBoard. The recorder drops one that fails."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -23,7 +24,8 @@ def watchers(config: RunConfig, run_path: Path, console: Console, logs: Path | N
         else PlainConsole(console, num_updates)
     ]
     if logs is not None:
-        found.append(ConsoleLog(logs / CONTROLLER_LOG, num_updates))
+        with suppress(OSError):  # logs are no reason not to run
+            found.append(ConsoleLog(logs / CONTROLLER_LOG, num_updates))
     notifier = Notifier(config.notify)
     if notifier.enabled:
         found.append(NotifyWatcher(notifier, run_path))

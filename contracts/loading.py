@@ -19,7 +19,11 @@ _OUT_OF_MEMORY = (
     "cannot allocate memory",
     "not enough memory",
     "memory ran out",
+    "cublas_status_alloc_failed",
+    "is less than desired gpu memory utilization",  # vLLM: others hold the card's memory
+    "no available memory for the cache blocks",  # vLLM: the weights left none
 )
+"""In small letters."""
 
 
 @contextmanager

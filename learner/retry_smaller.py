@@ -11,16 +11,15 @@ from collections.abc import Callable, Sequence
 import torch
 
 from contracts.errors import LearnerError
+from contracts.loading import out_of_memory
 from learner.packing import MicroBatch, TrainRow, padded_cost, shared_cost
-
-_CPU_AND_CUBLAS = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory")
-"""What a RuntimeError says that has no type of its own for it."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    """By torch's own type too. Of the other types that of a computation alone: a ValueError that says so is none."""
+    if isinstance(error, torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _CPU_AND_CUBLAS)
+    return isinstance(error, RuntimeError | MemoryError) and out_of_memory(error)
 
 
 class RetrySmaller:

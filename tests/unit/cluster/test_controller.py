@@ -13,6 +13,7 @@ from cluster.adapters import AdapterRegistry
 from cluster.checkpoint import log_floor
 from cluster.config import RunConfig
 from cluster.controller import Controller
+from cluster.drive import drive
 from cluster.history import History
 from cluster.parts import Parts
 from cluster.recorder import Recorder
@@ -223,6 +224,50 @@ async def test_who_pays_no_bonus_does_not_wait_for_memory_and_remembers_all(
     assert run.lines("metrics.jsonl")[-1]["memory_late"] == 0
     assert not [line for line in run.lines("events.jsonl") if line["event"] == "memory_late"]
     assert all(not scored.late and not scored.bonus_G.any() for batch in run.learner.batches for scored in batch)
+
+
+async def test_a_stop_while_memory_alone_is_behind_is_no_end_of_the_run_and_a_resume_tells_it_the_rest(
+    tmp_path: Path,
+) -> None:
+    config = make_config(tmp_path, lag=2, updates=6, memory={"profile": "remember"}, eval={"problems": 2})
+    run = Run(config, memory=HeldMemory(), learner=FakeLearner(2))
+    life = asyncio.ensure_future(drive(run.controller, run.recorder, lambda: None))
+    (run.path / "eval.jsonl").touch()
+    async with asyncio.timeout(20):
+        while len(run.lines("eval.jsonl")) < 2 or run.controller.status()["phase"] != "remembering":
+            await asyncio.sleep(0.005)
+    await turns()
+    run.controller.stop()
+    await turns()
+    run.memory.may_answer.set()
+    await life
+    run.close()
+    assert run.controller.stopped_early
+    first = [lease for event in run.events if event[0] == "score" for lease in event[1]]
+    assert 0 < len(first) < 24, "the call under way was finished, no other was begun"
+    assert [line["step"] for line in run.lines("eval.jsonl")] == [0, 6]
+    again = Run(config, learner=FakeLearner(2))
+    async with asyncio.timeout(20):
+        await drive(again.controller, again.recorder, lambda: None)
+    again.close()
+    assert (again.controller.stopped_early, again.controller.status()["phase"]) == (False, "done")
+    told = [lease for event in again.events if event[0] == "score" for lease in event[1]]
+    assert sorted([*first, *told]) == list(range(24)), "each of them once"
+    assert again.memory.version == 24
+    assert (again.learner.batches, len(again.lines("eval.jsonl"))) == ([], 2), "nothing else was made again"
+
+
+async def turns() -> None:
+    """Of the loop: whatever waits for nothing else gets on."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
+async def test_a_stop_that_comes_when_all_is_done_leaves_a_finished_run(tmp_path: Path) -> None:
+    run = Run(make_config(tmp_path, lag=2, updates=2, memory={"profile": "remember"}), learner=FakeLearner(2))
+    await run.run()
+    run.controller.stop()
+    assert not run.controller.stopped_early
 
 
 async def test_with_lag_0_every_group_waits_for_memory_paid_or_not(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from cluster.failure_streak import FailureStreak
 from cluster.judge_faults import MAX_TOLD, JudgeFaults
 from cluster.recorder import Recorder
 from contracts.errors import RunStopped
+from contracts.problem import Purpose
 from contracts.rollout import FinishReason, RolloutGroup
 from contracts.verdict import Invalid, Scored, Verdict
 from tests.fakes import make_group, make_rollout
@@ -47,6 +48,15 @@ def test_two_faults_are_told_and_so_is_what_made_an_answer_wrong(tmp_path: Path)
     headlines = told(tmp_path, group(Invalid(BUG), Invalid(OTHER)), group(Scored(0.0, False, note="c failed at d): e")))
     assert len(headlines) == 3
     assert headlines[2].endswith("an answer counts as wrong: c failed at d): e")
+
+
+def test_an_evaluation_whose_answers_cannot_be_judged_is_told_by_the_evaluation_alone(tmp_path: Path) -> None:
+    """There they count as wrong, which `evaluation_invalid` says: nothing of it was to be trained on."""
+    evaluated = replace(group(Invalid(BUG), Scored(0.0, False, note="c failed at d): e")), purpose=Purpose.EVAL)
+    [headline] = told(tmp_path, evaluated)
+    assert headline.endswith("an answer counts as wrong: c failed at d): e")
+    [_, trained] = told(tmp_path / "later", evaluated, group(Invalid(BUG)))
+    assert trained.endswith(f"an answer could not be judged and is not trained on: {BUG}"), "it was not told before"
 
 
 def test_what_an_engine_did_not_finish_is_no_fault_of_the_judge(tmp_path: Path) -> None:

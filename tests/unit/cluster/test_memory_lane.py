@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-from cluster.memory_lane import MemoryLane
+from cluster.memory_lane import GROUPS_PER_CALL, MemoryLane
 from contracts.reports import MemoryReport
 from contracts.rollout import RolloutGroup, ScoredGroup
 from tests.fakes import FakeMemory, make_group
@@ -46,8 +46,8 @@ class Lane:
     def told(self) -> list[tuple[int, ...]]:
         return [event[1] for event in self.memory.events]
 
-    async def call(self) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(self.lane.score_new(in_lease_order=False))
+    async def call(self, *, in_lease_order: bool = False) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(self.lane.score_new(in_lease_order=in_lease_order))
         await self.pause()
         return task
 
@@ -113,3 +113,45 @@ async def test_a_group_that_may_earn_nothing_goes_on_at_once_without_being_late(
     assert at.told == [(0, 1)]
     assert at.delivered == [(0, False), (1, False)]
     assert (at.lane.untold, at.lane.late_groups) == ([], 0)
+
+
+async def test_what_piled_up_is_told_in_calls_of_a_bounded_size_in_the_order_of_arrival() -> None:
+    """One call with all of it would outlast cluster.memory_call_s with a slow encoder, and be sent again, for ever."""
+    many = 2 * GROUPS_PER_CALL + 1
+    at = Lane(max_untold=many, waits_for=lambda _version: False)
+    for lease_id in reversed(range(many)):
+        at.lane.add(make_group(lease_id))
+    sizes = []
+    while at.lane.has_new:
+        await at.answer(await at.call())
+        sizes.append((len(at.told[-1]), len(at.lane.untold)))
+    assert sizes == [(GROUPS_PER_CALL, GROUPS_PER_CALL + 1), (GROUPS_PER_CALL, 1), (1, 0)]
+    assert [lease for told in at.told for lease in told] == list(reversed(range(many)))
+
+
+async def test_a_call_in_lease_order_is_one_however_many_groups_it_has() -> None:
+    at = Lane()
+    for lease_id in reversed(range(GROUPS_PER_CALL + 1)):
+        at.lane.add(make_group(lease_id))
+    await at.answer(await at.call(in_lease_order=True))
+    assert (at.told, at.lane.has_new) == ([tuple(range(GROUPS_PER_CALL + 1))], False)
+
+
+async def test_a_sent_group_no_longer_counts_for_how_many_may_be_untold() -> None:
+    at = Lane(max_untold=GROUPS_PER_CALL, waits_for=lambda _version: False)
+    for lease_id in range(GROUPS_PER_CALL):
+        at.lane.add(make_group(lease_id))
+    call = await at.call()
+    for lease_id in range(GROUPS_PER_CALL, 2 * GROUPS_PER_CALL):
+        at.lane.add(make_group(lease_id))
+    assert at.lane.unremembered_groups == 0
+    await at.answer(call)
+
+
+async def test_what_an_earlier_process_left_untold_has_the_same_bound() -> None:
+    at = Lane(max_untold=2)
+    for lease_id in (5, 6, 7):
+        at.lane.add_untold(make_group(lease_id))
+    assert ([group.lease_id for group in at.lane.untold], at.lane.unremembered_groups) == ([6, 7], 1)
+    await at.answer(await at.call())
+    assert (at.told, at.delivered) == ([(6, 7)], [])

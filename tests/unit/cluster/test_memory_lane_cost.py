@@ -45,7 +45,7 @@ async def behind(groups: int, *, sent: bool = False) -> Lane:
         await at.pause()
     if sent:
         await at.answer(call)
-        call = await at.call()
+        call = await at.call(in_lease_order=True)  # all of them
     call.cancel()
     return at
 
@@ -85,7 +85,7 @@ async def test_an_answer_costs_what_it_holds() -> None:
     cost = []
     for groups in (FEW, MANY):
         at = await behind(groups)
-        await at.answer(await at.call())
+        await at.answer(await at.call(in_lease_order=True))
         at.lane.add(make_group(9999))
         at.lane.add(make_group(9998))
         [scored], _ = await at.memory.answer_now([make_group(9999)])

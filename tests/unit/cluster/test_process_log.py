@@ -10,14 +10,17 @@ from typing import Any
 
 import pytest
 import ray
+from rich.console import Console
 
 from cluster.placement import Bundle, Placement
 from cluster.process_env import actor_environment
-from cluster.process_log import begin_log, last_error, new_attempt, newest_attempt
+from cluster.process_log import CONTROLLER_LOG, begin_log, last_error, new_attempt, newest_attempt
 from cluster.ray_parts import Site, actor_with, with_root_cause
 from cluster.supervision_settings import SupervisionSettings
 from cluster.supervisor import Supervisor
+from cluster.watchers import watchers
 from contracts.errors import DataError
+from tests.unit.cluster.test_controller import make_config
 
 
 def test_attempts_are_numbered_and_the_newest_is_found(tmp_path: Path) -> None:
@@ -48,6 +51,35 @@ def test_stderr_of_the_runs_process_is_kept_and_shown(tmp_path: Path, capfd: pyt
     assert supervised(tmp_path / "r", BEGINS + "print('words of a library', file=sys.stderr)") == 0
     assert (tmp_path / "r" / "logs" / "001" / "controller.err").read_text() == "words of a library\n"
     assert capfd.readouterr().err == "words of a library\n"
+
+
+def test_a_run_that_never_began_takes_away_its_own_logs_and_nothing_else(tmp_path: Path) -> None:
+    """A folder of the user's may bear the run's name, with logs of its own."""
+    theirs = tmp_path / "r" / "logs" / "007" / "mine.txt"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("a year of work")
+    supervised(tmp_path / "r", "sys.exit(2)")
+    assert [path for path in (tmp_path / "r" / "logs").rglob("*") if path.is_file()] == [theirs]
+    assert theirs.read_text() == "a year of work"
+    assert list(theirs.parents[1].iterdir()) == [theirs.parent], "and not its own empty folder either"
+
+
+def test_of_a_run_that_never_began_no_logs_folder_is_left(tmp_path: Path) -> None:
+    assert supervised(tmp_path / "r", "sys.exit(2)") == 2
+    assert not (tmp_path / "r" / "logs").exists()
+
+
+def test_a_log_of_the_runs_own_process_that_cannot_be_opened_is_no_reason_not_to_run(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder is in the way of each file, for want of a disk that is full."""
+    (tmp_path / "controller.err").mkdir()
+    (tmp_path / CONTROLLER_LOG).mkdir()
+    monkeypatch.setattr("cluster.last_words.new_attempt", lambda _run_path: tmp_path)
+    assert supervised(tmp_path / "r", BEGINS + "print('words of a library', file=sys.stderr)") == 0
+    assert capfd.readouterr().err == "words of a library\n"
+    config = make_config(tmp_path)
+    assert len(watchers(config, tmp_path, Console(), tmp_path)) == len(watchers(config, tmp_path, Console(), None))
 
 
 def test_last_words_of_a_crash_are_kept_for_each_life(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

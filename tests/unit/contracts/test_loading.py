@@ -51,6 +51,11 @@ def test_a_library_that_tells_a_page_is_cut_and_the_advice_is_kept() -> None:
         MemoryError(),
         RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory"),
         RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        ValueError(
+            "Free memory on device cuda:0 (3.1/79.1 GiB) on startup is less than desired GPU memory utilization (0.9, 71 GiB)"
+        ),
+        ValueError("No available memory for the cache blocks. Try increasing `gpu_memory_utilization`"),
     ],
 )
 def test_want_of_memory_has_advice_of_its_own(error: Exception) -> None:

@@ -19,6 +19,8 @@ ERRORS: list[Callable[[], Exception]] = [
     lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     lambda: RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried"),
     lambda: RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    lambda: RuntimeError("not enough memory: you tried to allocate 8 bytes"),
+    lambda: torch.OutOfMemoryError("hipErrorOutOfMemory"),
     lambda: MemoryError(),
 ]
 
