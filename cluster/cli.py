@@ -128,6 +128,7 @@ def _supervise(settings: "RunConfig", command: list[str], lock: int) -> int:
                 f"or delete {settings.run_path}."
             )
             return 0
+    settings.learner.refuse_cut_cap()
     show_plan(console, settings)
     notifier = Notifier(settings.notify)
     code = Supervisor(
@@ -230,6 +231,7 @@ def plan(
     show_plan(console, settings)
     if not show_placement(console, settings, resources_of(address, nodes)):
         raise typer.Exit(2)
+    settings.learner.refuse_cut_cap()
 
 
 @app.command()

@@ -113,6 +113,7 @@ def begin_or_go_on(
     """A run directory with these settings: a new one, one whose first start was refused, or, with what its settings were
     not before, one that goes on. Raises ConfigError where it cannot."""
     path = config.run_path
+    config.learner.refuse_cut_cap()
     if is_run(path):
         refuse_live_run(path)
     if is_run(path) and has_begun(path):
