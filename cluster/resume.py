@@ -120,6 +120,7 @@ def begin_or_go_on(
     config.learner.refuse_cut_cap()
     if is_run(path):
         refuse_live_run(path)
+        refuse_profile_by_name(load_config(path / "config.toml"), config)
     if is_run(path) and has_begun(path):
         refuse_other_prompts(path, tokenizer)
         return check_same_run(path, config, identity, override=override)
@@ -145,6 +146,17 @@ def check_same_run(
             "run.name=NAME, or, for settings (not for data, tokenizer and template), insist with --override"
         )
     return [d for d in taken if d.name not in PLACE]
+
+
+def refuse_profile_by_name(before: RunConfig, now: RunConfig) -> None:
+    """Raises ConfigError where memory.profile alone is another: --override takes what is given, and this gives nothing."""
+    if kept := now.memory.kept_of(before.memory):
+        profile = now.memory.profile
+        raise ConfigError(
+            f"memory.profile = '{profile}' would be a name only: the run's config.toml names every setting, so "
+            f"{', '.join(kept)} would stay as profile '{before.memory.profile}' has them. Start another run with --set "
+            f"memory.profile={profile} --set run.name=NAME, or `memr resume` this one without it"
+        )
 
 
 def refuse_other_prompts(run_path: Path, tokenizer: Tokenizer) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from actors.char_tokenizer import CharTokenizer
 from cluster.config import RunConfig, dump_config, load_config
-from cluster.resume import check_same_run, nothing_left
-from cluster.run_dir import write_summary
+from cluster.resume import begin_or_go_on, check_same_run, nothing_left
+from cluster.run_dir import create_run, write_summary
 from contracts.errors import ConfigError
+from tests.unit.cluster.test_controller import make_config
 
 STORED = (Path(__file__).parents[2] / "data" / "configs" / "memr_57c9e8c.toml").read_text()
 STORED = STORED.replace('mix = "capped"', 'mix = "scaled"\nno_signal = "centred"')
@@ -63,3 +65,31 @@ def test_a_finished_run_of_today_that_paid_is_not_shown_for_one_that_does_not(tm
     write_summary(run, {"exit_code": 0, "updates": 50, "wall_s": 1.0})
     with pytest.raises(ConfigError, match=r"memory\.profile: was 'memr', is 'remember'"):
         nothing_left(run, with_todays_default(run))
+
+
+@pytest.mark.parametrize("frames", [[], [b"frame"]])
+@pytest.mark.parametrize("override", [False, True])
+def test_a_profile_that_brings_none_of_its_settings_is_refused(
+    tmp_path: Path, frames: list[bytes], override: bool
+) -> None:
+    """As memr resume RUN --set memory.profile=memr gives it: the weights are in the run's config.toml, both 0."""
+    first = make_config(tmp_path, memory={"profile": "remember"})
+    identity = {"template_hash": "t"}
+    path = create_run(first, identity)
+    for frame in frames:
+        (path / "log" / "000000").write_bytes(frame)
+    by_name = load_config(path / "config.toml", ["memory.profile=memr"])
+    assert not by_name.memory.pays
+    with pytest.raises(ConfigError, match=r"'memr' would be a name only.*exploit_weight, explore_weight would stay"):
+        begin_or_go_on(by_name, CharTokenizer("abc"), identity, "model", override=override)
+
+
+def test_a_profile_that_comes_whole_is_taken_with_override(tmp_path: Path) -> None:
+    first = make_config(tmp_path, memory={"profile": "remember"})
+    path = create_run(first, {})
+    (path / "log" / "000000").write_bytes(b"frame")
+    whole = make_config(tmp_path, memory={"profile": "memr"})
+    changes = begin_or_go_on(whole, CharTokenizer("abc"), {}, "model", override=True)
+    assert {d.name for d in changes} == {"memory.profile", "memory.exploit_weight", "memory.explore_weight"}
+    off = load_config(path / "config.toml", ["memory.profile=off"])
+    assert [d.name for d in begin_or_go_on(off, CharTokenizer("abc"), {}, "model", override=True)] == ["memory.profile"]
