@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,7 +96,7 @@ def test_a_data_file_that_is_not_there_is_told_before_anything_is_loaded(key: st
 
 
 async def test_a_finished_run_whose_data_is_gone_shows_its_result(tmp_path: Path) -> None:
-    sections = {"task": {"kind": "file", "path": str(tmp_path / "gone.jsonl")}}
+    sections: dict[str, Any] = {"task": {"kind": "file", "path": str(tmp_path / "gone.jsonl")}}
     path = create_run(make_config(tmp_path, updates=2, **sections), {})
     _, made = await finished(tmp_path / "other")
     shutil.copytree(made, path, dirs_exist_ok=True, ignore=lambda _, names: {"config.toml"} & set(names))
