@@ -92,12 +92,10 @@ def train(
     Ctrl-C finishes the update under way, writes a checkpoint, and exits with 130.
     """
     from cluster.config import load_config
-    from cluster.first_look import refuse_missing_data
     from cluster.run_dir import refuse_live_run, refuse_rest_of_run
     from cluster.run_lock import lock_run
 
     settings = load_config(config, overrides or [], unset or [])
-    refuse_missing_data(settings)
     chosen = [text for value in overrides or [] for text in ("--set", value)]
     chosen += [text for key in unset or [] for text in ("--unset", key)]
     flags = [*(["--address", address] if address else []), *(["--ship-code"] * ship_code), *(["--override"] * override)]
@@ -111,6 +109,7 @@ def train(
 
 def _supervise(settings: "RunConfig", command: list[str], lock: int) -> int:
     """To the end of the run, with its result on the screen; the exit code. A run that has finished shows its result."""
+    from cluster.first_look import refuse_missing_data
     from cluster.notify import Notifier
     from cluster.run_dir import read_run
     from cluster.summary import show_plan, show_summary
@@ -128,6 +127,8 @@ def _supervise(settings: "RunConfig", command: list[str], lock: int) -> int:
                 f"or delete {settings.run_path}."
             )
             return 0
+    refuse_missing_data(settings)
+    settings.learner.refuse_cut_cap()
     show_plan(console, settings)
     notifier = Notifier(settings.notify)
     code = Supervisor(
@@ -230,6 +231,7 @@ def plan(
     show_plan(console, settings)
     if not show_placement(console, settings, resources_of(address, nodes)):
         raise typer.Exit(2)
+    settings.learner.refuse_cut_cap()
 
 
 @app.command()

@@ -79,16 +79,15 @@ class CoreParts:
 
 
 def refusal(error: MemrError, *, begun: bool) -> MemrError:
-    """What a part that did not load means. Want of memory ends a run that begins: another try would end the same. One that
-    has begun did fit, and tries again: what took the memory may be gone by then."""
-    if not out_of_memory(error):
-        return error
+    """What a part that did not load means: LoadError ends the run, PartLostError is tried again within the restart budget.
+
+    What does not load when a run begins would not load at another try, nor does want of memory pass. What has begun did
+    load before: a busy card, a file system that was away or memory that others took may be back."""
     if begun:
-        return PartLostError(str(error))
-    advice = (
-        "" if isinstance(error, LoadError) else ". Choose a smaller model or data type, or make room: `memr doctor`"
-    )
-    return LoadError(f"{error}{advice}")
+        return PartLostError(str(error)) if isinstance(error, LoadError) else error
+    if not out_of_memory(error) or isinstance(error, LoadError):
+        return error
+    return LoadError(f"{error}. Choose a smaller model or data type, or make room: `memr doctor`")
 
 
 async def start_parts(core: CoreParts, config: RunConfig, inputs: PartInputs, recorder: Recorder) -> Parts:

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from cluster.config import RunConfig
+from contracts.loading import named_data
 
 
 def refuse_missing_data(config: RunConfig) -> None:
-    """Raises DataError for a data file of the task that is not there."""
+    """Raises LoadError for a data file of the task that is not there. Not asked of a run that has finished."""
     if config.task.kind != "file":
         return
     missing = [
@@ -15,4 +16,5 @@ def refuse_missing_data(config: RunConfig) -> None:
     if missing:
         from tasks.problem_files import read_rows  # its own words
 
-        read_rows(missing[0])
+        with named_data():
+            read_rows(missing[0])

@@ -18,7 +18,7 @@ from cluster.failure_policy import Budget, Decision, Failure, Part, decide
 from cluster.parts import WorkerHandle, WorkerStarter
 from cluster.recorder import Recorder
 from cluster.seat import Seat, SeatState
-from contracts.errors import ConfigError, DataError, MemrError, RunStopped
+from contracts.errors import ConfigError, DataError, LoadError, MemrError, RunStopped
 from contracts.loading import out_of_memory
 
 
@@ -155,7 +155,8 @@ class Fleet:
 
     def _lost(self, worker_id: str, kind: str, error: Exception, found: str) -> None:
         """Decide on a replacement; raises RunStopped where too few workers would be left."""
-        may_pass = out_of_memory(error) and self._recorder.last_step() > 0  # workers of an earlier life did fit
+        loads = isinstance(error, LoadError) or out_of_memory(error)
+        may_pass = loads and self._recorder.last_step() > 0  # workers of an earlier life did load
         if int(worker_id.rpartition("-")[2]) < self._num_first:
             self._untried[kind] -= 1
         refused = isinstance(error, ConfigError | DataError) and not may_pass

@@ -49,7 +49,10 @@ def memory_effect(lines: Sequence[Mapping[str, Any]]) -> MemoryEffect | None:
 def effect_text(effect: MemoryEffect | None, *, pays: bool = True) -> str:
     """One line for people. pays: `MemorySettings.pays` of the run."""
     if not pays:
-        return "memory keeps what was answered and pays no bonus: the update is plain GRPO's (--set memory.profile=memr pays)"
+        return (
+            "memory keeps what was answered and pays no bonus: the update is plain GRPO's (to pay one, start another run with "
+            "--set memory.profile=memr --set run.name=NAME)"
+        )
     if effect is None:
         return "what memory changes was not recorded (a run of commit 57c9e8c or before)"
     if not effect.bonus_groups:

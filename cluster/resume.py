@@ -6,6 +6,7 @@ A crash costs the optimiser steps since the checkpoint, which are replayed from 
 """
 
 import time
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,6 +55,9 @@ MAY_CHANGE = frozenset(
 """Beside everything in [cluster] but groups_per_batch: what leaves the run the same run, to rounding: memory
 that is missing on a card may be spared. learner.num_updates may grow."""
 _OF_GSPO = ("learner.clip_low", "learner.clip_high", "learner.loss_normalisation")
+_OF_PROFILE = ("memory.profile", "memory.exploit_weight", "memory.explore_weight")
+"""The default profile was "memr" up to commit be586f9 and is "remember" since, which differs by the weights alone."""
+_OLDER_DEFAULT = "another default up to commit be586f9; `memr resume` goes on with the run's own"
 PLACE = frozenset({"run.directory", "run.name"})
 """Where a run lies: it may be moved, renamed and copied, and what its config.toml says of the place is where it began."""
 SECTIONS_THAT_MAY_CHANGE = frozenset({"supervision", "alarms", "resources", "notify"})
@@ -113,8 +117,10 @@ def begin_or_go_on(
     """A run directory with these settings: a new one, one whose first start was refused, or, with what its settings were
     not before, one that goes on. Raises ConfigError where it cannot."""
     path = config.run_path
+    config.learner.refuse_cut_cap()
     if is_run(path):
         refuse_live_run(path)
+        refuse_profile_by_name(load_config(path / "config.toml"), config)
     if is_run(path) and has_begun(path):
         refuse_other_prompts(path, tokenizer)
         return check_same_run(path, config, identity, override=override)
@@ -142,6 +148,17 @@ def check_same_run(
     return [d for d in taken if d.name not in PLACE]
 
 
+def refuse_profile_by_name(before: RunConfig, now: RunConfig) -> None:
+    """Raises ConfigError where memory.profile alone is another: --override takes what is given, and this gives nothing."""
+    if kept := now.memory.kept_of(before.memory):
+        profile = now.memory.profile
+        raise ConfigError(
+            f"memory.profile = '{profile}' would be a name only: the run's config.toml names every setting, so "
+            f"{', '.join(kept)} would stay as profile '{before.memory.profile}' has them. Start another run with --set "
+            f"memory.profile={profile} --set run.name=NAME, or `memr resume` this one without it"
+        )
+
+
 def refuse_other_prompts(run_path: Path, tokenizer: Tokenizer) -> None:
     """Raises ConfigError for a run of an earlier commit, which rendered this chat template as it is."""
     if not isinstance(tokenizer, HfTokenizer) or tokenizer.plain_fingerprint == tokenizer.fingerprint:
@@ -160,15 +177,20 @@ def changed_settings(run_path: Path, config: RunConfig) -> list[Difference]:
     before = load_config(run_path / "config.toml")
     found = _differences("", before.model_dump(mode="json"), config.model_dump(mode="json"))
     why = _rate_that_jumps(before, config)
-    return [replace(d, why=why if d.grows else _older_default(before, d.name)) for d in found]
+    return [replace(d, why=why if d.grows else _older_default(before, config, d.name)) for d in found]
 
 
-def _older_default(before: RunConfig, name: str) -> str:
+def _older_default(before: RunConfig, now: RunConfig, name: str) -> str:
     """Empty where the default is what it was at commit be586f9."""
     of_gspo = before.learner.loss == "gspo" and name in _OF_GSPO
-    if not of_gspo and name != "learner.kl_estimator":
-        return ""
-    return "another default up to commit be586f9; `memr resume` goes on with the run's own"
+    of_profile = (before.memory.profile, now.memory.profile) == ("memr", "remember") and name in _OF_PROFILE
+    return _OLDER_DEFAULT if of_gspo or of_profile or name == "learner.kl_estimator" else ""
+
+
+def _of_be586f9(run_path: Path) -> bool:
+    """Whether this commit or one before wrote the run's settings, every one of them: there was no kl_estimator yet."""
+    stored = tomllib.loads((run_path / "config.toml").read_text("utf-8-sig"))
+    return "kl_estimator" not in stored.get("learner", {})
 
 
 def _rate_that_jumps(before: RunConfig, now: RunConfig) -> str:
@@ -198,7 +220,7 @@ def record_changes(run_path: Path, config: RunConfig, changes: Sequence[Differen
 
 def nothing_left(run_path: Path, config: RunConfig) -> bool:
     """Whether the run has finished and has made the updates that are asked for now. Raises ConfigError where other
-    settings are asked for too, which could change nothing any more."""
+    settings are asked for too, which could change nothing any more; a default that became another is not asked for."""
     done = read_run(run_path) if (run_path / "summary.json").exists() else None
     if done is None or not done.finished or done.summary is None:
         return False
@@ -206,7 +228,7 @@ def nothing_left(run_path: Path, config: RunConfig) -> bool:
     changes = [d for d in changed_settings(run_path, config) if d.name not in PLACE and not d.moved]
     if config.learner.num_updates > made:
         return False
-    if not changes:
+    if all(d.why == _OLDER_DEFAULT for d in changes) and (not changes or _of_be586f9(run_path)):
         return True
     raise ConfigError(
         f"{run_path} has made all of its {made} updates, so these settings would change nothing:\n"

@@ -22,7 +22,7 @@ from cluster.recorder import Recorder
 from cluster.remake import remake
 from cluster.resume import calls_after
 from contracts.adapter import Adapter
-from contracts.errors import DataError, LoadError, PartLostError
+from contracts.errors import LoadError, PartLostError
 from contracts.reports import MemoryReport, StepReport
 from contracts.rollout import RolloutGroup, ScoredGroup
 
@@ -69,25 +69,27 @@ class Ward(Generic[Handle]):
                         await self._revive(error)
 
     async def _revive(self, error: Exception) -> None:
-        care = self._wardship
+        care, loaded = self._wardship, True
         while True:
             began = care.clock()
             found = care.end()
             self._failures.append(Failure(care.part, began))
             verdict = decide(self._failures, care.budget, began)
             restarts = verdict.decision is Decision.RESTART_PART
-            headline = self._headline(error, found)
+            headline = self._headline(error, found) if loaded else f"the {care.part} did not load again: {error}"
             care.recorder.incident(f"{care.part}_lost", headline, decision=verdict.decision.value)
             if not restarts:
                 raise PartLostError(f"{headline}; that was {verdict.spent} times within {care.budget.window_s:.0f} s")
             try:
                 fresh = await care.start()
+            except (PartLostError, LoadError) as refused:  # it did load once: what is in the way may pass
+                error, loaded = refused, False
+                continue
+            try:
                 await self._catch_up(fresh, await asyncio.to_thread(care.past))
             except PartLostError as again:
-                error = again
+                error, loaded = again, True
                 continue
-            except LoadError as refused:
-                raise DataError(f"{headline}, and it cannot be loaded again: {refused}") from refused
             self._handle = fresh
             care.recorder.event(f"{care.part}_revived", seconds=round(care.clock() - began, 3))
             return

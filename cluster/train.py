@@ -50,7 +50,8 @@ from cluster.run_processes import RunProcesses
 from cluster.supervised import asked_to_end, hear_no_more
 from cluster.watchers import watchers
 from contracts.device import cards
-from contracts.errors import ConfigError, DataError
+from contracts.errors import ConfigError, LoadError
+from contracts.loading import named_data
 from contracts.ports import Task
 from tasks.load import load_task
 from tasks.prompts import HfTokenizer
@@ -111,7 +112,8 @@ def _train(
         say(note)
     run_path = config.run_path
     data = look_through(task, config.eval.problems)
-    longest = data.check_prompts(tokenizer, config.task.max_prompt_tokens).max
+    with named_data():
+        longest = data.check_prompts(tokenizer, config.task.max_prompt_tokens).max
     room = find_room(config, tokenizer, model_path, longest, say if has_begun(run_path) else None)
     inputs = PartInputs(model_path, tokenizer.fingerprint, probe_sequences(config, task, tokenizer), room)
     identity = {
@@ -120,7 +122,7 @@ def _train(
         "data_hash": data_hash(task),
     }
     if data.faults and not has_begun(run_path):
-        raise DataError("\n".join(data.faults[:MAX_FAULTS_SHOWN]))
+        raise LoadError("\n".join(data.faults[:MAX_FAULTS_SHOWN]))
     for told in (data.counts, *data.notes):
         say(told)
     changes = begin_or_go_on(config, tokenizer, identity, model_path, override=override)

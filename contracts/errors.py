@@ -21,7 +21,7 @@ class DataError(MemrError):
 
 class LoadError(DataError):
     """What the configuration names (model, tokenizer, chat template, encoder, package) cannot be loaded: exit code 2, and no
-    second try, which would end the same."""
+    second try, which would end the same. In a run that has begun, which did load it before, the restart budget gives some."""
 
 
 class StaleGroupError(MemrError):

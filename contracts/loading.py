@@ -44,6 +44,17 @@ def loading(failed: str, advice: str = "") -> Iterator[None]:
         raise LoadError(f"{failed}: {_said(error)}. {_way_out(error, advice)}".rstrip(" .")) from error
 
 
+@contextmanager
+def named_data() -> Iterator[None]:
+    """Inside, a DataError is a LoadError with the same words: it is about a file that the configuration names."""
+    try:
+        yield
+    except LoadError:
+        raise
+    except DataError as error:
+        raise LoadError(str(error)) from error
+
+
 def missing_package(error: ImportError) -> LoadError:
     """Another start would miss it too."""
     return LoadError(

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from contracts.errors import ConfigError
 from contracts.settings import Settings
 
 Advantage = Literal["grpo", "dr_grpo", "rloo", "loop"]
@@ -137,17 +138,6 @@ class LearnerSettings(Settings):
                 return {"importance_cap": max(_CAP, 1.0 + clip_high)} | given if _is_number(clip_high) else given
         return given
 
-    @model_validator(mode="after")
-    def _cap_leaves_cispo_alone(self) -> "LearnerSettings":
-        cap = self.importance_limit
-        if self.loss == "cispo" and cap is not None and cap < 1 + self.clip_high:
-            raise ValueError(
-                f"loss = 'cispo' caps the ratio at 1 + clip_high = {1 + self.clip_high:g}, and importance_cap = {cap:g} would "
-                "cut it before that. Leave importance_cap out, or lower clip_high. (Up to commit be586f9 the lower of the two "
-                "acted and nothing said so: a run begun there with these settings goes on with that commit)"
-            )
-        return self
-
     @field_validator("lora_targets", mode="before")
     @classmethod
     def _array_to_tuple(cls, value: Any) -> Any:
@@ -176,6 +166,18 @@ class LearnerSettings(Settings):
     @property
     def importance_limit(self) -> float | None:
         return None if self.importance_cap == "off" else self.importance_cap
+
+    def refuse_cut_cap(self) -> None:
+        """Raises ConfigError where another cap would act below cispo's own. Asked where a run starts or goes on, not where
+        its settings are read: runs up to be586f9 that have both can still be looked at."""
+        cap = self.importance_limit
+        if self.loss == "cispo" and cap is not None and cap < 1 + self.clip_high:
+            raise ConfigError(
+                f"learner.loss = 'cispo' caps the ratio at 1 + clip_high = {1 + self.clip_high:g}, and "
+                f"learner.importance_cap = {cap:g} would cut it before that. Leave importance_cap out, or lower clip_high. (Up "
+                "to commit be586f9 the lower of the two acted and nothing said so: a run begun there with these settings "
+                "goes on with that commit)"
+            )
 
 
 def _stored_before_kl_estimator(values: dict[str, Any]) -> bool:

@@ -236,6 +236,16 @@ class MemorySettings(Settings):
         _, end = self._switched_on
         return end > 0
 
+    def kept_of(self, before: "MemorySettings") -> list[str]:
+        """Where the profile is another than before and nothing that tells the two apart has changed with it: the names of
+        that. A stored configuration names every setting, so that another profile fills in none. Empty: whole."""
+        if self.profile in (before.profile, "off"):
+            return []
+        old, new = (MemorySettings(profile=profile, variant=self.variant) for profile in (before.profile, self.profile))
+        telling = [name for name in type(self).model_fields if getattr(old, name) != getattr(new, name)]
+        telling.remove("profile")
+        return telling if all(getattr(self, name) == getattr(before, name) for name in telling) else []
+
     @property
     def uses_explore(self) -> bool:
         return self.variant == "memory_r_plus"

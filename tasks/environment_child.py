@@ -95,6 +95,8 @@ class Worlds:
     def _reply(self, message: dict[str, Any]) -> dict[str, Any]:
         key = message["step"]
         environment = self._open.get(key)
+        if environment is None and message["problem"] is None:  # it came with the first step, to a process before this
+            return {"fault": "the process that held this rollout's environment ended meanwhile"}
         if environment is None:
             environment = self._open[key] = self._settled(self._task.environment, Problem(*message["problem"]))
         given = self._settled(environment.step, message["text"])

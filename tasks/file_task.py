@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from contracts.errors import DataError
+from contracts.loading import named_data
 from contracts.problem import ChatMessage
 from tasks.answers import parse_number
 from tasks.chat_prompt import is_chat, question_of, read_chat
@@ -26,7 +27,12 @@ _USUAL = {"question": ("question", "prompt", "problem", "messages"), "answer": (
 
 
 def file_task(settings: TaskSettings) -> ProblemList:
-    """Raises DataError for a wrong file, naming the line, and ConfigError for a hub dataset without its library."""
+    """Raises LoadError for a wrong file, naming the line, and ConfigError for a hub dataset without its library."""
+    with named_data():
+        return _file_task(settings)
+
+
+def _file_task(settings: TaskSettings) -> ProblemList:
     rows, held_out_rows = _training_rows(settings), _held_out_rows(settings)
     candidates, notes = _candidates(rows, settings)
     source = settings.path or f"hub dataset {settings.hub_dataset}"

@@ -10,7 +10,7 @@ from tasks.verifier import ProcessVerifier
 
 
 def load_task(settings: TaskSettings) -> Task:
-    """Raises ConfigError for a task that does not exist, DataError for data that cannot be read."""
+    """Raises ConfigError for a task that does not exist, LoadError for data that cannot be read."""
     if settings.kind == "arithmetic":
         return arithmetic_task(settings)
     if settings.kind == "reasoning_gym":

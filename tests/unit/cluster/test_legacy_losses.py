@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from actors.char_tokenizer import CharTokenizer
 from cluster.config import RunConfig, dump_config, load_config
-from cluster.resume import check_same_run
+from cluster.resume import begin_or_go_on, check_same_run
+from cluster.run_dir import read_run
 from contracts.errors import ConfigError
+from tests.unit.cluster.test_controller import make_config
 
 STORED = (Path(__file__).parents[2] / "data" / "configs" / "memr_57c9e8c.toml").read_text()
 
@@ -61,7 +64,23 @@ def test_a_users_file_gets_the_new_formula(tmp_path: Path) -> None:
     assert again(config, tmp_path) == config
 
 
-def test_cispo_whose_cap_was_cut_in_silence_is_refused_by_name(tmp_path: Path) -> None:
+def test_cispo_whose_cap_was_cut_in_silence_is_read_and_not_trained_on(tmp_path: Path) -> None:
+    """What only looks at such a run reads its settings; what would go on with it names the commit that can."""
+    file = begun(tmp_path, loss='"cispo"', clip_high="4.0")
+    cut = load_config(file, [f"run.directory={tmp_path.parent}", f"run.name={tmp_path.name}"])
+    assert (cut.learner.clip_high, cut.learner.importance_limit) == (4.0, 2.0)
+    assert read_run(tmp_path).config == load_config(file)
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "000000").write_bytes(b"frame")
     with pytest.raises(ConfigError, match=r"importance_cap = 2 would cut it before that.*be586f9"):
-        load_config(begun(tmp_path, loss='"cispo"', clip_high="4.0"))
-    assert load_config(begun(tmp_path, loss='"cispo"')).learner.importance_limit == 2.0
+        begin_or_go_on(cut, CharTokenizer("abc"), {}, "model", override=True)
+    begun(tmp_path, loss='"cispo"')
+    kept = load_config(file, [f"run.directory={tmp_path.parent}", f"run.name={tmp_path.name}"])
+    assert begin_or_go_on(kept, CharTokenizer("abc"), {}, "model", override=False) == []
+
+
+def test_a_first_start_with_a_cut_cap_makes_no_run(tmp_path: Path) -> None:
+    config = make_config(tmp_path, learner={"loss": "cispo", "clip_high": 4.0, "importance_cap": 2.0})
+    with pytest.raises(ConfigError, match="importance_cap = 2 would cut it"):
+        begin_or_go_on(config, CharTokenizer("abc"), {}, "model", override=False)
+    assert not config.run_path.exists()

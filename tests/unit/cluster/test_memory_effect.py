@@ -106,5 +106,5 @@ def test_the_recorded_run_would_be_heard_if_its_bonus_were_a_constant() -> None:
 def test_a_memory_that_pays_no_bonus_is_told_so_and_not_as_one_that_found_nothing() -> None:
     nothing = memory_effect([line(0, 0.0, 0.0)] * 2)
     assert "pays no bonus" in effect_text(nothing, pays=False)
-    assert "memory.profile=memr" in effect_text(nothing, pays=False)
+    assert "another run with --set memory.profile=memr --set run.name=NAME" in effect_text(nothing, pays=False)
     assert short_text(line(0, 0.0, 0.0)) == "no bonus"

@@ -19,7 +19,7 @@ from actors.char_tokenizer import CharTokenizer
 from cluster.config import RunConfig
 from cluster.core_parts import CoreParts, refusal, start_parts
 from cluster.failure_policy import Part
-from cluster.incidents import kinds, write_incident
+from cluster.incidents import headlines, kinds, write_incident
 from cluster.ray_parts import answer
 from cluster.recorder import Recorder
 from cluster.resume import begin_or_go_on, refuse_other_prompts
@@ -29,7 +29,7 @@ from cluster.run_processes import RunProcesses, oom_kills
 from cluster.supervised import supervised
 from cluster.supervision_settings import SupervisionSettings
 from cluster.supervisor import FAILED, MAY_RESTART, Supervisor
-from contracts.errors import ConfigError, DataError, LoadError, MemrError, PartLostError
+from contracts.errors import ConfigError, LoadError, MemrError, PartLostError
 from contracts.process import ProcessId, own_process
 from tasks.prompts import HfTokenizer
 from tests.fakes import FakeLearner
@@ -61,7 +61,9 @@ async def test_a_process_whose_code_cannot_be_imported_is_told_by_the_last_line_
     ("error", "begun", "becomes"),
     [
         (LoadError("no peft"), False, LoadError),
-        (LoadError("no peft"), True, LoadError),
+        (LoadError("no peft"), True, PartLostError),
+        (LoadError("cannot load m: AcceleratorError: CUDA error: device busy"), True, PartLostError),
+        (LoadError("cannot load m: OSError: [Errno 116] Stale file handle"), True, PartLostError),
         (LoadError("CUDA out of memory"), False, LoadError),
         (LoadError("CUDA out of memory"), True, PartLostError),
         (PartLostError("gone; the kernel killed a process because memory ran out"), False, LoadError),
@@ -69,7 +71,7 @@ async def test_a_process_whose_code_cannot_be_imported_is_told_by_the_last_line_
         (PartLostError("gone"), False, PartLostError),
     ],
 )
-def test_want_of_memory_ends_a_start_and_is_tried_again_later(
+def test_what_does_not_load_ends_a_start_and_is_tried_again_later(
     error: MemrError, begun: bool, becomes: type[MemrError]
 ) -> None:
     found = refusal(error, begun=begun)
@@ -165,21 +167,51 @@ async def test_why_a_part_did_not_start_is_on_disk_before_ray_is_ended(
     assert kinds(config.run_path) == [kind]
 
 
-async def test_a_part_that_refuses_to_load_again_fails_the_run_with_both_reasons(tmp_path: Path) -> None:
-    config = make_config(tmp_path)
+class Dies(FakeLearner):
+    async def first_adapter(self) -> Any:
+        raise PartLostError("died")
 
-    class Dies(FakeLearner):
-        async def first_adapter(self) -> Any:
-            raise PartLostError("died")
+
+async def test_a_part_that_cannot_be_loaded_for_a_moment_is_brought_back(tmp_path: Path) -> None:
+    config, lost = make_config(tmp_path), [LoadError("cannot load m: OSError: [Errno 116] Stale file handle")]
+
+    def start() -> Any:
+        if lost:
+            raise lost.pop()
+        return FakeLearner(0)
+
+    with closing(Recorder(config.run_path)) as recorder:
+        revived = RevivedLearner(Dies(0), care(config, recorder, Part.LEARNER, start))
+        assert (await revived.first_adapter()).manifest.policy_version == 0
+    told = headlines(config.run_path)
+    assert ["process died" in told[0], "did not load again: cannot load m: OSError" in told[1]] == [True, True]
+
+
+async def test_a_part_that_never_loads_again_ends_with_the_budget_and_says_why(tmp_path: Path) -> None:
+    config, tried = make_config(tmp_path), []
 
     def gone() -> Any:
+        tried.append(1)
         raise LoadError("cannot load the model m: OSError: no such folder")
 
     with closing(Recorder(config.run_path)) as recorder:
-        revived = RevivedLearner(Dies(0), care(config, recorder, Part.LEARNER, gone))
-        with pytest.raises(DataError, match=r"process died.*cannot be loaded again: .*no such folder") as caught:
+        revived = RevivedLearner(Dies(0), care(config, recorder, Part.LEARNER, gone, restarts=3))
+        with pytest.raises(PartLostError, match=r"did not load again: .*no such folder; that was 4 times"):
             await revived.first_adapter()
-    assert not isinstance(caught.value, LoadError), "the configuration was right once: exit code 3"
+    assert len(tried) == 3
+
+
+async def test_a_run_that_has_begun_tries_again_what_does_not_load(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    actor = LoadingActor(Call(own_process), Call(raising(LoadError("cannot load m: CUDA error: device busy"))))
+    with pytest.raises(LoadError, match="device busy"):
+        await core_of(config)._loaded("memory", actor)
+    (config.run_path / "checkpoints" / "step-000000").mkdir(parents=True)
+    with pytest.raises(PartLostError, match="device busy"):
+        await core_of(config)._loaded("memory", actor)
+    refused = LoadingActor(Call(own_process), Call(raising(ConfigError("no such device"))))
+    with pytest.raises(ConfigError, match="no such device"):
+        await core_of(config)._loaded("memory", refused)
 
 
 # -- the run's own process and its supervisor --------------------------------------------------------------

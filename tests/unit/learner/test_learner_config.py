@@ -3,6 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
+from contracts.errors import ConfigError
 from learner.config import LearnerSettings
 from learner.learner import Learner
 from learner.load import load_learner
@@ -51,11 +52,11 @@ def test_cispos_own_cap_is_never_cut_by_a_default(clip_high: float, limit: float
 
 def test_a_cap_that_would_cut_cispos_is_refused_with_the_commit_that_did() -> None:
     with pytest.raises(
-        ValidationError, match=r"caps the ratio at 1 \+ clip_high = 5, and importance_cap = 2 .*be586f9"
+        ConfigError, match=r"caps the ratio at 1 \+ clip_high = 5, and learner.importance_cap = 2 .*be586f9"
     ):
-        LearnerSettings(loss="cispo", clip_high=4.0, importance_cap=2.0)
-    assert LearnerSettings(loss="cispo", clip_high=4.0, importance_cap="off").importance_limit is None
-    assert LearnerSettings(loss="clipped", clip_high=4.0, importance_cap=2.0).importance_limit == 2.0
+        LearnerSettings(loss="cispo", clip_high=4.0, importance_cap=2.0).refuse_cut_cap()
+    LearnerSettings(loss="cispo", clip_high=4.0, importance_cap="off").refuse_cut_cap()
+    LearnerSettings(loss="clipped", clip_high=4.0, importance_cap=2.0).refuse_cut_cap()
 
 
 def test_every_setting_says_what_it_is() -> None:

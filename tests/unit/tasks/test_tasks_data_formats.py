@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from contracts.errors import DataError
+from contracts.errors import LoadError
 from contracts.problem import Problem
 from tasks.config import TaskSettings
 from tasks.file_task import file_task
@@ -81,7 +81,7 @@ def test_csv_keeps_values_as_they_are_written_and_quoted_texts_whole(tmp_path: P
 def test_a_wrong_csv_is_named_with_what_to_change(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "a.csv"
     path.write_text(content)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(LoadError, match=message):
         load(path)
 
 
@@ -99,14 +99,14 @@ def test_a_wrong_csv_is_named_with_what_to_change(tmp_path: Path, content: str, 
 def test_a_wrong_json_file_is_named_with_what_to_change(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "a.json"
     path.write_text(content)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(LoadError, match=message):
         load(path)
 
 
 def test_utf_16_is_refused_with_the_way_out(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text(as_csv(ROWS), encoding="utf-16")
-    with pytest.raises(DataError, match="not UTF-8.*Save it as UTF-8"):
+    with pytest.raises(LoadError, match="not UTF-8.*Save it as UTF-8"):
         load(path)
 
 
@@ -121,7 +121,7 @@ def test_what_stands_for_a_missing_number_is_refused_as_null_is(
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name in ("a.parquet", "a.jsonl"):
-        with pytest.raises(DataError, match=rf"4: '{field}' is .*; expected a text that is not empty, or a number"):
+        with pytest.raises(LoadError, match=rf"4: '{field}' is .*; expected a text that is not empty, or a number"):
             load(tmp_path / name, answer_form=form)
 
 
@@ -185,7 +185,7 @@ def test_a_chat_that_is_no_prompt_is_refused_with_its_place(
 ) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(lines([{"prompt": chat, "answer": "2"}]))
-    with pytest.raises(DataError, match=rf"line 1: .*{message}"):
+    with pytest.raises(LoadError, match=rf"line 1: .*{message}"):
         load(path)
 
 

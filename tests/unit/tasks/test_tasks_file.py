@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from contracts.errors import DataError
+from contracts.errors import LoadError
 from tasks.config import TaskSettings
 from tasks.file_task import file_task, split_solution
 from tasks.problem_list import ProblemList
@@ -132,24 +132,24 @@ def test_a_wrong_line_is_named_with_what_to_change(tmp_path: Path, line: str, me
     good = json.dumps({"question": "1 + 1?", "answer": "2"})
     path = tmp_path / "a.jsonl"
     path.write_bytes(f"{good}\n\n{line}\n".encode(errors="surrogateescape"))
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(LoadError, match=message):
         load(path)
 
 
 def test_one_id_for_two_questions_is_refused_with_both_places(tmp_path: Path) -> None:
     rows = [{"id": "x", "question": f"{i} + 1?", "answer": "2"} for i in range(2)]
-    with pytest.raises(DataError, match=r"line 2: id 'x' is taken by another question \(.*line 1\)"):
+    with pytest.raises(LoadError, match=r"line 2: id 'x' is taken by another question \(.*line 1\)"):
         load(write_lines(tmp_path / "a.jsonl", rows))
 
 
 def test_files_that_are_missing_empty_or_something_else_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(LoadError, match="no such file"):
         load(tmp_path / "absent.jsonl")
-    with pytest.raises(DataError, match=r"read from \.jsonl, \.json, \.csv, \.parquet files"):
+    with pytest.raises(LoadError, match=r"read from \.jsonl, \.json, \.csv, \.parquet files"):
         load(write_lines(tmp_path / "a.txt", numbered(1)))
-    with pytest.raises(DataError, match="no problems in it"):
+    with pytest.raises(LoadError, match="no problems in it"):
         load(write_lines(tmp_path / "empty.jsonl", []))
-    with pytest.raises(DataError, match="cannot be read as Parquet"):
+    with pytest.raises(LoadError, match="cannot be read as Parquet"):
         load(write_lines(tmp_path / "fake.parquet", numbered(1)))
 
 

@@ -224,6 +224,22 @@ def test_a_step_that_takes_its_process_along_is_a_fault_and_the_next_has_another
     assert steps(task, "4")[0].outcome is TurnOutcome.DONE
 
 
+def test_a_rollout_whose_environment_went_with_its_process_is_told_so(folder: Path, opened: list[UsersTask]) -> None:
+    """Not that the user's code failed: the next process knows neither environment nor problem."""
+    task = load(folder, opened)
+
+    async def two_rollouts() -> tuple[EnvironmentReply, EnvironmentReply]:
+        open_one, fatal = task.environment(task.train_problem(4)), task.environment(task.train_problem(4))
+        assert (await step(open_one, "9")).outcome is TurnOutcome.CONTINUE
+        await step(fatal, "exit")
+        return await step(open_one, "4"), await step(task.environment(task.train_problem(4)), "4")
+
+    lost, fresh = asyncio.run(two_rollouts())
+    assert lost.outcome is TurnOutcome.FAULT
+    assert lost.text == "the process that held this rollout's environment ended meanwhile"
+    assert fresh.outcome is TurnOutcome.DONE
+
+
 @pytest.mark.parametrize("text", ["fork", "print"])
 def test_what_forks_and_prints_has_one_reply(folder: Path, opened: list[UsersTask], text: str) -> None:
     task = load(folder, opened)
