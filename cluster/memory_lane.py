@@ -132,7 +132,7 @@ class MemoryLane:
 
     def _take_unsent(self, at_most: int) -> list[RolloutGroup]:
         """In the order of their arrival."""
-        groups = []
+        groups: list[RolloutGroup] = []
         while self._unsent and len(groups) < at_most:
             lease_id, arrival = self._unsent.popitem(last=False)
             self._overdue.pop(lease_id, None)
