@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.text import Text
 
-from cluster.environment import prepare_environment
+from cluster.environment import apply_environment, prepare_environment
 from cluster.terminal import terminal
 from contracts.errors import ConfigError, DataError, LoadError, MemrError
 from contracts.loading import missing_package
@@ -167,7 +167,7 @@ def attempt(
     from cluster.config import load_config
 
     settings = load_config(config, overrides or [], unset or [])
-    os.environ.update(settings.cluster.env)  # before anything is imported that reads it
+    apply_environment(settings.cluster.env)
     from cluster.supervised import supervised
     from cluster.train import train as train_run
 
@@ -330,9 +330,12 @@ def export(
 def check_task(config: ConfigArgument, overrides: SetOption = None, unset: UnsetOption = None) -> None:
     """Run known good and known bad answers through the real verifier; show problems, prompt lengths, rewards."""
     from cluster.config import load_config
+
+    settings = load_config(config, overrides or [], unset or [])
+    apply_environment(settings.cluster.env)
     from cluster.task_check import run_task_check
 
-    if not run_task_check(terminal(), load_config(config, overrides or [], unset or [])):
+    if not run_task_check(terminal(), settings):
         raise typer.Exit(3)
 
 

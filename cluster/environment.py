@@ -4,7 +4,7 @@ Ray would listen on every interface; told that it need not form a cluster of mac
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 _THIS_MACHINE_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # Ray's own switch, on Linux too
 DEFAULTS = {
@@ -25,3 +25,9 @@ def prepare_environment(arguments: Sequence[str] = ()) -> None:
     joins = any(argument.split("=")[0] == "--address" for argument in arguments)
     for name, value in (DEFAULTS | ({} if joins else _THIS_MACHINE_ONLY)).items():
         os.environ.setdefault(name, value)
+
+
+def apply_environment(given: Mapping[str, str]) -> None:
+    """given: `[cluster.env]`, of a run or a configuration, for this process: as soon as it is read, before anything is
+    imported that reads it."""
+    os.environ.update(given)

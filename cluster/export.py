@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster.adapters import newest_adapter_folder, read_adapter
+from cluster.environment import apply_environment
 from cluster.run_dir import read_run
 from contracts.adapter import Adapter
 from contracts.durable import place_folder, sync_folder
@@ -37,6 +38,7 @@ def export_run(run_path: Path, out: Path, *, merge: bool, dtype: str = "float32"
             f"--dtype {dtype} is of a merged model: add --merge, or leave it out (the adapter is exact as it is)"
         )
     run = read_run(run_path)
+    apply_environment(run.config.cluster.env)
     if run.config.model.scripted:
         raise ConfigError(f"{run_path} was a scripted run: it has no model to export")
     if out.exists() and any(out.iterdir()):

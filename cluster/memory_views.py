@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.checkpoint import newest_checkpoint
+from cluster.environment import apply_environment
 from cluster.memory_effect import WINDOW_UPDATES, effect_text, memory_effect
 from cluster.run_dir import RunRecord, read_run
 from contracts.errors import DataError
@@ -23,6 +24,7 @@ def load_memory(run: RunRecord) -> EpisodicMemory:
         raise DataError(
             f"{run.path} has no checkpoint yet; the first comes after {run.config.cluster.checkpoint_every_updates} updates"
         )
+    apply_environment(run.config.cluster.env)
     memory = EpisodicMemory(
         run.config.memory, load_encoder(run.config.memory), value_of_correct=run.config.value_of_correct
     )

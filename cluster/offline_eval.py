@@ -11,6 +11,7 @@ from actors.rollout_worker import RolloutWorker
 from cluster.adapters import newest_adapter_folder, read_adapter
 from cluster.config import RunConfig, load_config
 from cluster.context_room import find_room
+from cluster.environment import apply_environment
 from cluster.evaluation import EvalPlan, eval_leases, evaluate_groups
 from cluster.model_store import resolve_model
 from cluster.resume import refuse_other_prompts
@@ -87,12 +88,14 @@ def _what_to_evaluate(
     if is_run(Path(target)):
         run = read_run(Path(target))
         config = load_config(config_path or run.path / "config.toml", overrides, unset)
+        apply_environment(config.cluster.env)
         return config, run.model_path, read_adapter(newest_adapter_folder(run.path / "adapters"))
     if config_path is None:
         raise ConfigError(
             f"{target} is not a run: to evaluate a model give its task too, --config configs/quickstart.toml"
         )
     config = load_config(config_path, [*overrides, f'model.name="{target}"'], unset)
+    apply_environment(config.cluster.env)
     model_path = resolve_model(target)
     return config, model_path, _untrained(config, model_path)
 

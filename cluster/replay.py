@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cluster.checkpoint import log_floor
+from cluster.environment import apply_environment
 from cluster.history import Past, read_past
 from cluster.run_dir import read_run
 from cluster.run_log import BEGINNING
@@ -31,6 +32,7 @@ class ReplayReport:
 def replay_run(run_path: Path) -> ReplayReport:
     """Raises DataError for a run without memory or with a damaged log."""
     run = read_run(run_path)
+    apply_environment(run.config.cluster.env)
     settings = run.config.memory
     if not settings.enabled:
         raise DataError(f"{run_path} ran with memory.profile = 'off': there are no intrinsic rewards to recompute")
