@@ -64,7 +64,7 @@ def supervised(life: Callable[[], int], run_path: Path, stop_s: float) -> int:
 
 
 def _disk_is_full(error: Exception) -> bool:
-    return isinstance(error, OSError) and (error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error))
+    return (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or "No space left" in str(error)
 
 
 _asked = threading.Event()
