@@ -33,7 +33,7 @@ FEW = (
     "adapters.write_adapter < adapters.publish: place_folder adapters",
     "checkpoint.prune_checkpoints",
     "snapshot.write_snapshot < service.save: sync_file vectors.safetensors",
-    "run_dir.create_run < life._begin < life.live: make_directory disk",
+    "run_dir._write_run < run_dir.create_run < life._begin: make_directory disk",
 )
 
 
