@@ -23,6 +23,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from actors import shared_attention
 from actors.decoders import DecoderClass, ExpandedDecoder, SharedPrefixDecoder, prefill
 from contracts.errors import DataError
+from contracts.loading import out_of_memory
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.3, torch.float16: 0.1}
 """Largest difference of a logit over the logits' standard deviation; a row that sees another's state: 0.1 to 3 in float32."""
@@ -52,7 +53,7 @@ def choose_decoder(model: PreTrainedModel) -> DecoderClass:
         subject.set_attn_implementation("eager")
         expected = _plain_logits(subject)
     except FAILURES as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if isinstance(error, torch.OutOfMemoryError) or out_of_memory(error):
             raise
         raise DataError(
             f"this model's own forward (type {model.config.model_type}) fails on a few tokens: {type(error).__name__}: {error}. "
@@ -76,7 +77,7 @@ def _differs(subject: PreTrainedModel, expected: Sequence[Tensor], decoder_class
         subject.set_attn_implementation(attention)
         actual = _decoded_logits(subject, decoder_class)
     except FAILURES as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if isinstance(error, torch.OutOfMemoryError) or out_of_memory(error):
             raise
         return f"{type(error).__name__}: {error}"
     gap = max(float((a - e).abs().max() / e.std()) for a, e in zip(actual, expected, strict=True))

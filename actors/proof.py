@@ -119,7 +119,8 @@ class OtherWeights(str):
 @dataclass(frozen=True, slots=True)
 class Judge:
     """learner_dtype, engine_dtype: of weights and activations. rounds_small_updates: the engine loses part of a small
-    update to rounding (merged weights, vLLM in bfloat16; actors/config.py has the same name). tolerance: nats; replaces questions 1 and 2 by one: is the mean |difference| to the learner's reading at most this?"""
+    update to rounding (merged weights, vLLM in bfloat16; actors/config.py has the same name). tolerance: nats; replaces
+    questions 1 and 2 by one: is the mean |difference| to the learner's reading at most this?"""
 
     learner_dtype: str
     engine_dtype: str

@@ -38,7 +38,7 @@ def _faults(group: RolloutGroup) -> Iterator[tuple[str, str]]:
         yield "an answer could not be judged and is not trained on", reason
     for rollout in group.rollouts:
         if isinstance(rollout.verdict, Scored) and rollout.verdict.note:
-            yield "an answer counts as wrong", rollout.verdict.note
+            yield "what failed on an answer counts as wrong, of a reward part as 0", rollout.verdict.note
 
 
 def _reasons(group: RolloutGroup) -> Iterator[str]:

@@ -26,6 +26,7 @@ from transformers import PretrainedConfig
 from transformers.pytorch_utils import Conv1D
 
 from contracts.errors import DataError
+from contracts.loading import out_of_memory
 from learner import packed_attention
 from learner.packing import MicroBatch, TrainRow, pack
 from learner.token_table import TokenTable
@@ -182,7 +183,7 @@ def _own(policy: Subject, groups: Sequence[Sequence[TrainRow]]) -> Reading:
     try:
         return _reading(policy, lambda: [policy.own_logprobs(row) for row in rows])
     except FAILURES as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if isinstance(error, torch.OutOfMemoryError) or out_of_memory(error):
             raise
         raise DataError(
             f"{policy.base_model}: with an adapter on it the model's own forward fails on a few tokens: "
@@ -205,7 +206,7 @@ def _gap(policy: Subject, groups: Sequence[Sequence[TrainRow]], right: Reading, 
         policy.attend_with(attention)
         ours = _reading(policy, read)
     except FAILURES as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if isinstance(error, torch.OutOfMemoryError) or out_of_memory(error):
             raise
         return Gap(np.inf, np.inf, f"{type(error).__name__}: {error}")
     return Gap(float((ours.logprob_N - right.logprob_N).abs().max()), _relative(ours.gradients, right.gradients))

@@ -47,14 +47,14 @@ def test_one_fault_is_told_once_whatever_the_answer(tmp_path: Path) -> None:
 def test_two_faults_are_told_and_so_is_what_made_an_answer_wrong(tmp_path: Path) -> None:
     headlines = told(tmp_path, group(Invalid(BUG), Invalid(OTHER)), group(Scored(0.0, False, note="c failed at d): e")))
     assert len(headlines) == 3
-    assert headlines[2].endswith("an answer counts as wrong: c failed at d): e")
+    assert headlines[2].endswith("what failed on an answer counts as wrong, of a reward part as 0: c failed at d): e")
 
 
 def test_an_evaluation_whose_answers_cannot_be_judged_is_told_by_the_evaluation_alone(tmp_path: Path) -> None:
     """There they count as wrong, which `evaluation_invalid` says: nothing of it was to be trained on."""
     evaluated = replace(group(Invalid(BUG), Scored(0.0, False, note="c failed at d): e")), purpose=Purpose.EVAL)
     [headline] = told(tmp_path, evaluated)
-    assert headline.endswith("an answer counts as wrong: c failed at d): e")
+    assert headline.endswith("what failed on an answer counts as wrong, of a reward part as 0: c failed at d): e")
     [_, trained] = told(tmp_path / "later", evaluated, group(Invalid(BUG)))
     assert trained.endswith(f"an answer could not be judged and is not trained on: {BUG}"), "it was not told before"
 
