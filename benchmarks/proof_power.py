@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ from actors.config import ActorSettings
 from actors.load import EngineNeeds, load_engine, load_worker_tokenizer, start_engine
 from actors.one_thread_engine import OneThreadEngine
 from actors.prover import Prover
-from benchmarks.results_table import show
+from benchmarks.results_table import RESULTS, show
 from cluster.config import RunConfig
 from cluster.model_store import PACKAGED_MODEL, resolve_model
 from cluster.probes import probe_sequences
@@ -320,6 +321,7 @@ def main() -> None:
     parser.add_argument("--versions", type=int, default=50, help="per learner")
     parser.add_argument("--faults-every", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=600.0, help="no version is begun after these")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the table's JSON goes")
     args = parser.parse_args()
     torch.set_num_threads(1)
     ends_at = time.monotonic() + 60 * args.minutes
@@ -327,6 +329,10 @@ def main() -> None:
     for dtype, rate, operand in itertools.product(args.dtypes, args.learning_rates, args.max_operand):
         trainee = Trainee(run_config(rate, dtype, operand), model_path)
         asyncio.run(measure(trainee, args.engines, args.versions, args.faults_every, tallies, ends_at))
+        _show(tallies, args.results)  # after every learner: hours that are cut off leave what they have
+
+
+def _show(tallies: dict[Any, Tally], directory: Path) -> None:
     rows = [
         {"learner": learner, "engine": engine, "effect from": size, **tally.row()}
         for (learner, engine, size), tally in sorted(tallies.items())
@@ -334,7 +340,8 @@ def main() -> None:
     total, refused = (
         sum(count) for count in zip(*((t.versions, len(t.refused)) for t in tallies.values()), strict=True)
     )
-    show("proof_power", f"{total} honest proofs, {refused} refused; faults caught of those tried", rows)
+    title = f"{total} honest proofs, {refused} refused; faults caught of those tried"
+    show("proof_power", title, rows, directory=directory)
 
 
 if __name__ == "__main__":
