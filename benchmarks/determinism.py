@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.results_table import show
-from cluster.adapters import newest_adapter_folder
+from cluster.adapters import adapter_folder
 
 
 def fingerprint(path: Path) -> str:
@@ -41,7 +41,7 @@ def main() -> None:
             command += [argument for setting in settings for argument in ("--set", setting)]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             run_path = Path(directory) / "quickstart"
-            adapter = newest_adapter_folder(run_path / "adapters") / "adapter_model.safetensors"
+            adapter = adapter_folder(run_path / "adapters") / "adapter_model.safetensors"
             memory = run_path / "checkpoints" / f"step-{args.updates:06d}" / "memory"
             rows.append(
                 {

@@ -214,9 +214,9 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def newest_adapter_hash(adapters: Path) -> str:
-    from cluster.adapters import newest_adapter_folder
+    from cluster.adapters import adapter_folder
 
-    weights = newest_adapter_folder(adapters) / "adapter_model.safetensors"
+    weights = adapter_folder(adapters) / "adapter_model.safetensors"
     return hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
 
 

@@ -1,9 +1,12 @@
 """One run of stage 2: the packaged 135M model through the real `memr train`, at lag 0.
 
 A run directory that stands half-way is resumed with `memr resume`; one that is finished is only read. The accuracies
-are the means of its last three evaluations: greedy, sampled (8 answers a problem) and pass@8.
+are means over three versions, the last and those 5 and 10 updates before it: greedy, sampled (8 answers a problem) and
+pass@8. They are evaluated when the run has ended (`memr eval --policy-version`), since all others would only cost time;
+what is evaluated is kept in the run's folder, and not evaluated again.
 """
 
+import json
 import statistics
 import subprocess
 import sys
@@ -13,7 +16,7 @@ from typing import Any
 
 from benchmarks.arms_plan import Cell, memory_settings
 from benchmarks.tiny_cell import NUM_EVALUATIONS, PASS_AT, training_facts
-from cluster.config import RunConfig, load_config
+from cluster.config import load_config
 from cluster.run_dir import RunRecord, read_run
 
 CONFIGS = {"dense": Path("configs/quickstart.toml"), "sparse": Path("configs/sparse.toml")}
@@ -22,21 +25,20 @@ STOP_S = 600.0
 """For the update under way and the checkpoint."""
 PROBLEMS = {"dense": (200, 200), "sparse": (1000, 250)}
 """Held-out problems, greedy and pass@8: the dense task has 235."""
+EVALUATIONS_FILE = "arm_evaluations.jsonl"
 
 
 def settings_of(cell: Cell, updates: int | None = None, model: str | None = None) -> dict[str, Any]:
     """What the cell changes of its configuration, by dotted name. updates, model: in place of the configuration's."""
     updates = updates or load_config(CONFIGS[cell.task]).learner.num_updates
-    problems, sampled_problems = PROBLEMS[cell.task]
     changed: dict[str, Any] = {
         "run.seed": cell.seed,
         "task.seed": cell.seed,
         "learner.max_policy_lag": 0,
         "learner.num_updates": updates,
-        "eval.problems": problems,
-        "eval.every_updates": EVERY_UPDATES,
-        "eval.pass_at_k": PASS_AT,
-        "eval.pass_at_k_problems": sampled_problems,
+        "eval.problems": 0,
+        "eval.pass_at_k": 0,
+        "actors.adapters_kept": EVERY_UPDATES * (NUM_EVALUATIONS - 1) + 1,
         "cluster.checkpoint_every_updates": 5,
         "alarms.entropy": "warn",  # a policy that collapses is a result of the arm: its run must come to its end
         "alarms.length_vanishes": "warn",
@@ -61,25 +63,35 @@ def run_packaged(cell: Cell, settings: Mapping[str, Any], directory: Path) -> di
     record = read_run(path)
     return {
         "run": dict(settings),
-        **measures(record.evals, record.config),
+        **measures(evaluate_last(path, cell.task, int(settings["learner.num_updates"]))),
         "seconds": run_seconds(record),
         "training": training_facts(record.metrics),
         "incidents": sum("headline" in event for event in record.events),
     }
 
 
-def measures(evals: Sequence[Mapping[str, Any]], config: RunConfig) -> dict[str, float]:
-    """Of eval.jsonl. Raises ValueError where it has fewer than three evaluations after the start."""
-    normal = [line for line in evals if line["max_new_tokens"] == config.eval_max_new_tokens and line["step"] > 0]
-    greedy = {line["step"]: line for line in normal if not line["k"]}
-    sampled = {line["step"]: line for line in normal if line["k"]}
-    steps = sorted(greedy.keys() & sampled.keys())[-NUM_EVALUATIONS:]
-    if len(steps) < NUM_EVALUATIONS:
-        raise ValueError(f"{config.run_path}: evaluated at {steps}, {NUM_EVALUATIONS} evaluations are averaged")
+def evaluate_last(path: Path, task: str, last: int) -> list[dict[str, Any]]:
+    """The EvalReports of three versions, greedy and sampled, those of an earlier life included."""
+    from cluster.offline_eval import evaluate_target
+
+    file = path / EVALUATIONS_FILE
+    reports = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    done = {(report["policy_version"], report["k"]) for report in reports}
+    for version in range(last - EVERY_UPDATES * (NUM_EVALUATIONS - 1), last + 1, EVERY_UPDATES):
+        for problems, samples in zip(PROBLEMS[task], (1, PASS_AT), strict=True):
+            if (version, samples if samples > 1 else None) not in done:
+                reports.append(evaluate_target(str(path), None, problems, None, samples, (), (), version))
+                with file.open("a") as handle:
+                    handle.write(json.dumps(reports[-1]) + "\n")
+    return reports
+
+
+def measures(reports: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Means over the versions. reports: EvalReports, greedy ones without k and sampled ones with it."""
     return {
-        "greedy": statistics.fmean(greedy[step]["accuracy"] for step in steps),
-        "sampled": statistics.fmean(sampled[step]["accuracy"] for step in steps),
-        "pass@8": statistics.fmean(sampled[step]["pass_at_k"] for step in steps),
+        "greedy": statistics.fmean(report["accuracy"] for report in reports if not report["k"]),
+        "sampled": statistics.fmean(report["accuracy"] for report in reports if report["k"]),
+        "pass@8": statistics.fmean(report["pass_at_k"] for report in reports if report["k"]),
     }
 
 

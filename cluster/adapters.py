@@ -221,12 +221,16 @@ def read_adapter(folder: Path) -> Adapter:
         raise DataError(f"{folder} is not an adapter that memr wrote: {error}") from error
 
 
-def newest_adapter_folder(directory: Path) -> Path:
-    """The highest version on disk. Raises DataError when there is none."""
+def adapter_folder(directory: Path, policy_version: int | None = None) -> Path:
+    """That of a version, or of the highest on disk. Raises DataError where there is none, naming the versions that are kept."""
     folders = sorted(p for p in directory.glob("v*-*") if (p / MANIFEST_FILE).exists())
     if not folders:
         raise DataError(f"{directory} holds no published adapter; the run stopped before version 0 was written")
-    return folders[-1]
+    chosen = [folder for folder in folders if policy_version in (None, _version(folder))]
+    if not chosen:
+        kept = ", ".join(str(_version(folder)) for folder in folders)
+        raise DataError(f"{directory} has no adapter of version {policy_version}; it keeps those of {kept}")
+    return chosen[-1]
 
 
 def _version(folder: Path) -> int:

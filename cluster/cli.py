@@ -297,14 +297,18 @@ def evaluate(
         int | None, typer.Option(min=1, help="Answer limit; default: as in the configuration")
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="1: greedy accuracy; more: pass@SAMPLES")] = 1,
+    policy_version: Annotated[
+        int | None, typer.Option(min=0, help="Which of the run's versions; default: the newest that it keeps")
+    ] = None,
     overrides: SetOption = None,
     unset: UnsetOption = None,
 ) -> None:
-    """Held-out accuracy of a run's newest adapter, or of a model as it is."""
+    """Held-out accuracy of one of a run's adapters, or of a model as it is."""
     from cluster.console import eval_text
     from cluster.offline_eval import evaluate_target
 
-    line = evaluate_target(target, config, problems, max_new_tokens, samples, overrides or [], unset or [])
+    settings = (overrides or [], unset or [])
+    line = evaluate_target(target, config, problems, max_new_tokens, samples, *settings, policy_version)
     terminal().print(eval_text(line))
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.adapters import newest_adapter_folder, read_adapter
+from cluster.adapters import adapter_folder, read_adapter
 from cluster.environment import apply_environment
 from cluster.run_dir import read_run
 from contracts.adapter import Adapter
@@ -43,7 +43,7 @@ def export_run(run_path: Path, out: Path, *, merge: bool, dtype: str = "float32"
         raise ConfigError(f"{run_path} was a scripted run: it has no model to export")
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out} is not empty; choose another folder")
-    adapter = read_adapter(newest_adapter_folder(run_path / "adapters"))
+    adapter = read_adapter(adapter_folder(run_path / "adapters"))
     name, model_path = adapter.manifest.name, run.model_path
     with _placed_whole(out) as folder:
         if merge:

@@ -19,7 +19,7 @@ from contracts.problem import Lease, Purpose
 from contracts.rollout import RolloutGroup, ScoredGroup
 from contracts.verdict import Invalid
 
-BY_HAND = "`memr eval` does it from the adapter on disk"
+BY_HAND = "`memr eval RUN --policy-version N` does it from the adapter on disk"
 MIN_TRAINABLE = 2
 """A group with fewer trainable rollouts has no advantage to offer: its mean is itself."""
 

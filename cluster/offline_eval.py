@@ -8,7 +8,7 @@ from typing import Any
 
 from actors.load import EngineNeeds, load_worker_tokenizer, start_engine
 from actors.rollout_worker import RolloutWorker
-from cluster.adapters import newest_adapter_folder, read_adapter
+from cluster.adapters import adapter_folder, read_adapter
 from cluster.config import RunConfig, load_config
 from cluster.context_room import find_room
 from cluster.environment import apply_environment
@@ -33,9 +33,12 @@ def evaluate_target(
     samples: int,
     overrides: Sequence[str],
     unset: Sequence[str] = (),
+    policy_version: int | None = None,
 ) -> dict[str, Any]:
-    """The EvalReport of a run's newest adapter, or of a model without one, as a dictionary."""
-    config, model_path, adapter = _what_to_evaluate(target, config_path, overrides, unset)
+    """The EvalReport of one of a run's adapters, or of a model without one, as a dictionary.
+
+    policy_version: None is the newest that the run keeps."""
+    config, model_path, adapter = _what_to_evaluate(target, config_path, overrides, unset, policy_version)
     tokenizer = load_worker_tokenizer(config.actors, model_path)
     if is_run(Path(target)):
         refuse_other_prompts(Path(target), tokenizer)
@@ -83,17 +86,23 @@ async def _evaluate(
 
 
 def _what_to_evaluate(
-    target: str, config_path: Path | None, overrides: Sequence[str], unset: Sequence[str]
+    target: str,
+    config_path: Path | None,
+    overrides: Sequence[str],
+    unset: Sequence[str],
+    policy_version: int | None,
 ) -> tuple[RunConfig, str, Adapter]:
     if is_run(Path(target)):
         run = read_run(Path(target))
         config = load_config(config_path or run.path / "config.toml", overrides, unset)
         apply_environment(config.cluster.env)
-        return config, run.model_path, read_adapter(newest_adapter_folder(run.path / "adapters"))
+        return config, run.model_path, read_adapter(adapter_folder(run.path / "adapters", policy_version))
     if config_path is None:
         raise ConfigError(
             f"{target} is not a run: to evaluate a model give its task too, --config configs/quickstart.toml"
         )
+    if policy_version is not None:
+        raise ConfigError(f"--policy-version {policy_version}: {target} is not a run, and only a run has versions")
     config = load_config(config_path, [*overrides, f'model.name="{target}"'], unset)
     apply_environment(config.cluster.env)
     model_path = resolve_model(target)

@@ -78,7 +78,7 @@ def test_export_loads_in_plain_transformers_and_equals_the_adapter(run: Path, tm
 
 @pytest.mark.slow
 def test_offline_evaluation_equals_the_runs_own(run: Path) -> None:
-    done = memr("eval", str(run), "--problems", "8", timeout_s=200)
+    done = memr("eval", str(run), "--problems", "8", "--policy-version", "2", timeout_s=200)
     assert done.returncode == 0, done.stderr
     own = [line for line in lines(run / "eval.jsonl") if line["step"] == 2 and line["max_new_tokens"] == 16]
     assert f"accuracy {own[0]['accuracy']:.1%} of 8 problems" in done.stdout

@@ -1,25 +1,16 @@
-"""Stage 2: what a run is started with loads, and its evaluations become the three measures."""
+"""Stage 2: what a run is started with loads, and its last versions' evaluations become the three measures."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.arms_plan import ANNEALED, ARMS, Cell
-from benchmarks.packaged_cell import CONFIGS, measures, settings_of
+from benchmarks.packaged_cell import CONFIGS, EVERY_UPDATES, PROBLEMS, evaluate_last, measures, settings_of
 from cluster.config import load_config
 from tasks.load import load_task
 
 ROOT = Path(__file__).parents[3]
-
-
-def line(step: int, accuracy: float, *, k: int | None = None, limit: int = 16) -> dict[str, object]:
-    return {
-        "step": step,
-        "accuracy": accuracy,
-        "k": k,
-        "max_new_tokens": limit,
-        "pass_at_k": accuracy * 2 if k else None,
-    }
 
 
 @pytest.mark.parametrize("task", sorted(CONFIGS))
@@ -30,19 +21,30 @@ def test_every_run_is_one_that_loads_with_as_many_held_out_problems_as_it_asks_f
     assert (config.run.seed, config.task.seed, config.learner.max_policy_lag) == (3, 3, 0)
     assert config.memory.enabled == (arm != "off")
     assert config.memory.anneal_steps == (config.learner.num_updates if arm.endswith(ANNEALED) else None)
-    assert len(load_task(config.task).held_out(config.eval.problems)) == config.eval.problems
+    assert config.actors.adapters_kept > 2 * EVERY_UPDATES, "the versions that are evaluated when the run has ended"
+    assert len(load_task(config.task).held_out(max(PROBLEMS[task]))) == max(PROBLEMS[task])
 
 
-def test_measures_are_the_means_of_the_last_three_evaluations_at_the_runs_own_limit() -> None:
-    config = load_config(ROOT / CONFIGS["dense"])
-    evals = [line(step, step / 100) for step in (0, 5, 10, 15, 20)]
-    evals += [line(step, step / 1000, k=8) for step in (0, 5, 10, 15, 20)]
-    evals += [line(step, 0.99, limit=64) for step in (0, 20)]
-    assert measures(evals, config) == pytest.approx({"greedy": 0.15, "sampled": 0.015, "pass@8": 0.03})
+def test_three_versions_are_evaluated_once_whatever_cuts_it_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int, int]] = []
 
+    def evaluated(run: str, _: None, problems: int, limit: None, samples: int, *rest: Any) -> dict[str, Any]:
+        version = rest[-1]
+        asked.append((version, problems, samples))
+        if asked.count((version, problems, samples)) == 1 and version == 35:
+            raise KeyboardInterrupt
+        share = version / (100 if samples == 1 else 1000)
+        k = samples if samples > 1 else None
+        return {"policy_version": version, "k": k, "accuracy": share, "pass_at_k": k and 2 * share}
 
-def test_too_few_evaluations_are_refused() -> None:
-    config = load_config(ROOT / CONFIGS["dense"])
-    evals = [line(step, 0.5, k=k) for step in (0, 5, 10) for k in (None, 8)]
-    with pytest.raises(ValueError, match=r"evaluated at \[5, 10\], 3 evaluations are averaged"):
-        measures(evals, config)
+    monkeypatch.setattr("cluster.offline_eval.evaluate_target", evaluated)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_last(tmp_path, "sparse", 40)
+    reports = evaluate_last(tmp_path, "sparse", 40)
+    greedy, sampled = (1000, 1), (250, 8)
+    expected = [(30, *greedy), (30, *sampled), (35, *greedy), (35, *greedy), (35, *sampled), (35, *sampled)]
+    assert asked == [*expected, (40, *greedy), (40, *sampled)]
+    assert measures(reports) == pytest.approx({"greedy": 0.35, "sampled": 0.035, "pass@8": 0.07})

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.adapters import AdapterRegistry, newest_adapter_folder, read_adapter, write_adapter
+from cluster.adapters import AdapterRegistry, adapter_folder, read_adapter, write_adapter
 from contracts.adapter import Adapter
 from contracts.errors import DataError
 from tests.fakes import make_adapter
@@ -50,9 +50,18 @@ def test_adapter_comes_back_from_disk_and_damage_is_noticed(tmp_path: Path) -> N
 def test_a_folder_without_manifest_is_no_adapter(tmp_path: Path) -> None:
     (tmp_path / "v000009-abc").mkdir()
     write_adapter(make_adapter(2), tmp_path)
-    assert newest_adapter_folder(tmp_path).name.startswith("v000002")
+    assert adapter_folder(tmp_path).name.startswith("v000002")
     with pytest.raises(DataError, match="not an adapter"):
         read_adapter(tmp_path / "v000009-abc")
+
+
+def test_any_version_that_is_kept_is_found_and_another_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    for version in (3, 5):
+        write_adapter(make_adapter(version), tmp_path)
+    assert adapter_folder(tmp_path, 3).name.startswith("v000003")
+    assert adapter_folder(tmp_path).name.startswith("v000005")
+    with pytest.raises(DataError, match="no adapter of version 4; it keeps those of 3, 5"):
+        adapter_folder(tmp_path, 4)
 
 
 def test_weights_must_match_the_manifest() -> None:
@@ -67,12 +76,10 @@ def test_versions_of_a_life_that_the_log_lost_are_set_aside_and_made_anew(tmp_pa
         before.publish(make_adapter(version))
     after = registry(tmp_path)
     assert after.set_aside_after(1) == [make_adapter(v).manifest.name for v in (2, 3)]
-    assert newest_adapter_folder(tmp_path).name == make_adapter(1).manifest.name
+    assert adapter_folder(tmp_path).name == make_adapter(1).manifest.name
     after.publish(make_adapter(1))
     after.publish(make_adapter(2, b"trained on other rollouts"))
-    assert (
-        read_adapter(newest_adapter_folder(tmp_path)).weights == make_adapter(2, b"trained on other rollouts").weights
-    )
+    assert read_adapter(adapter_folder(tmp_path)).weights == make_adapter(2, b"trained on other rollouts").weights
     assert len(list(tmp_path.glob("lost-v*"))) == 2
     assert after.reload(0)
     assert not after.reload(3)
