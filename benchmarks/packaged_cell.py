@@ -38,7 +38,7 @@ def settings_of(cell: Cell, updates: int | None = None, model: str | None = None
         "learner.num_updates": updates,
         "eval.problems": 0,
         "eval.pass_at_k": 0,
-        "actors.adapters_kept": EVERY_UPDATES * (NUM_EVALUATIONS - 1) + 1,
+        "cluster.adapters_on_disk": EVERY_UPDATES * (NUM_EVALUATIONS - 1) + 1,
         "cluster.checkpoint_every_updates": 5,
         "alarms.entropy": "warn",  # a policy that collapses is a result of the arm: its run must come to its end
         "alarms.length_vanishes": "warn",

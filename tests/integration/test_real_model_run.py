@@ -1,59 +1,55 @@
-"""The main job in small: SmolLM2-135M, the real encoder, Ray, two updates; then export and evaluation."""
+"""The main job in small: SmolLM2-135M, the real encoder, Ray, four updates; the same killed and resumed; then export and evaluation."""
 
-import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.integration.test_scripted_run import ROOT, lines, memr
+from cluster.run_dir import read_run
+from tests.integration.test_resume_run import fingerprint, finish, kill_at_step, resume, start
+from tests.integration.test_scripted_run import lines, memr
 
-QUICKSTART = ROOT / "configs" / "quickstart.toml"
-SMALL = [
-    "learner.num_updates=2",
-    "cluster.groups_per_batch=4",
-    "actors.rollouts_per_group=4",
-    "eval.problems=8",
-    "eval.pass_at_k=0",
-    "eval.generous_max_new_tokens=20",
-    "cluster.tensorboard=false",
-]
-
-
-def train(directory: Path, name: str, *more: str) -> Path:
-    values = [f"run.directory={directory}", f"run.name={name}", *SMALL, *more]
-    done = memr("train", str(QUICKSTART), *[a for v in values for a in ("--set", v)], timeout_s=280)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return directory / name
+UPDATES = 4
+SMALL = {
+    "learner.num_updates": UPDATES,
+    "learner.max_policy_lag": 0,
+    "cluster.groups_per_batch": 3,
+    "cluster.checkpoint_every_updates": 2,
+    "actors.rollouts_per_group": 4,
+    "eval.problems": 8,
+    "eval.pass_at_k": 0,
+    "eval.generous_max_new_tokens": 20,
+}
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, smollm2_dir: Path) -> Path:
-    return train(tmp_path_factory.mktemp("real"), "small", "learner.max_policy_lag=0")
+    directory = tmp_path_factory.mktemp("real")
+    finish(start("quickstart", directory, "small", SMALL))
+    return directory / "small"
 
 
 @pytest.mark.slow
 def test_learner_and_engine_agree_and_the_adapter_moves(run: Path) -> None:
     metrics = lines(run / "metrics.jsonl")
-    assert [line["policy_version"] for line in metrics] == [1, 2]
+    assert [line["policy_version"] for line in metrics] == [1, 2, 3, 4]
     assert all(line["mismatch_mean"] < 0.05 for line in metrics), "bfloat16, adapter beside the weights"
     assert all(line["adapter_delta_norm"] > 0 for line in metrics)
-    assert metrics[-1]["memory_episodes"] == 2 * 4 * 4
+    assert metrics[-1]["memory_episodes"] == UPDATES * 3 * 4
     assert {line["max_new_tokens"] for line in lines(run / "eval.jsonl")} == {16, 20}
 
 
 @pytest.mark.slow
-def test_without_lag_the_same_seed_gives_the_same_adapter_bytes_and_memory(run: Path, tmp_path: Path) -> None:
-    again = train(tmp_path, "again", "learner.max_policy_lag=0")
-    first, second = (_fingerprint(path) for path in (run, again))
-    assert first == second
-
-
-def _fingerprint(run: Path) -> dict[str, str]:
-    files = [*run.glob("adapters/v000002-*/adapter_model.safetensors"), *run.glob("checkpoints/step-000002/memory/*/*")]
-    assert len(files) == 5
-    return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+@pytest.mark.timeout(500)
+def test_killed_and_resumed_the_same_seed_gives_the_same_adapter_bytes_and_memory(run: Path, tmp_path: Path) -> None:
+    killed = tmp_path / "killed"
+    kill_at_step(start("quickstart", tmp_path, "killed", SMALL), killed, UPDATES - 1, 0.5)
+    resume(killed)
+    assert fingerprint(killed, UPDATES) == fingerprint(run, UPDATES)
+    [resumed] = [event for event in read_run(killed).events if event["event"] == "resumed"]
+    assert resumed["updates_replayed"] >= 1
+    assert resumed["memory_difference"] == 0.0
 
 
 @pytest.mark.slow
@@ -78,7 +74,7 @@ def test_export_loads_in_plain_transformers_and_equals_the_adapter(run: Path, tm
 
 @pytest.mark.slow
 def test_offline_evaluation_equals_the_runs_own(run: Path) -> None:
-    done = memr("eval", str(run), "--problems", "8", "--policy-version", "2", timeout_s=200)
+    done = memr("eval", str(run), "--problems", "8", "--policy-version", str(UPDATES), timeout_s=200)
     assert done.returncode == 0, done.stderr
-    own = [line for line in lines(run / "eval.jsonl") if line["step"] == 2 and line["max_new_tokens"] == 16]
+    own = [line for line in lines(run / "eval.jsonl") if line["step"] == UPDATES and line["max_new_tokens"] == 16]
     assert f"accuracy {own[0]['accuracy']:.1%} of 8 problems" in done.stdout

@@ -116,18 +116,6 @@ def test_the_same_command_again_shows_the_result_and_trains_nothing(finished: Pa
     assert (finished / "metrics.jsonl").read_bytes() == before
 
 
-def test_without_lag_the_same_seed_gives_the_same_run(tmp_path: Path) -> None:
-    rewards = []
-    for name in ("a", "b"):
-        done = memr("train", str(SCRIPTED), *sets(tmp_path, name, "learner.max_policy_lag=0", "actors.num_workers=1"))
-        assert done.returncode == 0, done.stderr
-        stored = [read_groups(path) for path in sorted((tmp_path / name / "rollouts").glob("*.parquet"))]
-        rewards.append(
-            [(s.group.lease_id, s.bonus_G.tolist(), [r.text for r in s.group.rollouts]) for g in stored for s in g]
-        )
-    assert rewards[0] == rewards[1]
-
-
 def test_interrupt_writes_a_checkpoint_and_says_130(tmp_path: Path) -> None:
     command = [
         sys.executable,

@@ -300,6 +300,7 @@ def test_the_probe_catches_a_changed_chat_template(loop: Loop, engine: AsyncEngi
         loop.run(worker_on(engine, teacher.tokenizer).adopt(teacher.adapter(6, template_hash="another")))
 
 
+@pytest.mark.long
 def test_the_probe_catches_an_adapter_that_is_merged_into_the_base_model_too(
     loop: Loop, teacher: Teacher, smollm2_dir: Path, tmp_path: Path
 ) -> None:
@@ -321,6 +322,7 @@ def test_the_probe_catches_an_adapter_that_is_merged_into_the_base_model_too(
         engine.close()
 
 
+@pytest.mark.long
 def test_the_probe_catches_a_base_model_of_another_data_type(loop: Loop, teacher: Teacher, smollm2_dir: Path) -> None:
     rounded = SETTINGS.model_copy(update={"dtype": "bfloat16"})
     engine = start(loop, rounded, smollm2_dir, teacher.tokenizer)

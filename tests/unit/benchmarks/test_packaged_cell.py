@@ -21,7 +21,7 @@ def test_every_run_is_one_that_loads_with_as_many_held_out_problems_as_it_asks_f
     assert (config.run.seed, config.task.seed, config.learner.max_policy_lag) == (3, 3, 0)
     assert config.memory.enabled == (arm != "off")
     assert config.memory.anneal_steps == (config.learner.num_updates if arm.endswith(ANNEALED) else None)
-    assert config.actors.adapters_kept > 2 * EVERY_UPDATES, "the versions that are evaluated when the run has ended"
+    assert config.cluster.adapters_on_disk > 2 * EVERY_UPDATES, "the versions that are evaluated when the run has ended"
     assert len(load_task(config.task).held_out(max(PROBLEMS[task]))) == max(PROBLEMS[task])
 
 
