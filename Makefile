@@ -41,8 +41,11 @@ lint: setup
 test: lint
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+# What ran, how long it took and on what machine stays in the project: docs/long_tests.txt.
+test-long: SHELL := bash
 test-long: setup
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m long --timeout 3600
+	@set -o pipefail; { echo "commit $$(git describe --always --dirty), $$(date -u +%F), $$($(BIN)/python -c 'from benchmarks.results_table import machine; print(machine())')"; \
+		$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m long --timeout 3600 --durations=0 --durations-min=0.5; } | tee docs/long_tests.txt
 
 bench: setup
 	$(BIN)/python -m benchmarks.all

@@ -12,8 +12,10 @@ Pure: arrays in, a judgement out. Three questions, each asked of all tokens of a
 
 The effect of a young adapter, and of many a fault, is far below rounding and invisible to all three. So the level is also
 asked of the adapter amplified until it is about half as large as the weights: same bytes, same code of the engine, alpha alone
-differs, and there faults are several times rounding. What an engine does to the adapter itself but not to its amplified copy
-stays unseen while it is below rounding. Limits and their measurement: docs/experiments.md.
+differs, and there faults are several times rounding. It is asked row by row, of short rows of mixed tokens, and the median
+row decides: an error that tips one token over moves every token after it, so rows tell more than as many tokens of one
+sequence. What an engine does to the adapter itself but not to its amplified copy stays unseen while it is below rounding.
+Limits and their measurement: docs/experiments.md.
 
 Shape letters: P tokens of one probe, N tokens of all probes, first ones left out.
 """
@@ -24,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.adapter import Probe
+from contracts.adapter import Amplified, Probe
 
 Scores = tuple[NDArray[np.float32], ...]
 """An engine's log-probs [P] of each probe; entry 0 of each is left out."""
@@ -34,12 +36,17 @@ Floats = NDArray[np.float64]
 EXACT = 1e-3
 """Largest mean |difference| in nats that is served where rounding is that of float32; honest ones were below 1e-5."""
 
-TIMES_ROUNDING = 2.5
-"""An honest engine's largest mean |difference| to the float32 reading, in units of what the learner's bfloat16 reading
-differs by. Honest ones were at 0.7 to 1.2."""
+TIMES_ROUNDING_BASE = 2.5
+"""An engine's largest mean |difference| to the float32 reading without any adapter, in units of what the learner's bfloat16
+reading differs by; honest ones were at 0.8 to 1.2."""
 
-TIMES_ROUNDING_AMPLIFIED = 2.0
-"""The same with the adapter amplified; honest ones were at 0.6 to 1.2, 20 % noise on B at 3 to 7."""
+TIMES_ROUNDING = 5.0
+"""The same with the adapter. Tokens of one text err together, so the ratio of the two means varies: honest ones were at 0.4
+to 2.4 in 88 proofs."""
+
+TIMES_ROUNDING_AMPLIFIED = 1.6
+"""The same with the adapter amplified, of the median row: honest ones were at 0.8 to 1.25, one of 30 layers left out and 20 %
+noise on B at 2.1 and more, in 32 versions each."""
 
 TIMES_ROUNDING_GENERATED = 6.0
 """Of the mean |difference| between what an engine reports and what it scores: both are rounded, and tokens are few."""
@@ -138,11 +145,12 @@ class Judge:
         scores: EngineScores,
         generated: Sequence[Generated] = (),
         known: Mapping[int, Known] | None = None,
+        amplified: Amplified | None = None,
     ) -> str | None:
         """None if the engine may serve this version, else what was found and its likely cause, for a person (OtherWeights
         where it is not a matter of rounding).
 
-        known: other versions that this engine has proven.
+        known: other versions that this engine has proven. amplified: what `scores.amplified` are scores of.
         """
         if not probes:
             return None
@@ -153,29 +161,29 @@ class Judge:
         limit = self.tolerance or self._limit(adapted, TIMES_ROUNDING_GENERATED)
         return (
             _still_another(probes, scores, known or {})
-            or (self._by_tolerance(adapted, scores) if self.tolerance else self._by_rounding(probes, scores))
+            or (self._by_tolerance(adapted, scores) if self.tolerance else self._by_rounding(probes, scores, amplified))
             or _generates(generated, limit)
         )
 
-    def levels(self, probes: Sequence[Probe], scores: EngineScores) -> dict[str, float]:
-        """Mean |difference| to the learner's float32 reading in units of rounding, by field of `Reading`: for reports."""
-        strengths = {"base_P": scores.base, "adapted_P": scores.adapted, "amplified_P": scores.amplified}
+    def levels(
+        self, probes: Sequence[Probe], scores: EngineScores, amplified: Amplified | None = None
+    ) -> dict[str, float]:
+        """Mean |difference| to the learner's float32 reading in units of rounding, by strength of the adapter: for reports."""
         found = {}
-        for strength, of_engine in strengths.items():
-            if of_engine:
-                learner = _readings(probes, strength)
-                gap, rounding = (_mean(np.abs(n - learner.exact_N)) for n in (_joined(of_engine), learner.rounded_N))
-                found[strength] = gap / max(rounding, EXACT)
-        return found
+        for strength, of_engine in {"base_P": scores.base, "adapted_P": scores.adapted}.items():
+            learner = _readings(probes, strength)
+            gap, rounding = (_mean(np.abs(n - learner.exact_N)) for n in (_joined(of_engine), learner.rounded_N))
+            found[strength] = gap / max(rounding, EXACT)
+        return found if amplified is None else found | {"amplified": median_row(amplified, scores.amplified)}
 
     def _by_tolerance(self, adapted: Readings, scores: EngineScores) -> str | None:
         assert self.tolerance is not None
         found = _beyond(np.abs(_joined(scores.adapted) - adapted.exact_N), self.tolerance)
         return None if found is None else f"{found} (actors.probe_tolerance)"
 
-    def _by_rounding(self, probes: Sequence[Probe], scores: EngineScores) -> str | None:
+    def _by_rounding(self, probes: Sequence[Probe], scores: EngineScores, amplified: Amplified | None) -> str | None:
         base, adapted = _readings(probes, "base_P"), _readings(probes, "adapted_P")
-        found = self._level(base, scores.base)
+        found = self._level(base, scores.base, TIMES_ROUNDING_BASE)
         if found is not None:
             return OtherWeights(
                 f"without any adapter {found}: the base model's weights or data type differ from the learner's"
@@ -183,21 +191,29 @@ class Judge:
         found = self._slope(base, adapted, scores)
         if found is not None:
             return found
-        found = self._level(adapted, scores.adapted)
+        found = self._level(adapted, scores.adapted, TIMES_ROUNDING)
         if found is not None:
             return f"{found}: {_PARTLY}"
-        amplified = _readings(probes, "amplified_P")
-        found = self._level(amplified, scores.amplified, TIMES_ROUNDING_AMPLIFIED) if scores.amplified else None
+        return None if amplified is None else self._amplified(amplified, scores.amplified)
+
+    def _amplified(self, learner: Amplified, scores: Scores) -> str | None:
+        name = f"with the adapter amplified {learner.factor:g} times"
+        if self.exact:
+            exact_N = _joined([probe.float32_P for probe in learner.probes])
+            found = _beyond(np.abs(_joined(scores) - exact_N), EXACT)
+            return None if found is None else f"{name} {found}: {_PARTLY}"
+        times = median_row(learner, scores)
+        if times <= TIMES_ROUNDING_AMPLIFIED:
+            return None
         return (
-            None
-            if found is None
-            else f"with the adapter amplified {probes[0].amplification:g} times {found}: {_PARTLY}"
+            f"{name} log-probs differ by {times:.2f} times what rounding explains, limit {TIMES_ROUNDING_AMPLIFIED:g} "
+            f"(median of {len(scores)} sequences): {_PARTLY}"
         )
 
-    def _level(self, learner: Readings, scores: Scores, times: float = TIMES_ROUNDING) -> str | None:
+    def _level(self, learner: Readings, scores: Scores, times: float) -> str | None:
         return _beyond(np.abs(_joined(scores) - learner.exact_N), self._limit(learner, times))
 
-    def _limit(self, learner: Readings, times: float = TIMES_ROUNDING) -> float:
+    def _limit(self, learner: Readings, times: float) -> float:
         """Of the mean |difference|, in nats."""
         if self.exact:
             return EXACT
@@ -226,11 +242,25 @@ _PARTLY = "the adapter is scaled, altered, or not applied in some of its modules
 
 
 def _readings(probes: Sequence[Probe], strength: str) -> Readings:
-    """strength: a field of `Reading`; probes that are not read so are left out."""
+    """strength: a field of `Reading`."""
     exact, rounded = (
         [getattr(r, strength) for r in rs] for rs in zip(*((p.float32, p.bfloat16) for p in probes), strict=True)
     )
-    return Readings(*(_joined([part for part in parts if part is not None]) for parts in (exact, rounded)))
+    return Readings(_joined(exact), _joined(rounded))
+
+
+def median_row(learner: Amplified, scores: Scores) -> float:
+    """Over the rows, the median of the engine's mean |difference| to the float32 reading in units of the bfloat16 one's."""
+    gaps_R, rounding_R = (
+        np.array(
+            [
+                _mean(np.abs(_joined([row]) - _joined([probe.float32_P])))
+                for row, probe in zip(rows, learner.probes, strict=True)
+            ]
+        )
+        for rows in (scores, [probe.bfloat16_P for probe in learner.probes])
+    )
+    return float(np.median(gaps_R / np.maximum(rounding_R, EXACT)))
 
 
 def _still_another(probes: Sequence[Probe], scores: EngineScores, known: Mapping[int, Known]) -> str | None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from actors.config import ActorSettings
 from actors.proof import EngineScores, Generated, Judge, Known, OtherWeights, Scores
-from contracts.adapter import Adapter, AdapterManifest, Probe
+from contracts.adapter import Adapter, AdapterManifest, AmplifiedProbe, Probe
 from contracts.errors import EngineError, ProofError, RefusalCause
 from contracts.ports import AsyncEngine, GenerationRequest
 from contracts.problem import Sampling
@@ -63,12 +63,15 @@ class Prover:
         probes = adapter.manifest.probes
         if self._base is None or [len(s) for s in self._base] != [len(probe.tokens_P) for probe in probes]:
             self._base = await self._scores_of_copy(adapter, probes, FIRST_COPY - 1, 0.0)
-        louder = [probe for probe in probes if probe.float32.amplified_P is not None]
-        number = FIRST_COPY + adapter.manifest.policy_version
-        amplified = await self._scores_of_copy(adapter, louder, number, louder[0].amplification) if louder else ()
+        louder, amplified = adapter.manifest.amplified, Scores()
+        if louder is not None:
+            number = FIRST_COPY + adapter.manifest.policy_version
+            amplified = await self._scores_of_copy(adapter, louder.probes, number, louder.factor)
         return EngineScores(base=self._base, adapted=(), amplified=amplified)
 
-    async def _scores_of_copy(self, adapter: Adapter, probes: Sequence[Probe], number: int, factor: float) -> Scores:
+    async def _scores_of_copy(
+        self, adapter: Adapter, probes: Sequence[Probe | AmplifiedProbe], number: int, factor: float
+    ) -> Scores:
         lora = adapter.manifest.lora
         manifest = replace(adapter.manifest, policy_version=number, lora=replace(lora, alpha=lora.alpha * factor))
         await self._engine.load_adapter(replace(adapter, manifest=manifest))
@@ -77,7 +80,7 @@ class Prover:
         finally:
             await self._engine.drop_adapter(number)
 
-    async def _scores(self, probes: Sequence[Probe], version: int) -> Scores:
+    async def _scores(self, probes: Sequence[Probe | AmplifiedProbe], version: int) -> Scores:
         return tuple(await asyncio.gather(*(self._engine.score(probe.tokens_P, version) for probe in probes)))
 
     async def _generated(self, probes: Sequence[Probe], version: int) -> list[Generated]:
@@ -102,8 +105,8 @@ class Prover:
         judge = Judge(
             manifest.dtype, self._settings.dtype, self._settings.rounds_small_updates, self._settings.probe_tolerance
         )
-        self.levels = judge.levels(manifest.probes, scores)
-        verdict = judge.verdict(manifest.probes, scores, generated, self._known)
+        self.levels = judge.levels(manifest.probes, scores, manifest.amplified)
+        verdict = judge.verdict(manifest.probes, scores, generated, self._known, manifest.amplified)
         if verdict is not None:
             raise ProofError(
                 f"{self._worker_id} refuses {manifest.name}: {verdict} ({manifest.dtype} learner, {self._settings.dtype} "

@@ -290,7 +290,7 @@ async def measure(
             if before is not None and version % every == 1 % every:
                 for name, fault in FAULTS.items():
                     refusal = await engine.refusal(adapter, partial(applied, fault, before))
-                    seen = engine.levels.get("amplified_P", 0.0)
+                    seen = engine.levels.get("amplified", 0.0)
                     tally.least[name] = min(seen, tally.least.get(name, seen))
                     tally.tried[name] = tally.tried.get(name, 0) + 1
                     tally.caught[name] = tally.caught.get(name, 0) + (refusal is not None)
@@ -299,13 +299,13 @@ async def measure(
             refusal = await engine.refusal(adapter)
             tally.versions += 1
             tally.adapted = max(tally.adapted, engine.levels["adapted_P"])
-            tally.amplified = max(tally.amplified, engine.levels.get("amplified_P", 0.0))
+            tally.amplified = max(tally.amplified, engine.levels.get("amplified", 0.0))
             if refusal is not None:
                 tally.refused.append(refusal)
                 print(f"    {engine.name} v{version}: {refusal}", flush=True)
-        before = adapter
+        before, louder = adapter, adapter.manifest.amplified
         print(
-            f"{learner} v{version}: effect {effect:.3f}, amplified {adapter.manifest.probes[0].amplification:g}",
+            f"{learner} v{version}: effect {effect:.3f}, amplified {louder.factor if louder else 1:g}",
             flush=True,
         )
     for engine in engines:

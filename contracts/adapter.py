@@ -25,16 +25,13 @@ class LoraShape:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reading:
-    """What the learner makes of one probe, computed in one data type, under three strengths of an adapter.
+    """What the learner makes of one probe, computed in one data type, without an adapter and with it.
 
     float32 [P] each, log p(token i | tokens before i) at temperature 1; entry 0 is 0.
-    base_P: without the adapter. adapted_P: with it. amplified_P: with its scale multiplied by `Probe.amplification`; None
-    where this probe is not read so.
     """
 
     base_P: NDArray[np.float32]
     adapted_P: NDArray[np.float32]
-    amplified_P: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,13 +39,28 @@ class Probe:
     """A fixed token sequence and two readings of it by the learner: the same weights, computed in float32 and in bfloat16.
 
     tokens_P: int32. What the readings differ by is rounding alone, at these weights and on these tokens.
-    amplification: a power of two, 1 where the adapter is large enough as it is; the same in every probe of a version.
     """
 
     tokens_P: NDArray[np.int32]
     float32: Reading
     bfloat16: Reading
-    amplification: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AmplifiedProbe:
+    """A short sequence of mixed tokens, int32 [P], and the learner's two readings of it, float32 [P] as in `Reading`."""
+
+    tokens_P: NDArray[np.int32]
+    float32_P: NDArray[np.float32]
+    bfloat16_P: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Amplified:
+    """The adapter with its scale multiplied by factor, a power of two, as the learner reads it; probes: all of one length."""
+
+    factor: float
+    probes: tuple[AmplifiedProbe, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,6 +81,7 @@ class AdapterManifest:
     dtype: str
     template_hash: str
     probes: tuple[Probe, ...] = ()
+    amplified: Amplified | None = None
 
     @property
     def name(self) -> str:

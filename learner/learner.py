@@ -116,6 +116,7 @@ class Learner:
     def publish(self) -> Adapter:
         """The current version as an immutable artifact with the proof that engines check."""
         weights = self._policy.adapter_bytes()
+        probes, amplified = self._probes.read()
         manifest = AdapterManifest(
             policy_version=self._version,
             weights_hash=hashlib.sha256(weights).hexdigest(),
@@ -124,7 +125,8 @@ class Learner:
             lora=self._policy.lora,
             dtype=self._policy.dtype_name,
             template_hash=self._template_hash,
-            probes=self._probes.probes(),
+            probes=probes,
+            amplified=amplified,
         )
         return Adapter(manifest, weights)
 

@@ -1,28 +1,34 @@
 """The learner's side of the proof: the same probes read under every published version, twice.
 
-    sequences -> read without adapter, once -> per version: with the adapter, and with the adapter amplified -> Probes
+    sequences -> read without adapter, once -> per version: with the adapter -> Probes
+             -> short rows of mixed tokens -> per version: with the adapter amplified -> Amplified
 
 Once in float32 and once in bfloat16: their difference is what rounding does to these weights on these tokens, which is what
 an honest engine may differ by. The effect of a young adapter, and of a fault in any, is below that: so the adapter is also
 read amplified, about half as large as the weights it adapts. Rounding is hardly larger there, and every fault is: the same bytes
 through the same code of the engine (actors/proof.py; measured, docs/experiments.md).
 
-Cost per version: two forwards of all probes and two of all but the longest.
+Cost per version: two forwards of all probes and two of `ROWS` x `ROW_TOKENS` tokens.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import log2
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.adapter import Probe, Reading
+from contracts.adapter import Amplified, AmplifiedProbe, Probe, Reading
 from learner.policy import LoraPolicy
 
-AMPLIFIED_SIZE = 0.125
-"""Of an amplified adapter against the weights it adapts (LoraPolicy.relative_size). Of a first version at learning rate 5e-4, one
-layer of 30 left out made a difference of 1.3, 4.6, 6.4, 7.5 and 1.2 times rounding at sizes 1/256, 1/64, 1/16, 1/8 and 1/2, and
-20 % noise on B 1.0, 1.1, 2.4, 6.6 and 10: too small is lost in rounding, too large in what saturates."""
+AMPLIFIED_SIZE = 0.5
+"""Of an amplified adapter against the weights it adapts (LoraPolicy.relative_size). Too small is lost in rounding, too large in
+what saturates: docs/experiments.md has faults at 1/32, 1/8, 1/2 and 2."""
+
+ROWS, ROW_TOKENS = 6, 24
+"""Of the amplified copy. Rows are short and many because errors run on along a row: a token that rounding tips over moves all
+that come after it, so one long row says little more than one token. The median over rows is not moved by one of them."""
+
+_SEED = 21
 
 MAX_AMPLIFICATION = 2.0**20
 
@@ -35,38 +41,44 @@ class ProbeReader:
     """sequences: int32 [P] each, fixed for the run."""
 
     def __init__(self, policy: LoraPolicy, sequences: Sequence[NDArray[np.int32]]) -> None:
-        self._policy, self._sequences = policy, tuple(sequences)
-        longest = max(self._sequences, key=len, default=None)
-        self._amplified = tuple(s for s in self._sequences if s is not longest or len(self._sequences) == 1)
+        self._policy, self._sequences, self._rows = policy, tuple(sequences), mixed_rows(sequences)
         with policy.reference():
             self._base = {dtype: self._read(dtype, self._sequences) for dtype in DTYPES}
 
-    def probes(self) -> tuple[Probe, ...]:
-        """Of the policy's present weights."""
+    def read(self) -> tuple[tuple[Probe, ...], Amplified | None]:
+        """Of the policy's present weights; None where there is no adapter to amplify yet, or nothing to read."""
         if not self._sequences:
-            return ()
+            return (), None
         adapted = {dtype: self._read(dtype, self._sequences) for dtype in DTYPES}
-        factor = amplification(self._policy.relative_size())
-        amplified: Mapping[str, Logprobs] = {}
-        if factor > 1:
-            with self._policy.amplified(factor):
-                amplified = {dtype: self._read(dtype, self._amplified) for dtype in DTYPES}
-        found = []
-        for i, tokens_P in enumerate(self._sequences):
-            at = next((j for j, s in enumerate(self._amplified) if s is tokens_P), None) if amplified else None
-            exact, rounded = (
-                Reading(self._base[d][i], adapted[d][i], None if at is None else amplified[d][at]) for d in DTYPES
-            )
-            found.append(Probe(tokens_P, exact, rounded, factor))
-        return tuple(found)
+        probes = tuple(
+            Probe(tokens_P, *(Reading(self._base[d][i], adapted[d][i]) for d in DTYPES))
+            for i, tokens_P in enumerate(self._sequences)
+        )
+        return probes, self._amplified(amplification(self._policy.relative_size()))
+
+    def _amplified(self, factor: float | None) -> Amplified | None:
+        if factor is None:
+            return None
+        with self._policy.amplified(factor):
+            exact, rounded = (self._read(dtype, self._rows) for dtype in DTYPES)
+        return Amplified(factor, tuple(AmplifiedProbe(*row) for row in zip(self._rows, exact, rounded, strict=True)))
 
     def _read(self, dtype: str, sequences: Sequence[NDArray[np.int32]]) -> Logprobs:
         with self._policy.computed_in(dtype):
             return self._policy.sequences_logprobs(sequences)
 
 
-def amplification(relative_size: float) -> float:
-    """The power of two that brings an adapter to about `AMPLIFIED_SIZE`; 1 where it is that large, or there is none."""
-    if not 0 < relative_size < AMPLIFIED_SIZE:
-        return 1.0
-    return float(min(MAX_AMPLIFICATION, 2.0 ** round(log2(AMPLIFIED_SIZE / relative_size))))
+def mixed_rows(sequences: Sequence[NDArray[np.int32]]) -> list[NDArray[np.int32]]:
+    """`ROWS` rows of tokens drawn from all sequences, none longer than the longest of them; the same for the same sequences."""
+    if not sequences:
+        return []
+    length = min(ROW_TOKENS, max(len(tokens_P) for tokens_P in sequences))
+    drawn = np.random.default_rng(_SEED).choice(np.concatenate(sequences), (ROWS, length))
+    return list(drawn.astype(np.int32))
+
+
+def amplification(relative_size: float) -> float | None:
+    """The power of two that brings an adapter to about `AMPLIFIED_SIZE`, 1 where it is that large; None where there is none."""
+    if relative_size <= 0:
+        return None
+    return float(min(MAX_AMPLIFICATION, max(1.0, 2.0 ** round(log2(AMPLIFIED_SIZE / relative_size)))))

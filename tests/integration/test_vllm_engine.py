@@ -77,6 +77,7 @@ class Teacher:
         honest = self.weights(version)
         self.policy.load_adapter_bytes(honest)
         shipped = weights if weights is not None else honest
+        probes, amplified = self.reader.read()
         manifest = AdapterManifest(
             policy_version=version,
             weights_hash=hashlib.sha256(shipped).hexdigest(),
@@ -85,7 +86,8 @@ class Teacher:
             lora=self.policy.lora,
             dtype="float32",
             template_hash=template_hash if template_hash is not None else self.tokenizer.fingerprint,
-            probes=self.reader.probes(),
+            probes=probes,
+            amplified=amplified,
         )
         return Adapter(manifest, shipped)
 

@@ -12,9 +12,10 @@ import pytest
 from numpy.typing import NDArray
 
 from actors.proof import EngineScores, Floats, Generated, Judge, Known, OtherWeights, slope_of
-from contracts.adapter import Probe, Reading
+from contracts.adapter import Amplified, AmplifiedProbe, Probe, Reading
 
 LENGTHS = (30, 60, 256, 96)
+ROWS = (24,) * 6  # of the amplified copy
 LAYERS, MODULES = 30, 7
 Parts = NDArray[np.float64]  # what each layer's modules add to each token's log-prob: [layers, modules, tokens]
 
@@ -33,7 +34,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.seed)
-        count = sum(LENGTHS)
+        count = sum(LENGTHS) + sum(ROWS)
         self.base_N = -self.rng.exponential(2.0, count)
         self.walk = [np.zeros((LAYERS, MODULES, count))]
 
@@ -49,34 +50,44 @@ class World:
         return draws
 
     def probes(self, number: int) -> list[Probe]:
-        effect_N = self.version(number).sum((0, 1))
-        exact = [self.base_N, self.base_N + effect_N, self.base_N + self.amplification * effect_N]
-        rounded = [level_N + self.noise(size) for level_N, size in zip(exact, (1, 1, 3), strict=True)]
-        strengths = 3 if self.amplification > 1 else 2
-        exacts, roundeds = ([split(level_N) for level_N in levels[:strengths]] for levels in (exact, rounded))
+        exact = [self.base_N, self.base_N + self.version(number).sum((0, 1))]
+        rounded = [level_N + self.noise() for level_N in exact]
+        exacts, roundeds = ([split(level_N) for level_N in levels] for levels in (exact, rounded))
         tokens = split(np.arange(len(self.base_N), dtype=np.float64))
         found = []
         for i, tokens_P in enumerate(tokens):
             reading, rounded_reading = (Reading(*(level[i] for level in levels)) for levels in (exacts, roundeds))
-            found.append(Probe(tokens_P.astype(np.int32), reading, rounded_reading, self.amplification))
+            found.append(Probe(tokens_P.astype(np.int32), reading, rounded_reading))
         return found
 
-    def engine(self, parts: Parts, factor: float = 1.2, loss: float = 0.0) -> EngineScores:
-        """An engine that applies these parts. factor: its rounding against the learner's. loss: share of the effect that its
-        rounding swallows where the adapter is not amplified."""
+    def amplified(self, number: int) -> Amplified | None:
+        if self.amplification == 1:
+            return None
+        exact_N = self.base_N + self.amplification * self.version(number).sum((0, 1))
+        readings = (rows(level_N) for level_N in (exact_N, exact_N + self.noise(3)))
+        probes = (AmplifiedProbe(np.zeros(len(a), np.int32), a, b) for a, b in zip(*readings, strict=True))
+        return Amplified(self.amplification, tuple(probes))
+
+    def engine(self, parts: Parts, loss: float = 0.0) -> EngineScores:
+        """An engine that applies these parts. loss: share of the effect that its rounding swallows where the adapter is not
+        amplified."""
         effect_N = parts.sum((0, 1))
-        base_N = self.base_N + self.noise(factor)
-        adapted_N = self.base_N + (1 - loss) * effect_N + self.noise(factor)
-        amplified_N = self.base_N + self.amplification * effect_N + self.noise(3 * factor)
-        return EngineScores(split(base_N), split(adapted_N), split(amplified_N) if self.amplification > 1 else ())
+        base_N = self.base_N + self.noise()
+        adapted_N = self.base_N + (1 - loss) * effect_N + self.noise()
+        amplified_N = self.base_N + self.amplification * effect_N + self.noise(3)
+        return EngineScores(split(base_N), split(adapted_N), rows(amplified_N) if self.amplification > 1 else ())
 
 
-def split(values_N: Floats) -> tuple[NDArray[np.float32], ...]:
+def split(values_N: Floats, lengths: tuple[int, ...] = LENGTHS, first: int = 0) -> tuple[NDArray[np.float32], ...]:
     """By probe; entry 0 of each is 0."""
-    parts = np.split(values_N.astype(np.float32), np.cumsum(LENGTHS)[:-1])
+    parts = np.split(values_N[first:].astype(np.float32), np.cumsum(lengths))[: len(lengths)]
     for part in parts:
         part[0] = 0
     return tuple(parts)
+
+
+def rows(values_N: Floats) -> tuple[NDArray[np.float32], ...]:
+    return split(values_N, ROWS, sum(LENGTHS))
 
 
 BFLOAT16, FLOAT32 = Judge("bfloat16", "bfloat16"), Judge("float32", "float32")
@@ -100,7 +111,8 @@ def test_honest_versions_are_served_however_large_their_rounding(step: float, ro
         world, known = World(step, rounding, seed, amplification=64.0), dict[int, Known]()
         for number in range(8):
             probes, scores = world.probes(number), world.engine(world.version(number))
-            assert BFLOAT16.verdict(probes, scores, known=known) is None, f"seed {seed}, version {number}"
+            found = BFLOAT16.verdict(probes, scores, known=known, amplified=world.amplified(number))
+            assert found is None, f"seed {seed}, version {number}"
             known[number] = Known(probes, scores.adapted)
 
 
@@ -111,11 +123,10 @@ def test_a_fault_far_below_rounding_is_refused_by_the_amplified_copy(name: str, 
     for seed in range(6):
         world = World(0.0035, 0.05, seed, amplification=amplified_nats / 0.005)
         before, parts = world.version(1), world.version(2)
-        probes = world.probes(2)
-        assert BFLOAT16.verdict(probes, world.engine(parts)) is None
-        assert BFLOAT16.verdict(probes, world.engine(FAULTS[name](parts, before, world.rng))) is not None, (
-            f"seed {seed}"
-        )
+        probes, amplified = world.probes(2), world.amplified(2)
+        assert BFLOAT16.verdict(probes, world.engine(parts), amplified=amplified) is None
+        faulty = world.engine(FAULTS[name](parts, before, world.rng))
+        assert BFLOAT16.verdict(probes, faulty, amplified=amplified) is not None, f"seed {seed}"
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -209,9 +220,20 @@ def test_what_is_no_number_is_refused(field_name: str) -> None:
     world = World(0.3, 0.05, amplification=8.0)
     scores = world.engine(world.version(1))
     broken = tuple(part * np.float32("nan") for part in getattr(scores, field_name))
-    found = BFLOAT16.verdict(world.probes(1), replace(scores, **{field_name: broken}))
+    found = BFLOAT16.verdict(world.probes(1), replace(scores, **{field_name: broken}), amplified=world.amplified(1))
     assert found is not None
     assert "not numbers" in found
+
+
+def test_one_row_in_which_an_error_ran_on_refuses_nobody_and_four_of_six_do() -> None:
+    """Measured: of an honest version two tokens of a row were 1.7 nats off, and with them the mean twice what rounding is."""
+    world = World(0.0035, 0.05, amplification=1000.0)
+    probes, amplified, scores = world.probes(2), world.amplified(2), world.engine(world.version(2))
+    for broken, served in ((1, True), (2, True), (4, False)):
+        other = tuple(row + np.float32(3.0 * (i < broken)) for i, row in enumerate(scores.amplified))
+        found = BFLOAT16.verdict(probes, replace(scores, amplified=other), amplified=amplified)
+        assert (found is None) is served, found
+        assert served or "times what rounding explains" in str(found)
 
 
 def test_a_single_broken_token_is_refused_though_the_mean_is_small() -> None:

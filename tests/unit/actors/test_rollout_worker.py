@@ -298,7 +298,7 @@ def test_another_artifact_under_a_known_number_is_refused_even_after_the_first_w
 
 
 def probe() -> Probe:
-    """Two readings that differ by 1 nat: so much rounding that an engine may be 2.5 nats off."""
+    """Two readings that differ by 1 nat: so much rounding that an engine may be 5 nats off."""
     exact_P, rounded_P = np.array([0, -1, -1], np.float32), np.array([0, -2, -2], np.float32)
     return Probe(np.array([3, 4, 5], np.int32), Reading(exact_P, exact_P), Reading(rounded_P, rounded_P))
 
@@ -309,7 +309,7 @@ def test_an_adapter_whose_probes_agree_is_served() -> None:
     assert worker.report().policy_version == 4
 
 
-@pytest.mark.parametrize("shift", [4.0, -4.0, float("nan")])
+@pytest.mark.parametrize("shift", [6.0, -6.0, float("nan")])
 def test_an_adapter_whose_probes_disagree_is_unloaded_and_takes_no_work(shift: float) -> None:
     engine = RecordingEngine(score_shift=shift)
     worker, _, _ = make_worker(engine, versions=())

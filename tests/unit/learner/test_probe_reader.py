@@ -8,7 +8,7 @@ from torch import nn
 
 from learner.learner import Learner
 from learner.policy import LoraPolicy
-from learner.probe_reader import AMPLIFIED_SIZE, ProbeReader, amplification
+from learner.probe_reader import AMPLIFIED_SIZE, ROW_TOKENS, ROWS, ProbeReader, amplification, mixed_rows
 from tests.unit.learner import builders
 
 SHORT, LONG = np.arange(3, 20, dtype=np.int32), np.arange(40, dtype=np.int32)
@@ -65,33 +65,45 @@ def test_several_sequences_at_once_are_read_as_each_alone() -> None:
         np.testing.assert_allclose(together, made.sequence_logprobs(tokens_P), atol=1e-5)
 
 
-def test_probes_carry_both_readings_and_all_but_the_longest_the_amplified_adapter() -> None:
+def test_probes_carry_both_readings_and_rows_of_their_tokens_the_amplified_adapters() -> None:
     made = policy("bfloat16", b_size=0.01)
-    short, long = ProbeReader(made, [SHORT, LONG]).probes()
-    assert short.amplification == long.amplification > 1
-    assert long.float32.amplified_P is None
-    assert short.float32.amplified_P is not None
-    with made.amplified(short.amplification), made.computed_in("float32"):
-        np.testing.assert_array_equal(short.float32.amplified_P, made.sequence_logprobs(SHORT))
+    (short, long), amplified = ProbeReader(made, [SHORT, LONG]).read()
+    assert amplified is not None
+    assert amplified.factor > 1
+    assert [len(probe.tokens_P) for probe in amplified.probes] == [min(ROW_TOKENS, len(LONG))] * ROWS
+    assert {int(t) for probe in amplified.probes for t in probe.tokens_P} <= {*SHORT.tolist(), *LONG.tolist()}
+    rows = [probe.tokens_P for probe in amplified.probes]
+    with made.amplified(amplified.factor):
+        np.testing.assert_array_equal(amplified.probes[1].bfloat16_P, made.sequences_logprobs(rows)[1])
+        with made.computed_in("float32"):
+            np.testing.assert_array_equal(amplified.probes[1].float32_P, made.sequences_logprobs(rows)[1])
         assert made.relative_size() == pytest.approx(AMPLIFIED_SIZE, rel=0.5)
     with made.reference():
         np.testing.assert_array_equal(long.bfloat16.base_P, made.sequences_logprobs([SHORT, LONG])[1])
+        base = made.sequences_logprobs(rows)
     np.testing.assert_array_equal(long.bfloat16.adapted_P, made.sequences_logprobs([SHORT, LONG])[1])
-    assert (
-        np.abs(short.float32.amplified_P - short.float32.base_P).mean()
-        > 10 * np.abs(short.float32.adapted_P - short.float32.base_P).mean()
-    ), "what rounding hides is seen"
+    moved = [np.abs(probe.float32_P - base_P).mean() for probe, base_P in zip(amplified.probes, base, strict=True)]
+    assert np.median(moved) > 10 * np.abs(short.float32.adapted_P - short.float32.base_P).mean(), (
+        "what rounding hides is seen"
+    )
+
+
+def test_rows_are_the_same_for_the_same_sequences_and_no_longer_than_the_longest() -> None:
+    assert all(map(np.array_equal, mixed_rows([SHORT, LONG]), mixed_rows([SHORT, LONG])))
+    assert {len(row) for row in mixed_rows([SHORT[:3], SHORT[:2]])} == {3}
+    assert mixed_rows([]) == []
 
 
 def test_an_untrained_adapter_has_nothing_to_amplify() -> None:
-    [probe] = ProbeReader(policy("bfloat16", b_size=0.0), [LONG]).probes()
-    assert probe.amplification == 1
-    assert probe.float32.amplified_P is None
+    [_], amplified = ProbeReader(policy("bfloat16", b_size=0.0), [LONG]).read()
+    assert amplified is None
 
 
-@pytest.mark.parametrize(("size", "factor"), [(0.0, 1.0), (0.125, 1.0), (5.0, 1.0), (0.0625, 2.0), (0.001, 128.0)])
-def test_amplification_is_the_power_of_two_that_brings_an_adapter_to_an_eighth_of_its_weights(
-    size: float, factor: float
+@pytest.mark.parametrize(
+    ("size", "factor"), [(0.0, None), (0.5, 1.0), (5.0, 1.0), (0.25, 2.0), (0.001, 512.0), (1e-9, 2.0**20)]
+)
+def test_amplification_is_the_power_of_two_that_brings_an_adapter_to_half_of_its_weights(
+    size: float, factor: float | None
 ) -> None:
     assert amplification(size) == factor
 
