@@ -136,7 +136,7 @@ def _cut(config: PretrainedConfig) -> PretrainedConfig:
     windows = {
         n: WINDOW for n in ("sliding_window", "attention_window_size") if isinstance(getattr(config, n, None), int)
     }
-    small.update(
-        {"num_hidden_layers": min(layers, total), "vocab_size": VOCABULARY, "pad_token_id": None} | lists | windows
-    )
+    sizes = {"num_hidden_layers": min(layers, total), "vocab_size": VOCABULARY}
+    special = {n: 0 for n in config.to_dict() if n.endswith("_token_id")}  # within the small vocabulary
+    small.update(sizes | special | lists | windows)
     return small

@@ -19,6 +19,7 @@ from contracts.durable import place_folder, sync_folder
 from contracts.errors import ConfigError
 from contracts.loading import loading
 from contracts.peft_folder import peft_files, write_peft_folder
+from contracts.whole_model import WANTED, refuse_holes
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
@@ -98,7 +99,10 @@ def _write_merged(model_path: str, adapter: Adapter, out: Path, dtype: str) -> f
 
     written_in: torch.dtype = getattr(torch, dtype)
     with loading(f"cannot load the model {model_path}", _STILL_THERE):
-        base = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32, trust_remote_code=False)
+        base, info = AutoModelForCausalLM.from_pretrained(
+            model_path, dtype=torch.float32, trust_remote_code=False, **WANTED
+        )
+    refuse_holes(model_path, info)
     _mend_generation_config(base)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():  # PEFT reads nothing of the run's own folder
         beside = PeftModel.from_pretrained(base, str(write_peft_folder(adapter, Path(folder))))

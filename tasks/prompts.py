@@ -26,6 +26,7 @@ from tasks.answers import render_answer
 from tasks.chat_template import POLICY, PROMPT_DATE, ChatTemplate
 from tasks.config import AnswerForm, TaskSettings
 
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.tiktoken", "*.model")
 PAD_NAMES = ("<|endoftext|>", "<|finetune_right_pad_id|>", "<|fim_pad|>", "<pad>", "[PAD]", "<unk>")
 
 
@@ -180,14 +181,31 @@ def load_tokenizer(model_path: str) -> HfTokenizer:
     """Folder or hub id. Raises LoadError where there is no tokenizer to be loaded, or none with a chat template that works."""
     from transformers import AutoTokenizer
 
+    if Path(model_path).is_dir() and not any(next(Path(model_path).glob(name), None) for name in TOKENIZER_FILES):
+        raise LoadError(
+            f"no tokenizer in {model_path}: neither tokenizer.json nor tokenizer.model nor a vocabulary is there. Put the tokenizer's files beside "
+            "config.json; they come with the model that you download or save"
+        )
     with loading(
         f"cannot load a tokenizer from {model_path}",
         "Its files must be whole, and of a version that transformers reads",
     ):
         tokenizer = AutoTokenizer.from_pretrained(model_path, trust_remote_code=False)
+    _refuse_no_vocabulary(tokenizer, model_path)
     ends = {tokenizer.eos_token_id, *_end_tokens(model_path)}
-    found = frozenset(int(end) for end in ends if end is not None)
-    return HfTokenizer(tokenizer, found, model_path, _vocab_size(model_path))
+    return HfTokenizer(
+        tokenizer, frozenset(end for end in ends if end is not None), model_path, _vocab_size(model_path)
+    )
+
+
+def _refuse_no_vocabulary(tokenizer: Any, model_path: str) -> None:
+    """Raises LoadError for one that transformers made without a vocabulary, as it does where tokenizer.json is missing."""
+    one, other = (tokenizer(f"What is {number}?", add_special_tokens=False)["input_ids"] for number in (7, 12))
+    if one == other:
+        raise LoadError(
+            f"the tokenizer of {model_path} has no vocabulary ({len(tokenizer)} tokens, and every text is the same to it): "
+            "tokenizer.json or tokenizer.model is missing. Put it beside config.json; it comes with the model"
+        )
 
 
 def _end_tokens(model_path: str) -> Iterator[int | None]:
@@ -206,7 +224,13 @@ def _end_tokens(model_path: str) -> Iterator[int | None]:
             if Path(model_path).is_dir():
                 raise
             return  # a hub id without that file
-    yield from listed if isinstance(listed, list) else [listed]
+    found = listed if isinstance(listed, list) else [listed]
+    if odd := [end for end in found if end is not None and type(end) is not int]:
+        raise LoadError(
+            f"generation_config.json of {model_path} names {odd[0]!r} as eos_token_id, which is a token's number or a list of "
+            "numbers. Mend it, or remove the entry: the tokenizer names an end token too"
+        )
+    yield from found
 
 
 def _vocab_size(model_path: str) -> int | None:
