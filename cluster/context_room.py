@@ -4,8 +4,7 @@ Evaluations may ask for longer answers than training. An engine with less room w
 asked for, so the room is worked out from every limit of the run, and a model without it is refused.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from cluster.config import RunConfig
 from contracts.errors import ConfigError
@@ -56,22 +55,16 @@ def unsteady_beyond(model_path: str) -> int | None:
     from transformers import AutoConfig
 
     text = AutoConfig.from_pretrained(model_path, trust_remote_code=False).get_text_config()
-    stored = getattr(text, "rope_parameters", None) or {}
-    kinds = [
-        rope for rope in (stored, *stored.values()) if isinstance(rope, dict)
-    ]  # one for all layers, or by their type
     longest: int | None = getattr(text, "max_position_embeddings", None)
-    beyond = {
-        "longrope": [
-            rope.get("original_max_position_embeddings", longest) for rope in kinds if _turns(rope, "longrope")
-        ],
-        "dynamic": [longest for rope in kinds if _turns(rope, "dynamic")],
-    }
-    return min((length for lengths in beyond.values() for length in lengths if length is not None), default=None)
-
-
-def _turns(rope: Mapping[str, Any], kind: str) -> bool:
-    return rope.get("rope_type", rope.get("type")) == kind
+    stored = getattr(text, "rope_parameters", None) or {}
+    found: list[int | None] = []
+    for rope in (stored, *stored.values()):  # one for all layers, or one for each type of layer
+        kind = rope.get("rope_type") if isinstance(rope, dict) else None
+        if kind == "longrope":
+            found.append(rope.get("original_max_position_embeddings", longest))
+        elif kind == "dynamic":
+            found.append(longest)
+    return min((length for length in found if length is not None), default=None)
 
 
 def find_room(
@@ -99,7 +92,7 @@ def find_room(
     # An environment of the user's own may reply anything: as much again as an answer, and what needs more ends as overlong.
     unknown = answer if ":" in config.task.kind else 0
     asked = config.task.max_prompt_tokens + answer + replies + unknown
-    return min(asked, *(limit for limit in (context, steady) if limit is not None), asked)
+    return min([asked, *(limit for limit in (context, steady) if limit is not None)])
 
 
 def shortage(prompt: int, answer: int, replies: int, context: int | None, what: str = _CONTEXT) -> str | None:
