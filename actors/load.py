@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from actors.char_tokenizer import CharTokenizer
 from actors.config import ActorSettings
@@ -102,9 +103,10 @@ def _load_transformers(settings: ActorSettings, model_path: Path | str, tokenize
     with loading(
         f"cannot load the model at {model_path}", "Its files must be whole, and of a kind that transformers reads"
     ):
-        model, info = AutoModelForCausalLM.from_pretrained(
+        found: Any = AutoModelForCausalLM.from_pretrained(
             str(model_path), dtype=getattr(torch, settings.dtype), trust_remote_code=False, **WANTED
         )
+    model, info = found
     refuse_holes(str(model_path), info)
     refuse_no_numbers(str(model_path), model.named_parameters())
     conv1d = next((name for name, module in model.named_modules() if isinstance(module, Conv1D)), None)

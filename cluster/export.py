@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cluster.adapters import newest_adapter_folder, read_adapter
 from cluster.environment import apply_environment
@@ -99,9 +99,10 @@ def _write_merged(model_path: str, adapter: Adapter, out: Path, dtype: str) -> f
 
     written_in: torch.dtype = getattr(torch, dtype)
     with loading(f"cannot load the model {model_path}", _STILL_THERE):
-        base, info = AutoModelForCausalLM.from_pretrained(
+        found: Any = AutoModelForCausalLM.from_pretrained(
             model_path, dtype=torch.float32, trust_remote_code=False, **WANTED
         )
+    base, info = found
     refuse_holes(model_path, info)
     _mend_generation_config(base)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():  # PEFT reads nothing of the run's own folder

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,9 +85,10 @@ class LoraPolicy:
         with loading(
             f"cannot load the model {model_path}", "Its files must be whole, and of a kind that transformers reads"
         ):
-            base, info = AutoModelForCausalLM.from_pretrained(
+            found: Any = AutoModelForCausalLM.from_pretrained(
                 model_path, dtype=getattr(torch, settings.dtype), trust_remote_code=False, **WANTED
             )
+        base, info = found
         refuse_holes(model_path, info)
         refuse_no_numbers(model_path, base.named_parameters())
         nn.Module.to(base, device_of(settings))
