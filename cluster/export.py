@@ -136,8 +136,11 @@ def _mend_generation_config(model: "PreTrainedModel") -> None:
         for number in _OF_SAMPLING:
             setattr(config, number, None)
     if not _can_be_written(config):
-        kept = {name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-        model.generation_config = type(config)(**kept)
+        tokens = {name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        # Files of the first Llama name a pad token -1, which is none.
+        model.generation_config = type(config)(
+            **{n: t for n, t in tokens.items() if not (isinstance(t, int) and t < 0)}
+        )
 
 
 def _can_be_written(config: "GenerationConfig") -> bool:
