@@ -137,6 +137,7 @@ def _cut(config: PretrainedConfig) -> PretrainedConfig:
         n: WINDOW for n in ("sliding_window", "attention_window_size") if isinstance(getattr(config, n, None), int)
     }
     sizes = {"num_hidden_layers": min(layers, total), "vocab_size": VOCABULARY}
-    special = {n: 0 for n in config.to_dict() if n.endswith("_token_id")}  # within the small vocabulary
+    named = {n: t for n, t in config.to_dict().items() if n.endswith("_token_id") and isinstance(t, int)}
+    special = {n: 0 for n, token in named.items() if token >= VOCABULARY or n == "pad_token_id"}  # prompts begin at 1
     small.update(sizes | special | lists | windows)
     return small

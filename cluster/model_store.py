@@ -69,8 +69,6 @@ def _folder(name: str) -> Path | None:
 
 def _no_model(folder: Path) -> str | None:
     """Why this folder is no transformers model, and what to give in its place; None where it looks like one."""
-    if is_run(folder):
-        return f"a run of memr; write its model first: `memr export {folder} OUT --merge`, and give OUT"
     if (folder / "adapter_config.json").exists():
         return (
             "the folder holds a LoRA adapter (adapter_config.json), and memr starts from a whole model. Merge the adapter into "
@@ -78,6 +76,8 @@ def _no_model(folder: Path) -> str | None:
         )
     if (folder / "config.json").exists():
         return None
+    if is_run(folder):
+        return f"a run of memr; write its model first: `memr export {folder} OUT --merge`, and give OUT"
     missing = "the folder has no config.json, so it is no transformers model"
     if next(folder.glob("*.gguf"), None) is not None:
         return f"{missing}. Of a GGUF file, give the model that it was made from"
