@@ -136,7 +136,8 @@ def _cut(config: PretrainedConfig) -> PretrainedConfig:
     windows = {
         n: WINDOW for n in ("sliding_window", "attention_window_size") if isinstance(getattr(config, n, None), int)
     }
-    small.update(
-        {"num_hidden_layers": min(layers, total), "vocab_size": VOCABULARY, "pad_token_id": None} | lists | windows
-    )
+    sizes = {"num_hidden_layers": min(layers, total), "vocab_size": VOCABULARY}
+    named = {n: t for n, t in config.to_dict().items() if n.endswith("_token_id") and isinstance(t, int)}
+    special = {n: 0 for n, token in named.items() if token >= VOCABULARY or n == "pad_token_id"}  # prompts begin at 1
+    small.update(sizes | special | lists | windows)
     return small

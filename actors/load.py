@@ -3,15 +3,17 @@
 import asyncio
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from actors.char_tokenizer import CharTokenizer
 from actors.config import ActorSettings
 from actors.one_thread_engine import OneThreadEngine
 from actors.scripted_engine import ScriptedEngine
 from contracts.device import cards, choose_device
-from contracts.errors import ConfigError, DataError
+from contracts.errors import ConfigError, LoadError
 from contracts.loading import loading
 from contracts.ports import AsyncEngine, Engine, Tokenizer
+from contracts.whole_model import WANTED, refuse_holes, refuse_no_numbers
 from tasks.prompts import load_tokenizer
 
 
@@ -101,14 +103,20 @@ def _load_transformers(settings: ActorSettings, model_path: Path | str, tokenize
     with loading(
         f"cannot load the model at {model_path}", "Its files must be whole, and of a kind that transformers reads"
     ):
-        model = AutoModelForCausalLM.from_pretrained(
-            str(model_path), dtype=getattr(torch, settings.dtype), trust_remote_code=False
+        found: Any = AutoModelForCausalLM.from_pretrained(
+            str(model_path), dtype=getattr(torch, settings.dtype), trust_remote_code=False, **WANTED
         )
+    model, info = found
+    refuse_holes(str(model_path), info)
+    refuse_no_numbers(str(model_path), model.named_parameters())
     conv1d = next((name for name, module in model.named_modules() if isinstance(module, Conv1D)), None)
     if conv1d is not None:
-        raise DataError(
+        raise LoadError(
             f"the model at {model_path} has layers ({conv1d} and others) that are transformers' Conv1D, as GPT-2's are; adapters "
             "go on nn.Linear layers alone. Choose a base model of another family"
         )
     nn.Module.to(model, device=torch.device(device))
-    return TransformersEngine(model, tokenizer, "merged" if settings.merges_lora else "side", settings.max_batch_rows)
+    with loading(f"the transformers engine cannot take the model at {model_path}", "Choose another base model"):
+        return TransformersEngine(
+            model, tokenizer, "merged" if settings.merges_lora else "side", settings.max_batch_rows
+        )

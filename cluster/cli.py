@@ -16,7 +16,7 @@ from rich.text import Text
 from cluster.environment import apply_environment, prepare_environment
 from cluster.terminal import terminal
 from contracts.errors import ConfigError, DataError, LoadError, MemrError
-from contracts.loading import missing_package
+from contracts.loading import missing_package, told
 
 if TYPE_CHECKING:
     from cluster.config import RunConfig
@@ -381,6 +381,12 @@ def main() -> None:
         _end(missing_package(error))
     except MemrError as error:
         _end(error)
+    except OSError as error:
+        _end(
+            MemrError(
+                f"the operating system refused: {told(error)}. Look at that path, its permissions and what is free"
+            )
+        )
 
 
 def _end(error: MemrError) -> NoReturn:

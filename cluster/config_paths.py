@@ -59,14 +59,14 @@ def _code(value: str, bases: Sequence[Path]) -> str:
 
 def _folder(value: str, bases: Sequence[Path]) -> str:
     meant = value.startswith((".", "~", "/"))
-    found = next((base / value for base in bases if "/" in value and (base / value).is_dir()), None)
+    found = next((base / value for base in bases if "/" in value and os.path.isdir(base / value)), None)
     return _whole(value, bases) if meant else os.path.abspath(found) if found else value
 
 
 def _whole(value: str, bases: Sequence[Path]) -> str:
     """The first that is there; where none is, the first."""
     candidates = [base / _expanded(value) for base in bases]
-    return os.path.abspath(next((c for c in candidates if c.exists()), candidates[0]))
+    return os.path.abspath(next((c for c in candidates if os.path.exists(c)), candidates[0]))
 
 
 def _expanded(value: str) -> str:

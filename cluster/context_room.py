@@ -14,6 +14,11 @@ from tasks.environment import TRY_AGAIN
 _EXTENDED_BY_FACTOR = frozenset({"linear", "dynamic", "yarn", "longrope"})
 """Kinds of rotary position scaling under which the configuration's own number may not be the model's context."""
 
+_CONTEXT = "the model's context has"
+_UNSTEADY = (
+    "the model turns its positions by another rule (rope_parameters: longrope, dynamic) for batches with more than"
+)
+
 
 def longest_answer(config: RunConfig) -> int:
     """Tokens; the largest limit of training and of the run's evaluations."""
@@ -41,6 +46,27 @@ def model_context(model_path: str) -> int | None:
     return context
 
 
+def unsteady_beyond(model_path: str) -> int | None:
+    """Tokens beyond which the model turns its positions by another rule (rotary scaling that looks at the longest sequence of
+    a call); None where there is no such length.
+
+    A rollout's log-probs would then depend on how long its neighbours in a batch are, in engine and learner each its own way.
+    """
+    from transformers import AutoConfig
+
+    text = AutoConfig.from_pretrained(model_path, trust_remote_code=False).get_text_config()
+    longest: int | None = getattr(text, "max_position_embeddings", None)
+    stored = getattr(text, "rope_parameters", None) or {}
+    found: list[int | None] = []
+    for rope in (stored, *stored.values()):  # one for all layers, or one for each type of layer
+        kind = rope.get("rope_type") if isinstance(rope, dict) else None
+        if kind == "longrope":
+            found.append(rope.get("original_max_position_embeddings", longest))
+        elif kind == "dynamic":
+            found.append(longest)
+    return min((length for length in found if length is not None), default=None)
+
+
 def find_room(
     config: RunConfig,
     tokenizer: Tokenizer,
@@ -57,7 +83,8 @@ def find_room(
     context = None if config.model.scripted else model_context(model_path)
     answer = longest_answer(config) if answer is None else answer
     replies = reply_tokens(config, tokenizer)
-    short = shortage(prompt, answer, replies, context)
+    steady = None if config.model.scripted else unsteady_beyond(model_path)
+    short = shortage(prompt, answer, replies, context) or shortage(prompt, answer, replies, steady, _UNSTEADY)
     if short is not None and say is None:
         raise ConfigError(short)
     if short is not None and say is not None:
@@ -65,17 +92,17 @@ def find_room(
     # An environment of the user's own may reply anything: as much again as an answer, and what needs more ends as overlong.
     unknown = answer if ":" in config.task.kind else 0
     asked = config.task.max_prompt_tokens + answer + replies + unknown
-    return asked if context is None else min(asked, context)
+    return min([asked, *(limit for limit in (context, steady) if limit is not None)])
 
 
-def shortage(prompt: int, answer: int, replies: int, context: int | None) -> str | None:
-    """What is asked of the model's context beyond what it has; None where all of it fits."""
+def shortage(prompt: int, answer: int, replies: int, context: int | None, what: str = _CONTEXT) -> str | None:
+    """What is asked of the model's context beyond what it has; None where all of it fits. what: context is."""
     needed = prompt + answer + replies
     if context is None or needed <= context:
         return None
     of_replies = f", {replies} for an environment's replies" if replies else ""
     return (
-        f"a rollout may need {needed} tokens (the longest prompt has {prompt}, the longest answer {answer}{of_replies}) and the "
-        f"model's context has {context}. Lower the longest of actors.max_new_tokens, eval.max_new_tokens and "
+        f"a rollout may need {needed} tokens (the longest prompt has {prompt}, the longest answer {answer}{of_replies}) and "
+        f"{what} {context}. Lower the longest of actors.max_new_tokens, eval.max_new_tokens and "
         "eval.generous_max_new_tokens, or choose shorter prompts or another model"
     )

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cluster.adapters import adapter_folder, read_adapter
 from cluster.environment import apply_environment
@@ -19,6 +19,7 @@ from contracts.durable import place_folder, sync_folder
 from contracts.errors import ConfigError
 from contracts.loading import loading
 from contracts.peft_folder import peft_files, write_peft_folder
+from contracts.whole_model import WANTED, refuse_holes
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
@@ -98,7 +99,11 @@ def _write_merged(model_path: str, adapter: Adapter, out: Path, dtype: str) -> f
 
     written_in: torch.dtype = getattr(torch, dtype)
     with loading(f"cannot load the model {model_path}", _STILL_THERE):
-        base = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32, trust_remote_code=False)
+        found: Any = AutoModelForCausalLM.from_pretrained(
+            model_path, dtype=torch.float32, trust_remote_code=False, **WANTED
+        )
+    base, info = found
+    refuse_holes(model_path, info)
     _mend_generation_config(base)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():  # PEFT reads nothing of the run's own folder
         beside = PeftModel.from_pretrained(base, str(write_peft_folder(adapter, Path(folder))))
@@ -131,8 +136,11 @@ def _mend_generation_config(model: "PreTrainedModel") -> None:
         for number in _OF_SAMPLING:
             setattr(config, number, None)
     if not _can_be_written(config):
-        kept = {name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-        model.generation_config = type(config)(**kept)
+        tokens = {name: getattr(config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+        # Files of the first Llama name a pad token -1, which is none.
+        model.generation_config = type(config)(
+            **{n: t for n, t in tokens.items() if not (isinstance(t, int) and t < 0)}
+        )
 
 
 def _can_be_written(config: "GenerationConfig") -> bool:

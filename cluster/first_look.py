@@ -1,5 +1,6 @@
 """What `memr train` finds wrong before it starts a process: said at once, not after models have loaded."""
 
+import os
 from pathlib import Path
 
 from cluster.config import RunConfig
@@ -11,7 +12,9 @@ def refuse_missing_data(config: RunConfig) -> None:
     if config.task.kind != "file":
         return
     missing = [
-        path for name in (config.task.path, config.task.held_out_path) if name and not (path := Path(name)).exists()
+        path
+        for name in (config.task.path, config.task.held_out_path)
+        if name and not os.path.exists(path := Path(name))
     ]
     if missing:
         from tasks.problem_files import read_rows  # its own words

@@ -9,9 +9,11 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from platformdirs import user_cache_path
 
+from cluster.run_dir import is_run
 from contracts.durable import place_folder, sync_folder
 from contracts.errors import LoadError
 from contracts.loading import loading
@@ -34,8 +36,8 @@ def resolve_model(name: str) -> str:
             f"model '{name}' cannot be unpacked into {target}", "Set MEMR_CACHE to a folder that can be written"
         ):
             return str(_unpacked(target))
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
+    folder = _folder(name)
+    if folder is None:
         _check_config(
             name,
             name,
@@ -44,10 +46,43 @@ def resolve_model(name: str) -> str:
             f"'{PACKAGED_MODEL}', which comes with memr",
         )
         return name
-    if not (folder / "config.json").exists():
-        raise LoadError(f"model.name = '{name}': the folder has no config.json, so it is no transformers model")
+    if (reason := _no_model(folder)) is not None:
+        raise LoadError(f"model.name = '{name}': {reason}")
     _check_config(name, str(folder), f"model.name = '{name}': its config.json cannot be read", "Give a whole model")
     return str(folder.resolve())
+
+
+def _folder(name: str) -> Path | None:
+    """None where there is none. Raises LoadError for a file, and for a path that cannot be looked at."""
+    with loading(f"model.name = '{name}' cannot be looked at", "Give a folder that can be read, or a hub id"):
+        folder = Path(name).expanduser()
+        if folder.is_dir():
+            list(folder.iterdir())
+            return folder
+        if folder.is_file():
+            raise LoadError(
+                f"model.name = '{name}': a file; give the folder of a transformers model, with config.json, safetensors and the "
+                "tokenizer's files (of a GGUF file: the model that it was made from)"
+            )
+    return None
+
+
+def _no_model(folder: Path) -> str | None:
+    """Why this folder is no transformers model, and what to give in its place; None where it looks like one."""
+    if (folder / "adapter_config.json").exists():
+        return (
+            "the folder holds a LoRA adapter (adapter_config.json), and memr starts from a whole model. Merge the adapter into "
+            "its base model, and give that folder (of a run of memr: `memr export RUN OUT --merge`)"
+        )
+    if (folder / "config.json").exists():
+        return None
+    if is_run(folder):
+        return f"a run of memr; write its model first: `memr export {folder} OUT --merge`, and give OUT"
+    missing = "the folder has no config.json, so it is no transformers model"
+    if next(folder.glob("*.gguf"), None) is not None:
+        return f"{missing}. Of a GGUF file, give the model that it was made from"
+    inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
+    return f"{missing}. Did you mean its folder '{inside[-1]}'?" if inside else missing
 
 
 def _check_config(name: str, path: str, failed: str, advice: str) -> None:
@@ -56,7 +91,10 @@ def _check_config(name: str, path: str, failed: str, advice: str) -> None:
 
     with loading(failed, advice):
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    _refuse_other_kinds(name, config)
     quantised = getattr(config, "quantization_config", None)
+    if quantised is None and (Path(path) / "hf_quant_config.json").exists():
+        quantised = {"quant_method": "modelopt, hf_quant_config.json"}
     if quantised is None:
         return
     fields = quantised if isinstance(quantised, dict) else quantised.to_dict()
@@ -65,6 +103,19 @@ def _check_config(name: str, path: str, failed: str, advice: str) -> None:
         raise LoadError(
             f"model.name = '{name}': its weights are quantised ({method}), and memr trains beside plain weights. Give the "
             "model that it was quantised from"
+        )
+
+
+def _refuse_other_kinds(name: str, config: Any) -> None:
+    """What writes no text from left to right: BERT's kind, encoders with decoders, models of pictures."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    kind = config.model_type
+    if config.is_encoder_decoder or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        other = "an encoder with a decoder" if config.is_encoder_decoder else "no causal language model"
+        raise LoadError(
+            f"model.name = '{name}': a model of type {kind}, {other}; memr trains causal language models (of the kind of Llama, "
+            "Qwen, Gemma). Choose another base model"
         )
 
 

@@ -5,6 +5,7 @@ Its own: loopback (environment.py), token authentication, no dashboard; ended wi
 from here with `ship_code`; processes that vLLM starts inherit either.
 """
 
+import errno
 import importlib.util
 import logging
 import os
@@ -28,6 +29,7 @@ from contracts.errors import ConfigError, RunStopped
 from contracts.own_packages import PACKAGES
 
 OPEN_IS_MEANT = "MEMR_JOIN_OPEN_CLUSTER"
+_CANNOT_WRITE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)
 MAX_SOCKET_BYTES = 107
 _SOCKET = "/ray/session_2026-11-27_08-41-50_507585_4194304/sockets/plasma_store"
 """The longest name that Ray gives a socket below the folder for temporary files."""
@@ -90,6 +92,12 @@ def connect(address: str, *, ship_code: bool = False) -> None:
             runtime_env={"py_modules": [_folder(name) for name in PACKAGES]} if ship_code else None,
         )
     except (RuntimeError, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.filename and error.errno in _CANNOT_WRITE:
+            raise ConfigError(
+                f"Ray cannot write {error.filename}: {error.strerror}. Its sockets and logs are in the folder for temporary files "
+                f"({_temporary_folder()}: TMPDIR, or RAY_TMPDIR for Ray's alone), its token in the home folder ({Path.home()}: "
+                "HOME). Set these to folders that can be written"
+            ) from error
         raise RunStopped(
             f"cannot join the Ray cluster at {address}: {error}. Is its head running and reachable (`ray status`), is "
             "Ray's version the same there, and is its token here (RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH)?"
@@ -135,14 +143,25 @@ def _start(config: RunConfig) -> None:
             runtime_env=HOOK,
         )
     except (RuntimeError, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.filename and error.errno in _CANNOT_WRITE:
+            raise ConfigError(
+                f"Ray cannot write {error.filename}: {error.strerror}. Its sockets and logs are in the folder for temporary files "
+                f"({_temporary_folder()}: TMPDIR, or RAY_TMPDIR for Ray's alone), its token in the home folder ({Path.home()}: "
+                "HOME). Set these to folders that can be written"
+            ) from error
         raise RunStopped(
             f"Ray did not start: {error}. Check free memory, /dev/shm and disk space with `memr doctor`; a smaller "
             "cluster.object_store_bytes may help"
         ) from error
 
 
+def _temporary_folder() -> str:
+    """As Ray chooses it."""
+    return os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "/tmp"))
+
+
 def _refuse_long_folder() -> None:
-    folder = os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "/tmp"))  # as Ray chooses it
+    folder = _temporary_folder()
     longest = MAX_SOCKET_BYTES - len(_SOCKET)
     if len(os.fsencode(folder)) > longest:
         raise ConfigError(

@@ -60,7 +60,8 @@ def renew_run(config: RunConfig, details: dict[str, Any]) -> Path:
 
 
 def is_run(path: Path) -> bool:
-    return (path / "manifest.json").exists()
+    """False for a path that cannot be looked at, too."""
+    return os.path.exists(path / "manifest.json")
 
 
 def has_begun(path: Path) -> bool:

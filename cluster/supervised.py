@@ -58,6 +58,8 @@ def supervised(life: Callable[[], int], run_path: Path, stop_s: float) -> int:
                 f"the disk of {run_path} is full: {error}. Make room, then `memr resume {run_path}`: what was cut off while "
                 "it was written is dropped, everything before it is kept"
             ) from error
+        if isinstance(error, OSError) and not _is_run(run_path):
+            raise  # a path of the configuration's: a sentence says it, and no trace
         _leave(run_path, "crashed", f"{type(error).__name__}: {error}", traceback.format_exc())
         traceback.print_exc()
         return MAY_RESTART if _is_run(run_path) else FAILED

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from contracts.adapter import LoraShape
 from contracts.device import cards, choose_device
 from contracts.errors import DataError
 from contracts.loading import loading
+from contracts.whole_model import WANTED, refuse_holes, refuse_no_numbers
 from learner.adapter_size import adapter_norm, base_norm, some_rows
 from learner.compute_dtype import computed_in
 from learner.config import LearnerSettings
@@ -67,7 +69,9 @@ class LoraPolicy:
         head: object = self._causal.get_output_embeddings()  # type: ignore[no-untyped-call]
         assert isinstance(head, nn.Linear)
         if "bias" in dict(head.named_parameters()):
-            raise DataError(f"{base_model}: the output head has a bias, which the chunked log-probs do not add")
+            raise DataError(
+                f"{base_model}: the output head has a bias, which the chunked log-probs do not add. Choose another base model"
+            )
         self._head_VD: Tensor = head.weight
         self.shares_prompts, self.plain_rows = settings.shared_prefix, ""
 
@@ -81,9 +85,12 @@ class LoraPolicy:
         with loading(
             f"cannot load the model {model_path}", "Its files must be whole, and of a kind that transformers reads"
         ):
-            base = AutoModelForCausalLM.from_pretrained(
-                model_path, dtype=getattr(torch, settings.dtype), trust_remote_code=False
+            found: Any = AutoModelForCausalLM.from_pretrained(
+                model_path, dtype=getattr(torch, settings.dtype), trust_remote_code=False, **WANTED
             )
+        base, info = found
+        refuse_holes(model_path, info)
+        refuse_no_numbers(model_path, base.named_parameters())
         nn.Module.to(base, device_of(settings))
         return cls.around(base, model_path, settings, seed)
 

@@ -95,7 +95,7 @@ class Gap:
 
     def __str__(self) -> str:
         if self.failed:
-            return self.failed
+            return f"its own code does not take such rows ({self.failed})"
         return f"log-probs differ by up to {self.logprob:.2g} nats and the gradient by {self.gradient:.0%}"
 
 

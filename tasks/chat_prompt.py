@@ -6,17 +6,36 @@ A system message of the row's own stands in place of task.system_prompt. The las
 what the policy learns to write.
 """
 
+import json
+import re
 from collections.abc import Sequence
 from typing import Any, cast
 
 from contracts.errors import DataError
 from contracts.problem import ChatMessage
 
+_CHAT_AS_TEXT = re.compile(r"""\s*\[\s*\{\s*["'](role|content)["']\s*:""")
 _ROLES = ("system", "user", "assistant")
 
 
 def is_chat(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(message, dict) for message in value)
+
+
+def unpacked_chat(value: Any, place: str, field: str) -> Any:
+    """A chat that was written as a JSON text, as CSV files hold them; every other value as it is.
+
+    Raises DataError for one that was written as Python prints it: the policy would be asked that text.
+    """
+    if not isinstance(value, str) or not _CHAT_AS_TEXT.match(value):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"{place}: '{field}' is a chat written as text, and not as JSON ({error}). Write it with json.dumps, or save the "
+            "rows as .jsonl or .parquet"
+        ) from error
 
 
 def read_chat(value: Sequence[Any], place: str, field: str) -> tuple[ChatMessage, ...]:

@@ -8,6 +8,7 @@ name; what the template does not do with a chat is asked of the template.
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -24,10 +25,31 @@ _OTHER_DATE = datetime(2001, 2, 3)
 _REASONING_TAGS = frozenset({"think", "thinking", "thought", "reasoning", "reason", "scratchpad"})
 _LAST_TAG = re.compile(r"<([A-Za-z][\w-]*)>\s*\Z")
 
-USER, POLICY, SYSTEM = "user-turn-marker", "policy-turn-marker", "system-turn-marker"
+USER, POLICY, SYSTEM, SECOND = "user-turn-marker", "policy-turn-marker", "system-turn-marker", "second-user-turn"
 _QUESTION: ChatMessage = {"role": "user", "content": USER}
+_SECOND: ChatMessage = {"role": "user", "content": SECOND}
 _ANSWER: ChatMessage = {"role": "assistant", "content": POLICY}
 _SYSTEM: ChatMessage = {"role": "system", "content": SYSTEM}
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How a chat is given to the template: what templates ask for beyond roles and texts."""
+
+    name: str = ""
+    parts: bool = False
+    """Texts as lists of parts, which templates of models that see pictures take."""
+    tools: bool = False
+    """An empty list of tools instead of none."""
+    head: tuple[ChatMessage, ...] = ()
+    """What has to stand before a question for it to be taken."""
+
+    def given(self, message: ChatMessage) -> dict[str, Any]:
+        text = message["content"]
+        return dict(message) | ({"content": [{"type": "text", "text": text}]} if self.parts else {})
+
+
+_WAYS = (_Way(), _Way("parts", parts=True), _Way("tools", tools=True), _Way("system", head=(_SYSTEM,)))
 
 
 class ChatTemplate:
@@ -37,26 +59,56 @@ class ChatTemplate:
     """
 
     def __init__(self, tokenizer: Any, source: str) -> None:
+        self._way = _Way()
         if not tokenizer.chat_template:
             raise LoadError(
                 f"the tokenizer of {source} has no chat template: choose an instruction-tuned model, or put a "
                 "chat_template.jinja into the model's folder"
             )
         self._tokenizer, self._source = tokenizer, source
-        with loading(f"cannot use the chat template of {source}", "Mend chat_template.jinja in the model's folder"):
-            self._rendered([_QUESTION])
+        self._way = self._that_shows_a_question()
 
     def render(self, messages: Sequence[ChatMessage], *, generation_prompt: bool = True) -> str:
         """Raises LoadError, with the template's own words, for a chat that it refuses."""
         chat = _fold_system(messages) if self.folds_system else list(messages)
+        if self.loses_turns and sum(message["role"] != "system" for message in chat) > 1:
+            raise LoadError(
+                f"the chat template of {self._source} leaves earlier turns out of a chat of several, and so the policy would not "
+                "see them. Set task.worked_examples = 0 and take no environment of several turns, or mend chat_template.jinja"
+            )
         try:
             return self._rendered(chat, generation_prompt=generation_prompt)
         except Exception as error:
             roles = ", ".join(message["role"] for message in messages)
             raise LoadError(
                 f"the chat template of {self._source} refuses a chat of {roles}: {told(error)}. Choose a task and settings "
-                "that give another chat (task.worked_examples, task.environment), or mend chat_template.jinja"
+                "that give another chat (task.system_prompt, task.worked_examples, task.environment), or mend chat_template.jinja"
             ) from error
+
+    def after_policy(self, reply: str) -> str:
+        """What is written behind a turn of the policy that a user's reply follows. Raises LoadError as `render` does."""
+        chat: list[ChatMessage] = [*self._way.head, _QUESTION, _ANSWER, {"role": "user", "content": reply}]
+        return self.render(chat).partition(POLICY)[2]
+
+    @cached_property
+    def facts(self) -> str:
+        """How chats are given to the template where that is not as they are; part of a run's fingerprint."""
+        return self._way.name
+
+    @cached_property
+    def loses_turns(self) -> bool:
+        """The template shows the last turn alone, or no turn of the policy: worked examples and replies would be lost."""
+        shown = self._tried([_QUESTION, _ANSWER, _SECOND])
+        return shown is not None and not all(marker in shown for marker in (USER, POLICY, SECOND))
+
+    @cached_property
+    def unprompted(self) -> str:
+        """What begins a turn of the policy and is no part of the prompt, as the template writes no generation prompt."""
+        prompt, without = self._tried([_QUESTION]), self._tried([_QUESTION], generation_prompt=False)
+        whole = self._tried([_QUESTION, _ANSWER], generation_prompt=False)
+        if prompt is None or whole is None or prompt != without or not whole.startswith(prompt):
+            return ""
+        return whole[len(prompt) :].partition(POLICY)[0].strip()
 
     @cached_property
     def folds_system(self) -> bool:
@@ -73,7 +125,7 @@ class ChatTemplate:
     @cached_property
     def opening(self) -> str:
         """What the generation prompt has written of the policy's own turn: `<think>` and a line break, or nothing."""
-        prompt = self._rendered([_QUESTION])
+        prompt = self._tried([_QUESTION]) or ""
         tag = _LAST_TAG.search(prompt)
         if tag is None:
             return ""
@@ -101,20 +153,41 @@ class ChatTemplate:
         self, chat: Sequence[ChatMessage], *, generation_prompt: bool = True, now: datetime = PROMPT_DATE
     ) -> str | None:
         """None for a chat that the template refuses."""
+        headed = chat if chat[0]["role"] == "system" else [*self._way.head, *chat]
         try:
             with loading("refused"):
-                return self._rendered(chat, generation_prompt=generation_prompt, now=now)
+                return self._rendered(headed, generation_prompt=generation_prompt, now=now)
         except LoadError:
             return None
+
+    def _that_shows_a_question(self) -> "_Way":
+        """The first way in which it does. Raises LoadError, with what the template says to the first, where none does."""
+        for self._way in _WAYS:
+            shown = self._tried([_QUESTION])
+            if shown is not None and USER in shown:
+                return self._way
+        self._way = _WAYS[0]
+        with loading(
+            f"cannot use the chat template of {self._source}", "Mend chat_template.jinja in the model's folder"
+        ):
+            self._rendered([_QUESTION])
+        raise LoadError(
+            f"the chat template of {self._source} leaves the user's message out, or alters it, so the policy would not see its "
+            "problem. Mend chat_template.jinja in the model's folder"
+        )
 
     def _rendered(
         self, chat: Sequence[ChatMessage], *, generation_prompt: bool = True, now: datetime = PROMPT_DATE
     ) -> str:
-        messages = [dict(message) for message in chat]
+        messages = [self._way.given(message) for message in chat]
         clock: Callable[[str], str] = now.strftime  # an argument of a template hides the global of its name
         return str(
             self._tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=generation_prompt, strftime_now=clock
+                messages,
+                tokenize=False,
+                add_generation_prompt=generation_prompt,
+                strftime_now=clock,
+                **({"tools": []} if self._way.tools else {}),
             )
         )
 

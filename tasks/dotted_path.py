@@ -6,6 +6,7 @@ A file needs no install and no PYTHONPATH, and its folder may have any name: wha
 import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +14,7 @@ from typing import Any
 
 from contracts.errors import ConfigError
 from contracts.own_packages import PACKAGES
-from tasks.users_code import place_of
+from tasks.users_code import place_of, shown
 
 CODE_SUFFIX = ".py"
 
@@ -38,7 +39,10 @@ def load_dotted(path: str, setting: str) -> Any:
     module = _file(Path(where), path, setting) if where.endswith(CODE_SUFFIX) else _module(where, path, setting)
     if not hasattr(module, name):
         raise ConfigError(f"{setting} = '{path}': module {where} has no '{name}'")
-    return getattr(module, name)
+    found = getattr(module, name)
+    if not callable(found):
+        raise ConfigError(f"{setting} = '{path}': '{name}' is {shown(found)}, and neither a function nor a class")
+    return found
 
 
 def _module(where: str, path: str, setting: str) -> ModuleType:
@@ -48,7 +52,7 @@ def _module(where: str, path: str, setting: str) -> ModuleType:
         raise ConfigError(
             f"{setting} = '{path}': no module '{error.name}'. {_way_out(where, error.name, path)}"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"{setting} = '{path}': importing {where} failed{_told(error)}") from error
 
 
@@ -68,7 +72,7 @@ def _way_out(where: str, missing: str | None, path: str) -> str:
 
 def _file(file: Path, path: str, setting: str) -> ModuleType:
     """The module of a file, loaded once in a process."""
-    if not file.is_file():
+    if not os.path.isfile(file):  # a path that cannot be looked at is none either
         raise ConfigError(
             f"{setting} = '{path}': no such file: {file.absolute()}. A path is relative to the configuration file, and to "
             "the working directory when it comes from --set"
@@ -86,11 +90,11 @@ def _file(file: Path, path: str, setting: str) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends where it is loaded
         del sys.modules[name]
         raise ConfigError(f"{setting} = '{path}': loading {file.name} failed{_told(error)}") from error
     return module
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     return f": {type(error).__name__}: {error} ({place_of(error)})"

@@ -15,7 +15,7 @@ from contracts.errors import DataError
 from contracts.loading import named_data
 from contracts.problem import ChatMessage
 from tasks.answers import parse_number
-from tasks.chat_prompt import is_chat, question_of, read_chat
+from tasks.chat_prompt import is_chat, question_of, read_chat, unpacked_chat
 from tasks.config import TaskSettings
 from tasks.problem_files import Row, read_hub, read_rows, refuse_unwritable
 from tasks.problem_list import Candidate, ProblemList, Split, split_by_hash, with_held_out
@@ -96,8 +96,9 @@ def _repeats(repeated: Sequence[tuple[Row, Candidate, Candidate]]) -> list[str]:
 def _candidate(row: Row, settings: TaskSettings) -> Candidate:
     question_key, answer_key = _key(row, settings.question_field), _key(row, settings.answer_field)
     chat: tuple[ChatMessage, ...] = ()
-    if is_chat(row.values.get(question_key)):
-        chat = read_chat(row.values[question_key], row.place, question_key)
+    found = unpacked_chat(row.values.get(question_key), row.place, question_key)
+    if is_chat(found):
+        chat = read_chat(found, row.place, question_key)
         for message in chat:
             refuse_unwritable(message["content"], row.place, question_key)
     question = question_of(chat) if chat else row.text(question_key, "task.question_field").strip()

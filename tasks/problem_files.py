@@ -10,10 +10,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from contracts.bounded_tables import MAX_TABLE_ROWS, read_parquet
 from contracts.errors import DataError
+from contracts.loading import loading
 from tasks.hub_files import hub_files
 from tasks.text_rows import PlacedRow, csv_file, json_file, json_lines
 
@@ -30,8 +32,10 @@ class Row:
 
     def text(self, field: str, setting: str) -> str:
         """The value as text, numbers as written. Raises DataError with place, key and what to change."""
+        if field not in self.values and (inner := _inner(self.values, field)) is not None:
+            return Row(self.place, {field: inner}).text(field, setting)
         if field not in self.values:
-            keys = [str(key)[:40] for key in islice(self.values, 50)]
+            keys = [key[:60] for key in islice(_names(self.values), 50)]
             close = difflib.get_close_matches(field, keys, n=1, cutoff=0.5)
             hint = f"did you mean '{close[0]}'?" if close else f"keys here: {', '.join(sorted(keys)) or 'none'}."
             raise DataError(f"{self.place}: no key '{field}'; {hint} Set {setting} to the right key, or mend the row")
@@ -57,11 +61,19 @@ class Row:
 def read_rows(path: Path) -> list[Row]:
     """Raises DataError for a file that is missing, empty, or not what its name says."""
     reader = _READERS.get(path.suffix.lower())
+    if path.suffix.lower() in _PACKED:
+        raise DataError(
+            f"{path}: packed files are not read; unpack it, and give what was in it ({', '.join(_READERS)})"
+        )
     if reader is None:
         raise DataError(f"{path}: problems are read from {', '.join(_READERS)} files; convert it or rename it")
-    if not path.is_file():
+    try:
+        there, other = path.is_file(), "a folder or a device, no file" if path.exists() else "no such file"
+    except OSError as error:
+        there, other = False, f"cannot be looked at ({error.strerror})"
+    if not there:
         raise DataError(
-            f"{path.absolute()}: no such file. Set task.path to your own file, and task.held_out_path too or take it away "
+            f"{path.absolute()}: {other}. Set task.path to your own file, and task.held_out_path too or take it away "
             "with --unset task.held_out_path. A path is relative to the configuration file, and to the working directory "
             "when it comes from --set"
         )
@@ -82,12 +94,25 @@ def read_hub(dataset: str, config: str | None, split: str) -> list[Row]:
 
 def _parquet(path: Path) -> Iterator[PlacedRow]:
     table = read_parquet(path)
+    names = table.column_names
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise DataError(f"{path}: columns {repeated} stand there more than once; rename all but one")
+    with loading(f"{path}: holds values that cannot be read", "Write it again, or use .jsonl"):
+        columns = [_column(column) for column in table.columns]
+    for number, values in enumerate(zip(*columns, strict=True), start=1):
+        yield f"{path}, row {number}", dict(zip(names, values, strict=True))
+
+
+def _column(column: pa.ChunkedArray) -> list[Any]:
+    """Numbers of 16 and 32 bits by their own shortest digits (0.1, not 0.10000000149011612); times that Python's clock has no
+    place for (pandas' nanoseconds) as text."""
+    if pa.types.is_float32(column.type) or pa.types.is_float16(column.type):
+        narrow = np.float32 if pa.types.is_float32(column.type) else np.float16
+        return [None if value is None else float(str(narrow(value))) for value in column.to_pylist()]
     try:
-        rows = table.to_pylist()
-    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
-        raise DataError(f"{path}: holds values that cannot be read: {error}. Write it again, or use .jsonl") from error
-    for number, values in enumerate(rows, start=1):
-        yield f"{path}, row {number}", values
+        return list(column.to_pylist())
+    except (pa.ArrowException, ValueError, OverflowError):
+        return list(column.cast(pa.string()).to_pylist())
 
 
 _READERS: dict[str, Callable[[Path], Iterator[PlacedRow]]] = {
@@ -96,6 +121,25 @@ _READERS: dict[str, Callable[[Path], Iterator[PlacedRow]]] = {
     ".csv": csv_file,
     ".parquet": _parquet,
 }
+
+
+_PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".tgz")
+
+
+def _inner(values: Mapping[str, Any], field: str) -> Any:
+    """`reward_model.ground_truth`: a value within an object; None where there is none."""
+    found: Any = values
+    for name in field.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+def _names(values: Mapping[str, Any]) -> Iterator[str]:
+    """Of what can be asked for: keys, and keys within objects."""
+    for key, value in values.items():
+        yield str(key)
+        if isinstance(value, Mapping):
+            yield from (f"{key}.{name}" for name in value)
 
 
 def _in_json(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
     question + system prompt + worked examples -> messages -> chat template -> prompt_P (int32)
 
-`transformers` is imported where a tokenizer is loaded and nowhere else. Every text is tokenised once; what the
+`transformers` is imported where a tokenizer is loaded (tokenizer_files.py) and nowhere else. Every text is tokenised once; what the
 policy wrote is never tokenised back.
 """
 
@@ -12,19 +12,18 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contracts.errors import DataError, LoadError
-from contracts.loading import loading
 from contracts.ports import Tokenizer
 from contracts.problem import ChatMessage, Problem
 from tasks.answers import render_answer
-from tasks.chat_template import POLICY, PROMPT_DATE, ChatTemplate
+from tasks.chat_template import PROMPT_DATE, ChatTemplate
 from tasks.config import AnswerForm, TaskSettings
+from tasks.tokenizer_files import read_tokenizer
 
 PAD_NAMES = ("<|endoftext|>", "<|finetune_right_pad_id|>", "<|fim_pad|>", "<pad>", "[PAD]", "<unk>")
 
@@ -103,6 +102,7 @@ class HfTokenizer:
             "date": PROMPT_DATE.date().isoformat() if self._template.dated else "",
             "opening": self.opening,
             "turn_end": self._ends.added,
+            "given": self._template.facts,
         }
         facts = {name: fact for name, fact in known.items() if fact not in ("", None)}
         if not facts:
@@ -128,14 +128,10 @@ class HfTokenizer:
     def encode_reply(self, text: str) -> NDArray[np.int32]:
         """What the template puts after a policy turn that ended by itself: the rest of that turn's end, the reply as a
         user turn, the generation prompt. The end token itself is left out, for the policy has sampled it."""
-        chat: list[ChatMessage] = [
-            {"role": "user", "content": "question"},
-            {"role": "assistant", "content": POLICY},
-            {"role": "user", "content": text},
-        ]
-        _, _, after = self._template.render(chat).partition(POLICY)
-        tokens_T = self._encode(after)
-        return tokens_T[1:] if len(tokens_T) and int(tokens_T[0]) in self.eos_token_ids else tokens_T
+        tokens_T = self._encode(self._template.after_policy(text))
+        ended = next((i for i, token in enumerate(tokens_T.tolist()) if token in self.eos_token_ids), None)
+        # A template may break the line before the end token; the policy has not.
+        return tokens_T if ended is None or self.decode(tokens_T[:ended]).strip() else tokens_T[ended + 1 :]
 
     def decode(self, tokens: NDArray[np.int32]) -> str:
         """Without what begins, ends and pads texts. Other special tokens stay: they may be the answer form's own tags."""
@@ -178,53 +174,7 @@ class Ends:
 
 def load_tokenizer(model_path: str) -> HfTokenizer:
     """Folder or hub id. Raises LoadError where there is no tokenizer to be loaded, or none with a chat template that works."""
-    from transformers import AutoTokenizer
-
-    with loading(
-        f"cannot load a tokenizer from {model_path}",
-        "Its files must be whole, and of a version that transformers reads",
-    ):
-        tokenizer = AutoTokenizer.from_pretrained(model_path, trust_remote_code=False)
-    ends = {tokenizer.eos_token_id, *_end_tokens(model_path)}
-    found = frozenset(int(end) for end in ends if end is not None)
-    return HfTokenizer(tokenizer, found, model_path, _vocab_size(model_path))
-
-
-def _end_tokens(model_path: str) -> Iterator[int | None]:
-    """Of generation_config.json; a model may have none, then the tokenizer's end token stands alone."""
-    from transformers import GenerationConfig
-
-    if _lacks(model_path, "generation_config.json"):
-        return
-    with loading(
-        f"cannot read generation_config.json of {model_path}",
-        "Mend it, or remove it: the tokenizer names an end token too",
-    ):
-        try:
-            listed = GenerationConfig.from_pretrained(model_path).eos_token_id
-        except OSError:
-            if Path(model_path).is_dir():
-                raise
-            return  # a hub id without that file
-    yield from listed if isinstance(listed, list) else [listed]
-
-
-def _vocab_size(model_path: str) -> int | None:
-    """Rows of the model's embedding, from config.json; None for a folder with a tokenizer alone."""
-    from transformers import AutoConfig
-
-    if _lacks(model_path, "config.json"):
-        return None
-    with loading(f"cannot read config.json of {model_path}", "It must name a kind of model that transformers has"):
-        config = AutoConfig.from_pretrained(model_path, trust_remote_code=False)
-    rows: int | None = getattr(config.get_text_config(), "vocab_size", None)
-    return rows
-
-
-def _lacks(model_path: str, file: str) -> bool:
-    """False for a hub id, of which nothing is known here."""
-    folder = Path(model_path)
-    return folder.is_dir() and not (folder / file).exists()
+    return HfTokenizer(*read_tokenizer(model_path))
 
 
 def choose_pad(tokenizer: Any, eos_token_ids: frozenset[int], vocab_size: int | None = None) -> int:
@@ -246,6 +196,13 @@ def _notes(template: ChatTemplate, ends: Ends, tokenizer: Any, vocab_size: int) 
     if template.folds_system:
         how = "leaves a system message out" if template.drops_system else "refuses a system message"
         yield f"the chat template {how}: system prompts go to the head of the user's first turn"
+    if template.loses_turns:
+        yield "the chat template leaves earlier turns out of a chat of several: worked examples and replies cannot be used"
+    if template.unprompted:
+        yield (
+            f"the chat template writes no generation prompt: answers begin with {template.unprompted!r}, which the policy has "
+            "to write itself"
+        )
     if template.opening:
         yield f"the chat template opens {template.opening.strip()} itself: answers are judged and remembered with it"
     if template.dated:

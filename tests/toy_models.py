@@ -31,6 +31,10 @@ _DELTA = {
     "linear_value_head_dim": 8,
 }
 _WINDOWS = {"head_dim": 8, "layer_types": ["sliding_attention", "full_attention"]}
+_EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_shared_experts": 1, "first_k_dense_replace": 1}
+_NARROW_LAYERS = {"num_hidden_layers": 5, "intermediate_size": [48] * 5, "activation_sparsity_pattern": [0.0] * 5}
+_ONE_HEAD_SIZE = {name: value for name, value in _PLAIN.items() if name != "num_key_value_heads"}
+_POSITIONS = {"max_position_embeddings": 64}
 
 TOYS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaConfig", _PLAIN),
@@ -80,6 +84,86 @@ TOYS: dict[str, tuple[str, dict[str, Any]]] = {
         _PLAIN | {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
     ),
     "mixtral": ("MixtralConfig", _PLAIN | {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "qwen2_moe": (
+        "Qwen2MoeConfig",
+        _PLAIN
+        | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+        | {"shared_expert_intermediate_size": 16},
+    ),
+    "deepseek_v3": (
+        "DeepseekV3Config",
+        _PLAIN
+        | _EXPERTS
+        | {"num_key_value_heads": 4, "q_lora_rank": 8, "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4}
+        | {"v_head_dim": 8, "n_routed_experts": 4, "n_group": 2, "topk_group": 1},
+    ),
+    "phi3, longrope": (
+        "Phi3Config",
+        _PLAIN
+        | {"max_position_embeddings": 256, "original_max_position_embeddings": 64}
+        | {
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 1e4,
+                "short_factor": [1.1] * 4,
+                "long_factor": [4.0] * 4,
+                "original_max_position_embeddings": 64,
+                "partial_rotary_factor": 1.0,
+            }
+        },
+    ),
+    "gpt_neox": ("GPTNeoXConfig", _ONE_HEAD_SIZE | _POSITIONS),
+    "opt": ("OPTConfig", _ONE_HEAD_SIZE | _POSITIONS | {"ffn_dim": 48, "word_embed_proj_dim": 16, "init_std": 0.2}),
+    "mpt": (
+        "MptConfig",
+        {"vocab_size": VOCABULARY, "d_model": 32, "n_heads": 4, "n_layers": 2, "initializer_range": 0.2},
+    ),
+    "jamba": (
+        "JambaConfig",
+        _PLAIN
+        | {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1}
+        | {"num_experts": 4, "mamba_d_state": 8, "mamba_dt_rank": 4, "use_mamba_kernels": False},
+    ),
+    "zamba2": (
+        "Zamba2Config",
+        _PLAIN
+        | {"num_hidden_layers": 3, "num_key_value_heads": 4, "n_mamba_heads": 8, "mamba_headdim": 8, "chunk_size": 8}
+        | {"mamba_d_state": 8, "mamba_ngroups": 1, "layers_block_type": ["mamba", "hybrid", "mamba"]}
+        | {"num_mem_blocks": 1, "adapter_rank": 4, "hybrid_layer_ids": [1], "use_mamba_kernels": False},
+    ),
+    "falcon_h1": ("FalconH1Config", _PLAIN | _MAMBA | {"mamba_d_ssm": 64, "head_dim": 8}),
+    "gemma3n": (
+        "Gemma3nTextConfig",
+        _PLAIN
+        | _NARROW_LAYERS
+        | {"head_dim": 8, "layer_types": [*["sliding_attention"] * 4, "full_attention"], "sliding_window": 3}
+        | {"vocab_size_per_layer_input": 128, "hidden_size_per_layer_input": 8, "num_kv_shared_layers": 0}
+        | {"laurel_rank": 4},
+    ),
+    "granite": ("GraniteConfig", _PLAIN | {"logits_scaling": 8.0}),
+    "gptj": (
+        "GPTJConfig",
+        {"vocab_size": VOCABULARY, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, "rotary_dim": 4}
+        | {"bos_token_id": 0, "eos_token_id": 1, "initializer_range": 0.2},
+    ),
+    "bert": ("BertConfig", _ONE_HEAD_SIZE | _POSITIONS),
+    "modernbert-decoder": (
+        "ModernBertDecoderConfig",
+        _ONE_HEAD_SIZE
+        | {"layer_types": ["sliding_attention", "full_attention"], "local_attention": 4, "bos_token_id": 2}
+        | {"cls_token_id": 2, "sep_token_id": 1},
+    ),
+    "minimax": (
+        "MiniMaxConfig",
+        _PLAIN
+        | {"head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2, "block_size": 8}
+        | {"layer_types": ["linear_attention", "full_attention"]},
+    ),
+    "rwkv": (
+        "RwkvConfig",
+        {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "attention_hidden_size": 32}
+        | {"intermediate_size": 48, "context_length": 64},
+    ),
     "mamba2": (
         "Mamba2Config",
         {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_heads": 8, "head_dim": 8}

@@ -22,8 +22,22 @@ from contracts.errors import DataError
 from tests.tiny_policy import adapter_of, ask, reference_logprobs, tiny_tokenizer
 from tests.toy_models import TOYS, toy
 
-SHARED = {"llama", "olmo2", "phi3", "gpt2", "qwen3_moe", "mixtral"}
-REFUSED = {"recurrent_gemma", "mamba2"}
+SHARED = {
+    "llama",
+    "olmo2",
+    "phi3",
+    "phi3, longrope",
+    "gpt2",
+    "qwen3_moe",
+    "qwen2_moe",
+    "mixtral",
+    "gpt_neox",
+    "opt",
+    "granite",
+}
+REFUSED = {"recurrent_gemma", "mamba2", "bert", "minimax", "rwkv"}
+ROUNDING = {"zamba2": 5e-3}
+"""Nats, where it is more than 2e-4. transformers clamps the time step of a Mamba-2 prompt from below and not that of a token."""
 NO_LINEAR_LAYERS = {"gpt2"}
 
 
@@ -57,7 +71,8 @@ def test_sampled_and_scored_logprobs_are_those_of_a_plain_forward(name: str) -> 
         for generation in generations:
             whole_P = np.concatenate([request.prompt_P, generation.tokens_T])
             expected = reference_logprobs(plain, tensors, 2.0, whole_P)
-            np.testing.assert_allclose(generation.logprobs_T, expected[len(request.prompt_P) :], atol=2e-4)
+            gap = ROUNDING.get(name, 2e-4)
+            np.testing.assert_allclose(generation.logprobs_T, expected[len(request.prompt_P) :], atol=gap)
             np.testing.assert_allclose(engine.score(whole_P, 1), expected, atol=2e-4)
             checked += 1
     assert checked == 15

@@ -115,6 +115,36 @@ def test_the_context_is_what_the_model_was_made_for(
     assert find_room(config_of(), LETTERS, str(tmp_path), prompt=100) == min(164, context or 164)
 
 
+LONGROPE = {
+    "model_type": "phi3",
+    "max_position_embeddings": 131072,
+    "original_max_position_embeddings": 160,
+    "rope_parameters": {
+        "rope_type": "longrope",
+        "rope_theta": 1e4,
+        "short_factor": [1.0] * 48,
+        "long_factor": [4.0] * 48,
+        "original_max_position_embeddings": 160,
+    },
+}
+DYNAMIC = {
+    "model_type": "llama",
+    "max_position_embeddings": 160,
+    "rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4},
+}
+
+
+@pytest.mark.parametrize("stored", [LONGROPE, DYNAMIC])
+def test_where_positions_turn_by_the_longest_of_a_batch_no_rollout_is_that_long(
+    stored: dict[str, Any], tmp_path: Path
+) -> None:
+    """Rows of one batch on both sides of the limit: log-probs 3.4 nats off, and no check of short rows can see it."""
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(ConfigError, match=r"164 tokens.*by another rule .* for batches with more than 160\. Lower"):
+        find_room(config_of(), LETTERS, str(tmp_path), prompt=100)
+    assert find_room(config_of(), LETTERS, str(tmp_path), prompt=96) == 160, "engines are told of no more"
+
+
 def test_a_scripted_run_has_no_context() -> None:
     config = config_of(model={"name": "scripted"}, actors={"engine": "scripted", "max_new_tokens": 9000})
     assert find_room(config, LETTERS, "scripted", prompt=100) == 9100

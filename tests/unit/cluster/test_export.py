@@ -78,6 +78,7 @@ def test_what_cannot_be_written_is_refused(run: Path, tmp_path: Path, *, merge: 
         {"temperature": 0.6, "top_k": 5, "eos_token_id": 2},
         {"do_sample": True, "temperature": 0.6, "eos_token_id": 2},
         {"early_stopping": True, "length_penalty": 0.1, "eos_token_id": [2, 1]},
+        {"pad_token_id": -1, "eos_token_id": 1},
     ],
 )
 def test_a_generation_config_that_cannot_be_written_costs_no_export(

@@ -29,6 +29,7 @@ GPT2 = {"model_type": "gpt2", "vocab_size": 8}
         (DataError("c"), 3),
         (RunStopped("d"), 3),
         (PartLostError("e"), 3),
+        (FileNotFoundError(2, "No such file or directory", "f"), 3),
     ],
 )
 def test_what_cannot_be_loaded_is_exit_code_2(

@@ -1,4 +1,6 @@
-"""A folder for temporary files whose name leaves Ray's sockets no room is refused with its own name, before Ray starts."""
+"""Folders that Ray cannot use, for their names' length or at all, are refused with their own names, before Ray starts."""
+
+import errno
 
 import pytest
 
@@ -16,6 +18,30 @@ def test_a_long_folder_for_temporary_files_is_named(
     monkeypatch.setenv(variable, folder)
     with (
         pytest.raises(ConfigError, match=rf"{folder} \(TMPDIR.*Unix sockets.*107 at most"),
+        ray_session(RunConfig.model_validate({"resources": {"enabled": False}})),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotADirectoryError(errno.ENOTDIR, "Not a directory", "/f/ray"),  # TMPDIR is a file
+        FileNotFoundError(errno.ENOENT, "No such file or directory", "/f"),  # HOME=/proc/nope
+        OSError(errno.EROFS, "Read-only file system", "/f/.ray"),
+    ],
+)
+def test_a_folder_that_ray_cannot_write_is_named_and_no_memory_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    """A read-only home, as in many containers: the advice was to look at free memory and /dev/shm."""
+
+    def refuses(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("cluster.ray_session.ray.init", refuses)
+    with (
+        pytest.raises(ConfigError, match=rf"Ray cannot write /f.*: {error.strerror}\. .*TMPDIR.*HOME"),
         ray_session(RunConfig.model_validate({"resources": {"enabled": False}})),
     ):
         pass

@@ -18,12 +18,29 @@ from learner.policy import LoraPolicy
 from tests.toy_models import TOYS, VOCABULARY, toy
 from tests.unit.learner import builders
 
-SHARED = {"llama", "olmo2", "phi3", "qwen3_moe", "mixtral"}
+SHARED = {
+    "llama",
+    "olmo2",
+    "phi3",
+    "phi3, longrope",
+    "qwen3_moe",
+    "qwen2_moe",
+    "mixtral",
+    "deepseek_v3",
+    "gpt_neox",
+    "opt",
+}
 REFUSED = {
     "gemma2": "caps its logits softly at 30",
     "cohere2": "post-processes logits",
     "gpt2": "Conv1D, as GPT-2's are",
     "mamba2": "no adapter fits learner.lora_targets",
+    "falcon_h1": r"no adapter fits learner.lora_targets = all_linear: .*'out_proj'.*name others",
+    "gemma3n": "caps its logits softly at 30",
+    "granite": "post-processes logits",
+    "gptj": "output head has a bias.*another base model",
+    "bert": "output head has a bias",
+    "modernbert-decoder": "output head has a bias",
 }
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -109,13 +126,19 @@ def test_what_cannot_be_read_is_refused_with_a_sentence(name: str, dtype: str) -
         policy_of(name, dtype)
 
 
+def test_layers_that_take_no_adapter_can_be_left_out() -> None:
+    """The advice of the refusal of falcon_h1 above."""
+    policy = policy_of("falcon_h1", "float32", lora_targets=("q_proj", "k_proj", "v_proj", "o_proj"))
+    assert "layers of type" in policy.plain_rows or "log-probs differ" in policy.plain_rows
+
+
 @pytest.mark.parametrize("name", ["lfm2", "gemma3, window 3", "mistral, window 3", "stablelm"])
 def test_plain_rows_are_said_in_one_line(name: str) -> None:
     given = builders.settings()
     learner = Learner(policy_of(name, "float32"), given, "template", (), 8)
     (said,) = learner.notes
     assert "\n" not in said
-    assert said.startswith("every rollout runs with its prompt, learner.shared_prefix does not act: ")
+    assert said.startswith("every rollout runs with its prompt, as with learner.shared_prefix = false: ")
     assert "(model type " in said
     assert policy_of(name, "float32", shared_prefix=False).plain_rows == ""
     assert builders.tiny_learner().notes == ()

@@ -1,11 +1,20 @@
 """Encoders give unit vectors; the real one knows what is similar."""
 
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertModel
 
-from contracts.errors import DataError
+from contracts.errors import DataError, LoadError
 from memory_service.config import MemorySettings
 from memory_service.encoder import HashEncoder, SentenceEncoder, load_encoder
+from tests.unit.tasks.test_tasks_prompts import byte_tokenizer
 
 SIMILAR = ["There are 3 apples and 4 pears in a bowl.", "A bowl holds 4 pears and 3 apples.", "The train left at noon."]
 
@@ -46,3 +55,66 @@ def test_long_texts_are_cut_or_averaged_by_choice() -> None:
 def test_missing_encoder_says_what_to_set(tmp_path: object) -> None:
     with pytest.raises(DataError, match=r"memory\.encoder = './nowhere'"):
         SentenceEncoder(MemorySettings(encoder="./nowhere"))
+
+
+@pytest.fixture(scope="module")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as sentence-transformers reads one without modules.json: mean pooling over a tiny BERT."""
+    folder = tmp_path_factory.mktemp("encoder")
+    tokenizer = byte_tokenizer(None, pad_token="<|endoftext|>")
+    tokenizer.save_pretrained(folder)
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        BertModel(config).save_pretrained(folder)  # type: ignore[no-untyped-call]
+    return folder
+
+
+def without_a_layer(folder: Path) -> None:
+    stored = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in stored.items() if "layer.1." not in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def with_nan(folder: Path) -> None:
+    stored = load_file(folder / "model.safetensors")
+    stored["encoder.layer.0.output.dense.bias"][3] = np.nan
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def without_vocabulary(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    named = {"tokenizer_class": "BertTokenizer", "pad_token": "[PAD]", "unk_token": "[UNK]"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(named))
+
+
+def of_another_size(folder: Path) -> None:
+    stored = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(stored | {"vocab_size": 300}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (without_a_layer, r"files of memory\.encoder = .*lack 16 weights .*random numbers"),
+        (with_nan, r"weights of memory\.encoder = .*damaged: .*layer\.0\.output\.dense\.bias holds NaN"),
+        (without_vocabulary, r"reads every text alike: its tokenizer has no vocabulary"),
+        (
+            of_another_size,
+            r"another model's weights: embeddings\.word_embeddings\.weight is \[\d+, 32\] there and \[300, 32\]",
+        ),
+    ],
+)
+def test_an_encoder_whose_vectors_would_mean_nothing_is_refused(
+    tiny_encoder: Path, tmp_path: Path, spoil: Callable[[Path], None], says: str
+) -> None:
+    """Its libraries take each of them without an error, and neighbours would be drawn at random."""
+    folder = tmp_path / "encoder"
+    shutil.copytree(tiny_encoder, folder)
+    asked = MemorySettings(encoder=str(folder), device="cpu")
+    assert load_encoder(asked).encode(SIMILAR).shape == (3, 32)
+    spoil(folder)
+    with pytest.raises(LoadError, match=says):
+        load_encoder(asked)

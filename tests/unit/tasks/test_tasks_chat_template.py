@@ -198,6 +198,60 @@ def test_a_model_whose_answers_nothing_ends_is_said() -> None:
     assert any("no" in note and "end token" in note for note in tokenizer.notes)
 
 
+WANTS_SYSTEM = "{% if messages[0]['role'] != 'system' %}{{ raise_exception('system first') }}{% endif %}" + TEMPLATE
+WANTS_TOOLS = "{% if tools | length > 0 %}Tools: {{ tools }}\n{% endif %}" + TEMPLATE
+WANTS_PARTS = TEMPLATE.replace("{{ m['content'] }}", "{% for part in m['content'] %}{{ part['text'] }}{% endfor %}")
+LAST_TURN_ALONE = "{% set messages = messages[-1:] %}" + TEMPLATE
+HIDES_ANSWERS = "{% for m in messages if m['role'] != 'assistant' %}{{ m['content'] }}<|im_end|>\n{% endfor %}" + PROMPT
+
+
+@pytest.mark.parametrize("template", [WANTS_SYSTEM, WANTS_TOOLS, WANTS_PARTS])
+def test_what_a_template_asks_for_beyond_roles_and_texts_is_given(template: str) -> None:
+    """Texts in parts went missing without a word, and a list of tools was an error of jinja's."""
+    tokenizer, plain = tokenizer_with(template), tokenizer_with(TEMPLATE)
+    assert shown(tokenizer, SYSTEM_AND_QUESTION) == shown(plain, SYSTEM_AND_QUESTION)
+    assert tokenizer.encode_reply("Try again.").tolist() == plain.encode_reply("Try again.").tolist()
+    assert tokenizer.eos_token_ids == plain.eos_token_ids
+    assert tokenizer.fingerprint != tokenizer.plain_fingerprint
+
+
+def test_a_chat_without_the_system_message_that_a_template_wants_names_the_setting() -> None:
+    with pytest.raises(LoadError, match=r"system first.*task\.system_prompt"):
+        tokenizer_with(WANTS_SYSTEM).encode_chat(SYSTEM_AND_QUESTION[1:])
+
+
+@pytest.mark.parametrize(
+    "template", ["hello", "<|im_start|>assistant\n", TEMPLATE.replace("['content']", "['content']|upper")]
+)
+def test_a_template_that_does_not_show_the_question_is_refused(template: str) -> None:
+    with pytest.raises(LoadError, match=r"leaves the user's message out, or alters it.*Mend chat_template\.jinja"):
+        tokenizer_with(template)
+
+
+@pytest.mark.parametrize("template", [LAST_TURN_ALONE, HIDES_ANSWERS])
+def test_turns_that_a_template_does_not_show_are_not_lost_in_silence(template: str) -> None:
+    tokenizer = tokenizer_with(template)
+    assert any("leaves earlier turns out" in note for note in tokenizer.notes)
+    assert "7 + 12?" in shown(tokenizer, SYSTEM_AND_QUESTION), "one turn is shown"
+    with pytest.raises(LoadError, match=r"Set task\.worked_examples = 0"):
+        tokenizer.encode_chat([*SYSTEM_AND_QUESTION, {"role": "assistant", "content": "19"}, SYSTEM_AND_QUESTION[1]])
+    with pytest.raises(LoadError, match="earlier turns"):
+        tokenizer.encode_reply("Try again.")
+
+
+def test_a_template_without_a_generation_prompt_is_said() -> None:
+    [note] = tokenizer_with(LOOP).notes
+    assert "no generation prompt: answers begin with '<|im_start|>assistant'" in note
+    assert tokenizer_with("{% for m in messages %}[INST] {{ m['content'] }} [/INST]{% endfor %}").notes[:1] != (note,)
+    assert not tokenizer_with(TEMPLATE).notes
+
+
+def test_an_end_of_turn_on_a_line_of_its_own_stands_once_before_a_reply() -> None:
+    tokenizer = tokenizer_with(TEMPLATE.replace("<|im_end|>", "\n<|im_end|>"))
+    assert EOS not in tokenizer.encode_reply("no").tolist()[:3]
+    assert tokenizer.encode_reply("no").tolist().count(EOS) == 1
+
+
 @pytest.mark.parametrize(
     "template",
     [

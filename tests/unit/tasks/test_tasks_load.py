@@ -113,3 +113,21 @@ def test_settings_and_the_verifiers_child_load_without_torch() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120, env=env
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("import sys\nsys.exit('usage: mine.py FILE')\n", r"loading mine\.py failed: SystemExit: usage: .*mine\.py:2"),
+        ("raise SystemExit(0)\n", r"loading mine\.py failed: SystemExit: 0 .*mine\.py:1"),
+        ("Mine = 5\n", "'Mine' is 5, and neither a function nor a class"),
+        ("from pathlib import Path as other\n", "has no 'Mine'"),
+    ],
+)
+def test_a_users_file_that_ends_the_process_or_holds_no_code_is_one_sentence(
+    tmp_path: Path, code: str, says: str
+) -> None:
+    """A script that was written to be run ended memr with its own exit code, and without a word."""
+    (tmp_path / "mine.py").write_text(code)
+    with pytest.raises(ConfigError, match=says):
+        load_task(TaskSettings(kind=f"{tmp_path / 'mine.py'}:Mine"))
