@@ -10,7 +10,6 @@ from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
-from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -36,9 +35,9 @@ def locked() -> dict[str, str]:
 
 def missing(requirements: list[str], python: str) -> Iterator[str]:
     """Names of those that the lock file does not satisfy."""
-    machine = default_environment() | {"python_version": python, "python_full_version": f"{python}.0", "extra": ""}
+    there = {"python_version": python, "python_full_version": f"{python}.0", "extra": ""}
     for requirement in map(Requirement, requirements):
-        if requirement.marker is None or requirement.marker.evaluate(dict(machine)):
+        if requirement.marker is None or requirement.marker.evaluate(there):
             version = locked().get(canonicalize_name(requirement.name))
             if version is None or not requirement.specifier.contains(version, prereleases=True):
                 yield canonicalize_name(requirement.name)
@@ -56,7 +55,7 @@ def test_lock_file_has_what_memr_asks_for(python: str) -> None:
 def test_lock_file_has_what_its_packages_ask_for(python: str) -> None:
     for name in locked():
         package = metadata(name)
-        assert SpecifierSet(package.get("Requires-Python") or "").contains(f"{python}.9"), name
+        assert SpecifierSet((package.get_all("Requires-Python") or [""])[0]).contains(f"{python}.9"), name
         assert set(missing(package.get_all("Requires-Dist") or [], python)) == LEFT_OUT.get(name, set()), name
 
 
