@@ -1,15 +1,15 @@
 """Claim: beside one busy process of lower priority a step takes at most 1.5 times as long as alone.
 
-A step: an update of the learner, or a batch of either engine; SmolLM2-135M and the quickstart's shapes (fewer rows for vLLM,
-which is slow on a CPU). Every part runs in a process of its own on two sides: with the environment that memr gives it, and
-with the libraries' own defaults at niceness 15, as Ray starts its workers unless told otherwise. Steps alone and beside the
-busy process (a loop of Python on one core) are taken in turns; the ratio is of their medians.
+A step: an update of the learner, or a batch of either engine; SmolLM2-135M and the quickstart's shapes (fewer rows
+for vLLM, which is slow on a CPU). Every part runs in a process of its own on two sides: with the environment that memr
+gives it, and with the libraries' own defaults at niceness 15, as Ray starts its workers unless told otherwise. Steps
+alone and beside the busy process (a loop of Python on one core) are taken in turns; the ratio is of their medians.
 
-The busy process shares the session of what is measured: under autogroup scheduling niceness counts within a session only. For
-information: the same at equal niceness, and at niceness 19 in a session of its own. Its share of a core is the witness that
-it ran.
+The busy process shares the session of what is measured: under autogroup scheduling niceness counts within a session
+only. For information: the same at equal niceness, and at niceness 19 in a session of its own. Its share of a core is
+the witness that it ran.
 
-    python -m benchmarks.busy_machine [--small] [--threads 2]        at most 8 minutes, on a machine that is otherwise idle
+    python -m benchmarks.busy_machine [--small] [--threads 2]    at most 8 minutes, on a machine that is else idle
 """
 
 import argparse
@@ -19,6 +19,7 @@ import select
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks.results_table import show
+from benchmarks.results_table import RESULTS, show
 from cluster.environment import DEFAULTS, waiting
 from cluster.model_store import PACKAGED_MODEL, resolve_model
 from cluster.process_env import actor_environment, thread_environment
@@ -38,6 +39,7 @@ from cluster.process_tree import ProcessTree
 PARTS = ("learner", "transformers", "vllm")
 SIDES = ("memr", "libraries")
 RAYS_NICENESS = 15
+CUT_OFF = float("inf")
 AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
 
 
@@ -79,9 +81,9 @@ class Measured:
         self._limit_s = args.step_s
 
     def step(self) -> float:
-        """Seconds; infinite for a step that was cut off, after which there is no other."""
+        """CUT_OFF for one that took too long, and for every one after it or where the part did not load in time."""
         if self._process.poll() is not None:
-            return float("inf")
+            return CUT_OFF
         assert self._process.stdin is not None
         self._process.stdin.write(b"step\n")
         self._process.stdin.flush()
@@ -94,12 +96,13 @@ class Measured:
     def _answer(self, limit_s: float) -> float:
         assert self._process.stdout is not None
         ready, _, _ = select.select([self._process.stdout], [], [], limit_s)
-        line = self._process.stdout.readline() if ready else b""
-        if ready and not line:
-            raise SystemExit("the measured process died: its own words are above")
         if not ready:
             self.end()
-        return float(line or "inf")
+            return CUT_OFF
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit("the measured process died: its own words are above")
+        return float(line)
 
 
 @dataclass(slots=True)
@@ -110,8 +113,18 @@ class Seconds:
     beside: dict[str, list[float]] = field(default_factory=dict)
     shares: list[float] = field(default_factory=list)
 
-    def ratio(self, name: str) -> float:
-        return statistics.median(self.beside[name]) / statistics.median(self.alone)
+    def times(self, name: str, limit_s: float) -> tuple[float | str, float | str]:
+        """Median seconds beside the busy process of that name, and how many times as long as alone; what both are above
+        where a step was cut off."""
+        alone, beside = (
+            statistics.median(self.alone or [CUT_OFF]),
+            statistics.median(self.beside.get(name) or [CUT_OFF]),
+        )
+        if alone == CUT_OFF or name not in self.beside:
+            return "not measured", "not measured"
+        if beside == CUT_OFF:
+            return f"> {limit_s:.0f}", f"> {limit_s / alone:.1f}"
+        return beside, beside / alone
 
 
 def environment(side: str, threads: int) -> dict[str, str]:
@@ -127,45 +140,42 @@ def threads_of(part: str, args: argparse.Namespace) -> int:
 
 
 def measure(part: str, side: str, args: argparse.Namespace) -> Seconds:
-    """In turns, so that whatever else the machine does meets both alike."""
+    """In turns, so that whatever else the machine does meets both alike. Ends with a step that is cut off."""
     found, process = Seconds(), Measured(part, side, args)
+    turns = [LOWER, *FOR_INFORMATION, *[LOWER] * (args.repeats - 1)]
     try:
-        for turn in range(args.repeats):
-            for busy in (LOWER, *(FOR_INFORMATION if turn == 0 else ())):
-                found.alone.append(process.step())
-                with busy.running() as other:
-                    before, started = sum(other.cpu_times()[:2]), time.perf_counter()
-                    found.beside.setdefault(busy.name, []).append(process.step())
-                    share = (sum(other.cpu_times()[:2]) - before) / (time.perf_counter() - started)
-                if busy is LOWER:
-                    found.shares.append(share)
+        for busy in turns:
+            alone = process.step()
+            if alone == CUT_OFF:
+                break
+            found.alone.append(alone)
+            with busy.running() as other:
+                before, started = sum(other.cpu_times()[:2]), time.perf_counter()
+                found.beside.setdefault(busy.name, []).append(process.step())
+                share = (sum(other.cpu_times()[:2]) - before) / (time.perf_counter() - started)
+            if busy is LOWER:
+                found.shares.append(share)
     finally:
         process.end()
     return found
 
 
 def row(part: str, side: str, args: argparse.Namespace, found: Seconds) -> dict[str, Any]:
-    """A step that was cut off counts as infinitely long, so a median of such says "over"."""
-    alone, beside = statistics.median(found.alone), statistics.median(found.beside[LOWER.name])
-    ratios = {f"ratio, {busy.name}": _told(found.ratio(busy.name)) for busy in FOR_INFORMATION}
+    seconds, ratio = found.times(LOWER.name, args.step_s)
     return {
         "step": part,
         "environment": side,
         "threads": threads_of(part, args),
-        "alone s": _told(alone),
-        "beside lower priority s": _told(beside),
-        "ratio": _told(found.ratio(LOWER.name)),
-        "its share of a core": statistics.median(found.shares),
-        **ratios,
+        "alone s": statistics.median(found.alone) if found.alone else "not measured",
+        "beside lower priority s": seconds,
+        "ratio": ratio,
+        "its share of a core": statistics.median(found.shares) if found.shares else "not measured",
+        **{f"ratio, {busy.name}": found.times(busy.name, args.step_s)[1] for busy in FOR_INFORMATION},
     }
 
 
-def _told(value: float) -> float | str:
-    return value if value < float("inf") else "cut off"
-
-
 def serve(args: argparse.Namespace) -> None:
-    """The measured process: one step to warm up, then one for each line on standard input; the answer is its seconds."""
+    """The measured process: a step to warm up, then one for each line on standard input; the answer is its seconds."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # vLLM tells standard output
     if args.side == "libraries":
@@ -229,12 +239,13 @@ def main() -> None:
     rows = [row(part, side, args, measure(part, side, args)) for part in args.parts for side in SIDES]
     autogroup = AUTOGROUP.read_text().strip() if AUTOGROUP.exists() else "absent"
     show(
-        "busy_machine_small" if args.small else "busy_machine",
-        f"One step beside a busy process, SmolLM2-135M: {args.groups} x {args.rollouts} rollouts of {args.new_tokens} tokens "
-        f"(vLLM: {args.vllm_groups} x {args.rollouts} of {args.vllm_new_tokens})",
+        "busy_machine",
+        f"One step beside a busy process, SmolLM2-135M: {args.groups} x {args.rollouts} rollouts of {args.new_tokens} "
+        f"tokens (vLLM: {args.vllm_groups} x {args.rollouts} of {args.vllm_new_tokens})",
         rows,
-        f"goal: ratio at most 1.5 with memr's environment; steps are cut off after {args.step_s:.0f} s; load before it began "
-        f"{others:.1f}; autogroup {autogroup}",
+        f"goal: ratio at most 1.5 with memr's environment; steps are cut off after {args.step_s:.0f} s; load before it "
+        f"began {others:.1f}; autogroup {autogroup}",
+        Path(tempfile.mkdtemp()) if args.small else RESULTS,
     )
 
 
@@ -247,7 +258,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--step-s", type=float, default=45.0, help="after which a step is cut off")
-    parser.add_argument("--start-s", type=float, default=300.0, help="for a part to load and to warm up")
+    parser.add_argument("--start-s", type=float, default=300.0, help="in which a part loads and warms up")
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     args = parser.parse_args()
