@@ -31,7 +31,7 @@ import numpy as np
 import psutil
 
 from benchmarks.results_table import RESULTS, show
-from cluster.environment import DEFAULTS, waiting
+from cluster.environment import DEFAULTS, OMP_WAIT_POLICY, waiting
 from cluster.model_store import PACKAGED_MODEL, resolve_model
 from cluster.process_env import actor_environment, thread_environment
 from cluster.process_tree import ProcessTree
@@ -130,7 +130,7 @@ class Seconds:
 def environment(side: str, threads: int) -> dict[str, str]:
     """memr's own, or without all that memr sets but the number of threads, which both sides have alike."""
     ours = actor_environment(DEFAULTS | waiting({}), {}, "warning")
-    plain = {name: value for name, value in os.environ.items() if name not in ours}
+    plain = {name: value for name, value in os.environ.items() if name not in {*ours, OMP_WAIT_POLICY}}
     return plain | (ours if side == "memr" else {"VLLM_LOGGING_LEVEL": "WARNING"}) | thread_environment(threads)
 
 
