@@ -1,6 +1,8 @@
 # memr in two commands: `make quickstart` trains a model, `make test` checks everything. Both set up .venv first,
 # from the lock file, and re-use it when it is there.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# The first Python that works and that the lock file is for.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info[:2] not in {(3, 11), (3, 12)})' 2>/dev/null && command -v $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
@@ -19,8 +21,8 @@ setup: $(STAMP)
 # torch first and with its dependencies: where pip finds a CPU build it needs none, elsewhere it brings what it needs.
 # The rest is pinned completely, so nothing is resolved.
 $(STAMP): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || \
-		{ echo "the lock file is for Python 3.11, which was not found: install it, or name it with make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] not in {(3, 11), (3, 12)})' 2>/dev/null || \
+		{ echo "the lock file is for Python 3.11 and 3.12, which were not found: install one, or name it with make PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "setting up $(VENV): about 2 minutes and 3.6 GB, once"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check "$$(grep '^torch==' requirements.lock)"

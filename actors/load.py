@@ -1,6 +1,7 @@
 """From settings to an engine: the one place that knows which engines exist."""
 
 import asyncio
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ async def start_engine(
     engine that reads files. Raises ConfigError, LoadError, EngineError."""
     if settings.engine != "vllm":
         return OneThreadEngine(await asyncio.to_thread(load_engine, settings, model_path, tokenizer))
+    os.environ.setdefault("OMP_NUM_THREADS", str(settings.torch_threads))  # of vLLM's own processes; a run sets it too
     with loading(
         "actors.engine = 'vllm', and vLLM cannot be imported",
         "On a CPU `make setup` installs it; on a GPU install the extra `gpu`",

@@ -17,6 +17,7 @@ def main() -> None:
         ["control_plane"],
         ["overlap"],
         ["determinism"],
+        ["busy_machine"],
         ["rollout_engine", "--model", model],
         ["learner_update", "--model", model],
     ]

@@ -16,6 +16,7 @@ from actors.load import EngineNeeds, load_worker_tokenizer, start_engine
 from actors.rollout_worker import RolloutWorker
 from cluster.adapters import AdapterRegistry
 from cluster.config import RunConfig
+from cluster.context_room import find_room
 from cluster.controller import Controller
 from cluster.history import History
 from cluster.model_store import resolve_model
@@ -131,13 +132,14 @@ class LocalLearner:
 async def run_in_process(config: RunConfig, keep_versions: Collection[int] = ()) -> InProcessRun:
     """Train to the end in a fresh run directory. The caller closes what it does with the worker by leaving the process.
 
-    Raises what the parts raise; ConfigError where the run directory is taken."""
+    Raises what the parts raise; ConfigError where the run directory is taken, or the model's context is too short."""
     model_path = resolve_model(config.model.name)
     tokenizer = load_worker_tokenizer(config.actors, model_path)
     task = load_task(config.task)
-    look_through(task, config.eval.problems).check_prompts(tokenizer, config.task.max_prompt_tokens)
+    longest = look_through(task, config.eval.problems).check_prompts(tokenizer, config.task.max_prompt_tokens).max
+    room = find_room(config, tokenizer, model_path, longest)
     create_run(config, {"model_path": model_path, "seed": config.run.seed, "template_hash": tokenizer.fingerprint})
-    worker = await _worker(config, model_path, tokenizer, task)
+    worker = await _worker(config, model_path, tokenizer, task, room)
     learner = LocalLearner(_learner(config, model_path, tokenizer, task), keep_versions)
     memory = LocalMemory(_memory(config)) if config.memory.enabled else None
     recorder, log = Recorder(config.run_path), RunLog(config.run_path / "log")
@@ -175,8 +177,8 @@ def _memory(config: RunConfig) -> MemoryService:
     return EpisodicMemory(config.memory, load_encoder(config.memory), value_of_correct=config.value_of_correct)
 
 
-async def _worker(config: RunConfig, model_path: str, tokenizer: Tokenizer, task: Task) -> RolloutWorker:
-    needs = EngineNeeds(config.learner.lora_r, config.task.max_prompt_tokens + config.actors.max_new_tokens)
+async def _worker(config: RunConfig, model_path: str, tokenizer: Tokenizer, task: Task, room: int) -> RolloutWorker:
+    needs = EngineNeeds(config.learner.lora_r, room)
     return RolloutWorker(
         worker_id="local",
         engine=await start_engine(config.actors, model_path, tokenizer, needs),

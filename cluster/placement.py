@@ -57,12 +57,19 @@ def place(config: RunConfig, nodes: Sequence[Node]) -> Placement:
     several = len(nodes) > 1
     free = [_Free(node.node_id, node.cpus, [1.0] * int(node.gpus), node.resources) for node in nodes]
     shortages = _gpu_shortage(bundles, nodes) or [*_unplaced(bundles, nodes, free, count_cpus=several)]
-    threads, cores = sum(b.cpus * b.count for b in bundles), sum(node.cpus for node in nodes)
+    threads, cores = _threads_at_once(config, bundles), sum(node.cpus for node in nodes)
     notes = [f"{threads:g} threads share {cores:g} cores: slower, not wrong"] if threads > cores and not several else []
     notes += _crowded(config, bundles)
     if not shortages:
         notes += _idle_gpus(config, bundles, free, gpus)
     return Placement(bundles, tuple(shortages), tuple(notes))
+
+
+def _threads_at_once(config: RunConfig, bundles: Sequence[Bundle]) -> float:
+    """Without lag the learner computes while the others wait for it, and they while it waits for them."""
+    learner = sum(b.cpus * b.count for b in bundles if b.part == "learner")
+    others = sum(b.cpus * b.count for b in bundles) - learner
+    return max(learner, others) if config.learner.max_policy_lag == 0 else learner + others
 
 
 def placement_rows(placement: Placement) -> list[tuple[str, str]]:

@@ -40,8 +40,9 @@ class Undivided:
 
     async def finished(self) -> list[BaseException]:
         """Returns when nothing is under way: the errors that no caller was told, as all of them had been cancelled."""
-        while self._under_way:
-            await asyncio.gather(*self._under_way, return_exceptions=True)
+        # What has ended but is not discarded yet: from Python 3.12 on, waiting for it would never let the loop discard it.
+        while open_ones := [task for task in self._under_way if not task.done()]:
+            await asyncio.gather(*open_ones, return_exceptions=True)
         left, self._left = self._left, []
         return errors_of(left)
 

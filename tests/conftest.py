@@ -1,10 +1,16 @@
 """Fixtures that more than one package's tests use."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+from cluster.environment import waiting
 from cluster.model_store import PACKAGED_MODEL, resolve_model
+
+os.environ |= waiting(
+    os.environ
+)  # before torch is imported: files run side by side, and their threads would spin against each other
 
 
 @pytest.fixture(scope="session")

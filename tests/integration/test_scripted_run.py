@@ -228,6 +228,7 @@ from tasks.arithmetic import arithmetic_task
 def loud(settings):
     print("a task says", os.environ.get("MY_VARIABLE"))
     print("and complains", file=sys.stderr)
+    print("its niceness is", os.nice(0), "and its threads spin", os.environ.get("GOMP_SPINCOUNT"))
     return arithmetic_task(settings)
 """
 
@@ -236,8 +237,12 @@ def test_what_users_code_prints_in_a_worker_is_in_its_log(tmp_path: Path, monkey
     (tmp_path / "loud_task.py").write_text(TASK)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
     more = ["task.kind=loud_task:loud", "learner.num_updates=1", "eval.problems=0", "cluster.env.MY_VARIABLE=mine"]
+    more += ["cluster.env.GOMP_SPINCOUNT=5000"]
     done = memr("train", str(SCRIPTED), *sets(tmp_path, "loud", *more))
     assert done.returncode == 0, done.stdout + done.stderr
     told = (tmp_path / "loud" / "logs" / "001" / "worker-0.log").read_text()
     assert "a task says mine" in told
     assert "and complains" in told
+    assert f"its niceness is {os.nice(0)} and its threads spin 5000" in told, (
+        "the starter's niceness, the user's variable"
+    )

@@ -1,5 +1,6 @@
 """A run on real vLLM workers loses its engine in the middle: nothing is lost, the worker is replaced, the run finishes."""
 
+import os
 import subprocess
 import sys
 import time
@@ -35,6 +36,10 @@ def kill_engine(run: "subprocess.Popen[bytes]", path: Path) -> None:
         assert time.monotonic() < limit, "no version was proven"
         time.sleep(0.2)
     [engine] = [p for p in psutil.Process(run.pid).children(recursive=True) if "EngineCore" in " ".join(p.cmdline())]
+    threads = [thread.id for process in (engine, *engine.children(recursive=True)) for thread in process.threads()]
+    bound = [thread for thread in threads if os.sched_getaffinity(thread) != os.sched_getaffinity(0)]
+    assert not bound, "a thread whose core somebody else uses can move away"
+    assert {process.nice() for process in (engine, *engine.children(recursive=True))} == {os.nice(0)}
     engine.kill()
 
 

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from actors.load import EngineNeeds
 from benchmarks.in_process_run import run_in_process, train_in_process
 from benchmarks.memory_arms import newest_adapter_hash
 from benchmarks.tiny_cell import TinyRun, evaluate, evaluated_versions, measures, tiny_config
 from benchmarks.tiny_model import ALPHABET, WORLDS, build_competent, char_tokenizer
 from cluster.config import RunConfig
+from contracts.errors import ConfigError, EngineError
+from contracts.ports import AsyncEngine
 from learner.load import load_learner
 from tasks.load import load_task
 from tasks.prompts import load_tokenizer, template_hash
@@ -75,6 +78,27 @@ def test_a_run_without_ray_trains_with_memory_and_repeats_itself(folder: Path, t
     off = small_config(folder, tmp_path / "off", {"profile": "off"})
     train_in_process(off)
     assert newest_adapter_hash(off.run_path / "adapters") not in hashes, "memory changed what was learned"
+
+
+@pytest.mark.parametrize(("generous", "room"), [(80, 64 + 80 + 80), (4000, None)])
+def test_an_engine_has_room_for_the_longest_answer_that_an_evaluation_asks_for(
+    generous: int, room: int | None, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a worker of `memr train`: prompt, answer and, in a task of the user's own, as much again; or no run is begun."""
+    asked: list[int] = []
+
+    async def no_engine(_settings: object, _path: object, _tokenizer: object, needs: EngineNeeds) -> AsyncEngine:
+        asked.append(needs.max_model_len)
+        raise EngineError("seen enough")
+
+    monkeypatch.setattr("benchmarks.in_process_run.start_engine", no_engine)
+    config = small_config(folder, tmp_path, {"profile": "off"})
+    evaluations = config.eval.model_copy(update={"problems": 4, "generous_max_new_tokens": generous})
+    config = config.model_copy(update={"eval": evaluations})
+    with pytest.raises(EngineError if room else ConfigError, match="seen enough" if room else "context has 256"):
+        train_in_process(config)
+    assert asked == ([room] if room else [])
+    assert config.run_path.exists() == bool(room)
 
 
 async def test_evaluation_asks_the_same_problems_with_the_same_seeds_whatever_the_arm(

@@ -117,3 +117,15 @@ async def test_an_error_that_ends_the_run_is_no_incident_of_the_run_loop(tmp_pat
     with pytest.raises(RunStopped, match="enough"):
         await run.run()
     assert [line for line in run.lines("events.jsonl") if line["event"] == "error_under_way"] == []
+
+
+@pytest.mark.timeout(20)
+async def test_work_that_ended_in_this_very_turn_of_the_loop_ends_the_wait() -> None:
+    """From Python 3.12 on the wait went round for ever; 3.11 lets the loop run in between."""
+    undivided = Undivided()
+    caller = asyncio.ensure_future(undivided(asyncio.sleep(0, "done")))
+    await asyncio.sleep(0)
+    while not any(task.done() for task in undivided._under_way):
+        await asyncio.sleep(0)
+    assert await undivided.finished() == []
+    assert await caller == "done"

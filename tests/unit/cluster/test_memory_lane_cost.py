@@ -25,6 +25,7 @@ def instructions(work: Callable[[], Any]) -> int:
         return trace
 
     before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 asks when tracing begins whether any frame wants instructions
     sys.settrace(trace)
     try:
         work()

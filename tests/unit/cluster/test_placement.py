@@ -34,6 +34,11 @@ def test_a_laptop_without_gpu_runs_everything_on_the_cpu_and_is_told_that_thread
     assert found.notes == ("5 threads share 2 cores: slower, not wrong",)
 
 
+@pytest.mark.parametrize(("cores", "told"), [(3, ()), (2, ("3 threads share 2 cores: slower, not wrong",))])
+def test_without_lag_learner_and_workers_take_turns_on_the_cores(cores: int, told: tuple[str, ...]) -> None:
+    assert place(config(learner={"max_policy_lag": 0}), nodes(1, 0, cpus=cores)).notes == told
+
+
 def test_one_gpu_is_shared_by_learner_and_workers_that_said_nothing_of_gpus() -> None:
     found = place(config(actors={"num_workers": 2}), nodes(1, 1))
     assert gpus_by_part(found)["learner"] == (1, round(1 / 3, 4))

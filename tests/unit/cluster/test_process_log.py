@@ -202,6 +202,9 @@ def test_the_environment_of_actors_is_memrs_and_the_users_and_hides_gpus_that_we
     found = actor_environment(own, {"NCCL_SOCKET_IFNAME": "eth1", "VLLM_NO_USAGE_STATS": "0"}, "debug")
     assert found == {
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+        "RAY_worker_niceness": "0",
+        "GOMP_SPINCOUNT": "1000",
+        "KMP_BLOCKTIME": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "VLLM_NO_USAGE_STATS": "0",
         "VLLM_LOGGING_LEVEL": "DEBUG",
@@ -219,6 +222,9 @@ class Shows:
         sys.stdout.write("printed in the actor\n")
         logging.getLogger("a_library").info("told by a library")
         return [os.environ.get(name) for name in names]
+
+    async def niceness(self) -> int:
+        return os.nice(0)
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +248,9 @@ def test_an_actor_sees_the_gpus_that_it_asked_for_and_no_other(
     names = ("CUDA_VISIBLE_DEVICES", "MY_VARIABLE", "OMP_NUM_THREADS")
     ray.get(actor.see.remote(), timeout=60)
     visible, variable, threads = ray.get(actor.see.remote(*names), timeout=60)
+    niceness = ray.get(actor.niceness.remote(), timeout=60)
     ray.kill(actor)
+    assert niceness == os.nice(0), "also under a Ray that gives its processes 15 more, as this one"
     assert {"": "", "0": "one", "1": "one", "0,1": "both"}[visible] == seen
     assert (variable, threads) == ("mine", "3")
     log = (tmp_path / "memory.log").read_text()
