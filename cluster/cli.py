@@ -200,11 +200,7 @@ def resume(
             f"--set {elsewhere[0]}: `memr resume` goes on in the folder that it is given, {run}. To go on under another name "
             "rename or copy the folder and resume that; for a new run: `memr train CONFIG --set run.name=NAME`"
         )
-    is_run = (run / "manifest.json").exists()
-    try:
-        read_run(run)
-    except DataError as error:
-        raise (error if is_run else ConfigError(str(error))) from None
+    read_run(run)
     where = {"run.directory": str(run.resolve().parent), "run.name": run.resolve().name}
     place = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in where.items()]
     train(run / "config.toml", [*place, *(overrides or [])], unset, address, override=override)
@@ -237,23 +233,21 @@ def plan(
 @app.command()
 def scale(
     run: RunArgument,
-    workers: Annotated[int, typer.Option(min=0, help="How many rollout workers there shall be")],
-    pool: Annotated[str | None, typer.Option(help="Of this pool ([[actors.pools]]); default: the first")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="How many rollout workers the pool shall have")],
+    pool: Annotated[str | None, typer.Option(help="Name of one of \\[\\[actors.pools]]; default: the first")] = None,
 ) -> None:
     """Add or remove rollout workers while a run goes on: new ones join, surplus ones finish what they have and leave."""
-    from cluster.run_control import ask
+    from cluster.live_requests import scale_run
 
-    ask(run, ask="scale", workers=workers, pool=pool)
-    terminal().print(f"asked for {workers} workers; `memr status {run}` shows them come and go")
+    terminal().print(scale_run(run, workers, pool), soft_wrap=True)
 
 
 @app.command()
 def stop(run: RunArgument) -> None:
     """End a live run as Ctrl-C does: the update under way is finished, a checkpoint is written."""
-    from cluster.run_control import ask
+    from cluster.live_requests import stop_run
 
-    ask(run, ask="stop")
-    terminal().print(f"{run} finishes its update, writes a checkpoint and ends")
+    terminal().print(stop_run(run), soft_wrap=True)
 
 
 @app.command()

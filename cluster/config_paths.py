@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster.run_folder import is_run
 from tasks.dotted_path import CODE_SUFFIX, split_code
 
 DATA = ("task.path", "task.held_out_path")
@@ -23,7 +24,7 @@ RUN_DIRECTORY = "run.directory"
 def place_paths(raw: dict[str, Any], config_file: Path, overridden: Collection[str]) -> None:
     """In place. overridden: the keys that the command line gave."""
     folder = config_file.absolute().parent
-    is_run = (folder / "manifest.json").exists()
+    stored = is_run(folder)
     here = Path.cwd()
     for key in (*DATA, *FOLDERS, *CODE, RUN_DIRECTORY, "task.rewards"):
         section, name = key.split(".")
@@ -31,7 +32,7 @@ def place_paths(raw: dict[str, Any], config_file: Path, overridden: Collection[s
         if not isinstance(table, dict) or name not in table:
             continue
         given_here = any(key == o or key.startswith(f"{o}.") for o in overridden)
-        bases = (here, folder) if given_here or is_run else (folder, here)
+        bases = (here, folder) if given_here or stored else (folder, here)
         table[name] = _placed(key, table[name], bases)
 
 

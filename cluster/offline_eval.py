@@ -15,7 +15,8 @@ from cluster.environment import apply_environment
 from cluster.evaluation import EvalPlan, eval_leases, evaluate_groups
 from cluster.model_store import resolve_model
 from cluster.resume import refuse_other_prompts
-from cluster.run_dir import is_run, read_run
+from cluster.run_dir import read_run
+from cluster.run_folder import is_run
 from contracts.adapter import Adapter
 from contracts.errors import ConfigError
 from contracts.ports import Tokenizer

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from cluster.parts import AdapterRef
 from cluster.placement import Node
 from cluster.resource_need import shm_shortage
 from cluster.resource_watch import free_resources
+from cluster.resources import usable_cores
 from contracts.adapter import Adapter
 from contracts.errors import ConfigError, RunStopped
 from contracts.own_packages import PACKAGES
@@ -49,6 +50,10 @@ class Session:
     owned: bool
     nodes: tuple[Node, ...]
     driver_node_id: str
+
+    def nodes_now(self) -> tuple[Node, ...]:
+        """Of a cluster that was joined, nodes come and go."""
+        return self.nodes if self.owned else cluster_nodes()
 
 
 @contextmanager
@@ -153,7 +158,10 @@ def _refuse_long_folder() -> None:
 
 
 def _session(*, owned: bool) -> Session:
-    return Session(owned, cluster_nodes(), ray.get_runtime_context().get_node_id())
+    nodes = cluster_nodes()
+    if owned:  # it was told of a few CPUs that nothing reserves (`_start`)
+        nodes = tuple(replace(node, cpus=float(usable_cores())) for node in nodes)
+    return Session(owned, nodes, ray.get_runtime_context().get_node_id())
 
 
 def _node(entry: dict[str, Any]) -> Node:

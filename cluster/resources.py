@@ -1,8 +1,10 @@
 """What there is to place on: this machine, a Ray cluster, or nodes that somebody thinks of (`memr plan --nodes 2x8`)."""
 
+import math
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import psutil
 
@@ -10,6 +12,10 @@ from cluster.config import RunConfig
 from cluster.placement import Node
 from contracts.device import cards
 from contracts.errors import ConfigError
+
+MAX_NODES, MAX_GPUS = 10_000, 64
+"""Of a cluster that somebody thinks of; Ray itself is tested with a few thousand nodes."""
+_CGROUP_CPU = Path("/sys/fs/cgroup/cpu.max")
 
 
 def resources_of(address: str | None, imagined: str | None) -> tuple[Node, ...]:
@@ -34,10 +40,20 @@ def this_machine() -> Node:
     """Cards by their device files: what torch makes of them is asked when a run starts."""
     return Node(
         node_id="this machine",
-        cpus=float(os.cpu_count() or 1),
+        cpus=float(usable_cores()),
         gpus=float(len(cards())),
         memory_bytes=psutil.virtual_memory().total,
     )
+
+
+def usable_cores(quota: Path = _CGROUP_CPU) -> int:
+    """Cores that this process may run on: its affinity, and what a container's quota amounts to."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        share, period = quota.read_text().split()
+        return max(1, min(cores, math.ceil(int(share) / int(period))))
+    except (OSError, ValueError):  # no quota: "max 100000", or no cgroup of version 2
+        return cores
 
 
 def refuse_uncounted_cards(config: RunConfig, nodes: Sequence[Node], there: Sequence[str]) -> None:
@@ -54,8 +70,12 @@ def refuse_uncounted_cards(config: RunConfig, nodes: Sequence[Node], there: Sequ
 
 
 def _imagined(text: str) -> tuple[Node, ...]:
-    found = re.fullmatch(r"(\d+)x(\d+)", text)
-    if found is None or int(found[1]) < 1:
-        raise ConfigError(f"--nodes {text}: write NxG, for example 2x8 for two nodes of eight GPUs each")
-    gpus = int(found[2])
-    return tuple(Node(f"node {i}", float(max(8, 12 * gpus)), float(gpus), 2**36) for i in range(int(found[1])))
+    found = re.fullmatch(r"(\d{1,9})x(\d{1,9})", text.strip())
+    if found is None:
+        raise ConfigError(f"--nodes {text:.40}: write NxG, for example 2x8 for two nodes of eight GPUs each")
+    count, gpus = int(found[1]), int(found[2])
+    if not 1 <= count <= MAX_NODES or gpus > MAX_GPUS:
+        raise ConfigError(
+            f"--nodes {text}: a plan is made for 1 to {MAX_NODES:,} nodes of 0 to {MAX_GPUS} GPUs each, for example 2x8"
+        )
+    return tuple(Node(f"node {i}", float(max(8, 12 * gpus)), float(gpus), 2**36) for i in range(count))

@@ -165,6 +165,7 @@ def _site(config: RunConfig, session: Session, placement: Placement, logs: Path 
         env=actor_environment(os.environ, config.cluster.env, level),
         logs=logs,
         log_level=level,
+        nodes=session.nodes_now,
     )
 
 
