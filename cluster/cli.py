@@ -92,10 +92,13 @@ def train(
     Ctrl-C finishes the update under way, writes a checkpoint, and exits with 130.
     """
     from cluster.config import load_config
+    from cluster.ray_address import refuse_unreachable
     from cluster.run_dir import refuse_live_run, refuse_rest_of_run
     from cluster.run_lock import lock_run
 
     settings = load_config(config, overrides or [], unset or [])
+    if address is not None:
+        refuse_unreachable(address)
     chosen = [text for value in overrides or [] for text in ("--set", value)]
     chosen += [text for key in unset or [] for text in ("--unset", key)]
     flags = [*(["--address", address] if address else []), *(["--ship-code"] * ship_code), *(["--override"] * override)]

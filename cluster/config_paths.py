@@ -39,7 +39,7 @@ def place_paths(raw: dict[str, Any], config_file: Path, overridden: Collection[s
 def _placed(key: str, value: Any, bases: Sequence[Path]) -> Any:
     if key == "task.rewards" and isinstance(value, list):
         return [_reward(part, bases) for part in value]
-    if not isinstance(value, str) or not value or "\0" in value:
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
         return value  # the settings refuse it, with its place
     if key == RUN_DIRECTORY:
         return _expanded(value)

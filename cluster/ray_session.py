@@ -21,6 +21,7 @@ import ray
 from cluster.config import RunConfig
 from cluster.parts import AdapterRef
 from cluster.placement import Node
+from cluster.ray_address import refuse_unreachable
 from cluster.resource_need import shm_shortage
 from cluster.resource_watch import free_resources
 from cluster.resources import usable_cores
@@ -86,6 +87,7 @@ def cluster_nodes() -> tuple[Node, ...]:
 
 def connect(address: str, *, ship_code: bool = False) -> None:
     """Join a cluster. Raises RunStopped, and ConfigError for one that anybody may join."""
+    refuse_unreachable(address)
     try:
         ray.init(
             address=address,

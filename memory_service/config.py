@@ -12,6 +12,9 @@ from pydantic import Field, field_validator, model_validator
 from contracts.bonus_rule import BonusRule, NoSignal, Where
 from contracts.settings import Settings
 
+HASH_PREFIX = "hash:"
+"""Begins the name of an encoder that needs no model, with its dimension behind it."""
+
 Profile = Literal["remember", "memr", "paper", "released_code", "off"]
 
 _PAPER: dict[str, Any] = {
@@ -184,6 +187,13 @@ class MemorySettings(Settings):
             rows = rows | _RELEASED_MEMORY_R
         return rows | _in_todays_words(values)
 
+    @field_validator("encoder")
+    @classmethod
+    def _hash_has_a_dimension(cls, value: str) -> str:
+        if value.startswith(HASH_PREFIX) and hash_dimension(value) is None:
+            raise ValueError(f"'{value:.80}': a hash encoder has 2 to 65536 dimensions, for example {HASH_PREFIX}64")
+        return value
+
     @field_validator("reasoning_tags", mode="before")
     @classmethod
     def _array_to_tuple(cls, value: Any) -> Any:
@@ -278,6 +288,13 @@ class MemorySettings(Settings):
             return 0, 0.0
         waits = self.exploit_weight == 0 and self.warmup_unit == "steps"
         return self.warmup if waits else 0, math.inf if self.anneal_steps is None else self.anneal_steps
+
+
+def hash_dimension(encoder: str) -> int | None:
+    """Of `hash:64`; None for another encoder, and where that is no number of dimensions."""
+    number = encoder.removeprefix(HASH_PREFIX)
+    found = encoder.startswith(HASH_PREFIX) and number.isascii() and number.isdecimal() and len(number) < 6
+    return int(number) if found and 2 <= int(number) <= 2**16 else None
 
 
 def _in_todays_words(values: dict[str, Any]) -> dict[str, Any]:

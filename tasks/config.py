@@ -4,7 +4,7 @@ Loads without torch, Ray and transformers.
 """
 
 import difflib
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -34,6 +34,8 @@ class RewardPart(Settings):
 
 class TaskSettings(Settings):
     """`[task]`: problems, prompts, answer form, rewards, verifier."""
+
+    may_be_empty: ClassVar[frozenset[str]] = frozenset({"system_prompt"})
 
     kind: str = Field(
         "arithmetic", description="arithmetic | reasoning_gym | file | FILE.py:Class or package.module:Class (your own)"
@@ -116,6 +118,14 @@ class TaskSettings(Settings):
         raise ValueError(
             f"unknown kind '{kind}'; {hint} A task of your own is named FILE.py:Class or package.module:Class"
         )
+
+    @field_validator("scorer")
+    @classmethod
+    def _names_a_function(cls, scorer: str | None) -> str | None:
+        where, _, name = (scorer or "FILE.py:function").rpartition(":")
+        if where and name:
+            return scorer
+        raise ValueError(f"'{scorer}' names no function; write FILE.py:function or package.module:function")
 
     @model_validator(mode="after")
     def _parts_are_distinct(self) -> "TaskSettings":
