@@ -2,21 +2,22 @@
 
 Thin: each command parses its arguments, calls one function of the module that does the work, shows the
 result. Heavy imports happen inside the commands, so that `memr --help` answers at once.
-Exit codes: 0 done, 2 the configuration is wrong or names what cannot be loaded, 3 the run failed, 130 interrupted after a checkpoint.
+Exit codes: exit_codes.py.
 """
 
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
+from cluster.early_signals import INTERRUPTED
 from cluster.environment import apply_environment, prepare_environment
+from cluster.exit_codes import run_command
 from cluster.terminal import terminal
-from contracts.errors import ConfigError, DataError, LoadError, MemrError
-from contracts.loading import missing_package
+from contracts.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from cluster.config import RunConfig
@@ -116,7 +117,7 @@ def _supervise(settings: "RunConfig", command: list[str], lock: int) -> int:
     from cluster.notify import Notifier
     from cluster.run_dir import read_run
     from cluster.summary import show_plan, show_summary
-    from cluster.supervisor import INTERRUPTED, Supervisor
+    from cluster.supervisor import Supervisor
 
     console = terminal()
     if (settings.run_path / "summary.json").exists():
@@ -366,16 +367,6 @@ def memory_query(
 
 
 def main() -> None:
-    """Entry point: memr's own errors become one message on stderr and an exit code, never a traceback."""
+    """Entry point."""
     prepare_environment(sys.argv[1:])
-    try:
-        app()
-    except ImportError as error:
-        _end(missing_package(error))
-    except MemrError as error:
-        _end(error)
-
-
-def _end(error: MemrError) -> NoReturn:
-    terminal(stderr=True).print(Text.assemble(("memr: ", "bold red"), str(error)), soft_wrap=True)
-    sys.exit(2 if isinstance(error, ConfigError | LoadError) else 3)
+    run_command(app, next(iter(sys.argv[1:]), ""))

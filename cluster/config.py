@@ -19,10 +19,11 @@ from actors.config import ActorSettings
 from cluster.alarm_settings import AlarmSettings
 from cluster.cluster_settings import ClusterSettings
 from cluster.config_mistakes import explain
-from cluster.config_paths import place_paths
+from cluster.config_paths import begun_in, place_paths
 from cluster.notify_settings import NotifySettings
 from cluster.resource_settings import ResourceSettings
 from cluster.set_options import key_of, lay_over, take_away
+from cluster.silent_settings import refuse_silent
 from cluster.supervision_settings import SupervisionSettings
 from contracts.errors import ConfigError
 from contracts.settings import Settings
@@ -153,18 +154,21 @@ def load_config(path: Path, overrides: Sequence[str] = (), unset: Sequence[str] 
         raw = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # beside syntax: numbers of thousands of digits, endless nesting
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    begun = begun_in(raw, path)
     for key in unset:
         take_away(raw, RunConfig, key)
     lay_over(raw, RunConfig, overrides)
     _refuse_depth(path, raw)
-    place_paths(raw, path, [key_of(override) for override in overrides])
+    place_paths(raw, path, [key_of(override) for override in overrides], begun)
     try:
-        return RunConfig.model_validate(raw)
+        config = RunConfig.model_validate(raw)
     except ValidationError as error:
         lines = [explain(path, text, RunConfig, overrides, dict(e)) for e in error.errors()[:MAX_PROBLEMS_SHOWN]]
         more = error.error_count() - MAX_PROBLEMS_SHOWN
         lines += [f"{path}: and {more} more of the kind"] if more > 0 else []
         raise ConfigError("\n".join(dict.fromkeys(lines))) from error
+    refuse_silent(config, overrides)
+    return config
 
 
 def dump_config(config: RunConfig) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from actors.config import ActorSettings
 from cluster.config import RunConfig
 from cluster.node_room import NodeRoom, fill, rooms_of, share_of, take_up_to
+from memory_service.encoder_name import is_hash
 
 LEAST_PROCESS_BYTES = 96 * 2**20
 """A process of the run before it has loaded a model: Python, numpy, pyarrow and Ray have 100 MiB of their own (measured)."""
@@ -114,7 +115,8 @@ def _bundles(config: RunConfig, *, has_gpu: bool) -> Iterator[Bundle]:
     learner_gpus = (learner.gpus or 1.0) if _on_gpu(learner.device, has_gpu) and not config.model.scripted else 0
     yield Bundle("learner", learner.torch_threads, learner_gpus)
     if memory.enabled:
-        yield Bundle("memory", memory.torch_threads, memory.gpus if memory.device == "cuda" else 0)
+        encodes_there = memory.device == "cuda" and not is_hash(memory.encoder)
+        yield Bundle("memory", memory.torch_threads, memory.gpus if encodes_there else 0)
     resources = {pool.name: pool.node_resource for pool in actors.pools}
     counts = {pool.name: pool.num_workers for pool in actors.pools}
     for name, kind in actors.kinds.items():

@@ -10,7 +10,7 @@ import psutil
 
 from cluster.config import RunConfig
 from cluster.placement import Node
-from contracts.device import cards
+from contracts.device import DRIVER, cards, old_driver
 from contracts.errors import ConfigError
 
 MAX_NODES, MAX_GPUS = 10_000, 64
@@ -54,6 +54,27 @@ def usable_cores(quota: Path = _CGROUP_CPU) -> int:
         return max(1, min(cores, math.ceil(int(share) / int(period))))
     except (OSError, ValueError):  # no quota: "max 100000", or no cgroup of version 2
         return cores
+
+
+def check_driver(config: RunConfig) -> None:
+    """`refuse_old_driver` on this machine; torch is asked only where there are cards and a model."""
+    if config.model.scripted or not cards():
+        return
+    import torch
+
+    refuse_old_driver(config, cards(), usable=torch.cuda.is_available(), built_for=torch.version.cuda)
+
+
+def refuse_old_driver(
+    config: RunConfig, there: Sequence[str], *, usable: bool, built_for: str | None, version: Path = DRIVER
+) -> None:
+    """Raises ConfigError where the driver is too old for every part that may use a card: once, before they find it out one
+    after the other. usable, built_for, there: as `choose_device` has them."""
+    why = "" if usable else old_driver(built_for, there, version)
+    devices = {"learner.device": config.learner.device, "memory.device": config.memory.device}
+    devices |= {f"actors.device of '{name}'": kind.device for name, kind in config.actors.kinds.items()}
+    if why and (meant := [key for key, device in devices.items() if device != "cpu"]):
+        raise ConfigError(f"{why}, or set {' and '.join(meant)} to 'cpu' to compute on the CPU all the same")
 
 
 def refuse_uncounted_cards(config: RunConfig, nodes: Sequence[Node], there: Sequence[str]) -> None:

@@ -21,6 +21,13 @@ def is_run(path: Path) -> bool:
     return os.path.exists(path / MANIFEST)
 
 
+def way_on(path: Path) -> str:
+    """After an end that the run could not speak of itself: while it loaded, between two lives, by force."""
+    if is_run(path):
+        return f"{path} was ended without a checkpoint of now; `memr resume {path}` goes on"
+    return "ended before there was a run: nothing is left of it, and the same command begins it"
+
+
 def refuse_other_than_run(path: Path) -> None:
     """Raises ConfigError for what is no run, with the nearest one that is there."""
     if is_run(path):

