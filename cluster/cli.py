@@ -228,8 +228,9 @@ def plan(
     from cluster.summary import show_placement, show_plan
 
     console, settings = terminal(), load_config(config, overrides or [], unset or [])
+    there = resources_of(address, nodes)
     show_plan(console, settings)
-    if not show_placement(console, settings, resources_of(address, nodes)):
+    if not show_placement(console, settings, there):
         raise typer.Exit(2)
     settings.learner.refuse_cut_cap()
 

@@ -18,10 +18,11 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from actors.config import ActorSettings
 from cluster.alarm_settings import AlarmSettings
 from cluster.cluster_settings import ClusterSettings
-from cluster.config_mistakes import explain
+from cluster.config_mistakes import explain_all
 from cluster.config_paths import begun_in, place_paths
 from cluster.notify_settings import NotifySettings
 from cluster.resource_settings import ResourceSettings
+from cluster.run_folder import is_run
 from cluster.set_options import key_of, lay_over, take_away
 from cluster.silent_settings import refuse_silent
 from cluster.supervision_settings import SupervisionSettings
@@ -163,7 +164,7 @@ def load_config(path: Path, overrides: Sequence[str] = (), unset: Sequence[str] 
     try:
         config = RunConfig.model_validate(raw)
     except ValidationError as error:
-        lines = [explain(path, text, RunConfig, overrides, dict(e)) for e in error.errors()[:MAX_PROBLEMS_SHOWN]]
+        lines = explain_all(path, text, RunConfig, overrides, error.errors()[:MAX_PROBLEMS_SHOWN])
         more = error.error_count() - MAX_PROBLEMS_SHOWN
         lines += [f"{path}: and {more} more of the kind"] if more > 0 else []
         raise ConfigError("\n".join(dict.fromkeys(lines))) from error
@@ -191,6 +192,9 @@ def _read(path: Path) -> str:
     except FileNotFoundError:
         known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.toml"))) or "none in ./configs"
         raise ConfigError(f"{path}: no such file. Configurations here: {known}") from None
+    except IsADirectoryError:
+        what = f"a run; to go on with it: memr resume {path}" if is_run(path) else "a folder; give a TOML file"
+        raise ConfigError(f"{path} is {what}") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
 

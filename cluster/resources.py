@@ -20,6 +20,10 @@ _CGROUP_CPU = Path("/sys/fs/cgroup/cpu.max")
 
 def resources_of(address: str | None, imagined: str | None) -> tuple[Node, ...]:
     """imagined: "NxG", N nodes of G GPUs. Raises ConfigError for another form, RunStopped for an unreachable cluster."""
+    if imagined is not None and address is not None:
+        raise ConfigError(
+            "--address and --nodes: a plan is for nodes that are there or for others; give one of the two"
+        )
     if imagined is not None:
         return _imagined(imagined)
     if address is None:

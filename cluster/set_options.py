@@ -57,8 +57,15 @@ def _lay(raw: dict[str, Any], root: type[BaseModel], override: str) -> None:
     path = key.strip().split(".")
     if not separator or len(path) < 2 or not all(path):
         raise ConfigError(f"--set {override:.{MAX_SHOWN}}: {_what_is_missing(root, key.strip(), separator)}")
+    if text.startswith("="):
+        raise ConfigError(f"--set {override:.{MAX_SHOWN}}: two = signs; write {key.strip()}={text.lstrip('=')}")
     table = raw
-    for section in path[:-1]:
+    for depth, section in enumerate(path[:-1], start=1):
+        if _is_list(root, path[:depth]):
+            within = ".".join(path[:depth])
+            raise ConfigError(
+                f"--set {override:.{MAX_SHOWN}}: {within} is a list, which is given whole: --set '{within}=[..]'"
+            )
         table = table.setdefault(section, {})
         if not isinstance(table, dict):
             raise ConfigError(f"--set {override:.{MAX_SHOWN}}: '{section}' is a value, not a section")
@@ -84,6 +91,11 @@ def _wants_text(root: type[BaseModel], path: Sequence[str]) -> bool:
     annotation = field.annotation
     kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     return str in kinds and set(kinds) <= {str, type(None)}
+
+
+def _is_list(root: type[BaseModel], path: Sequence[str]) -> bool:
+    field = field_at(root, path)
+    return field is not None and get_origin(field.annotation) is tuple
 
 
 def _value(override: str, text: str, *, wants_text: bool) -> Any:

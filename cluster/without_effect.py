@@ -15,36 +15,16 @@ from memory_service.encoder_name import is_hash
 if TYPE_CHECKING:
     from cluster.config import RunConfig
 
-_PAID_ALONE = ("variant", "window", "warmup", "warmup_unit", "explore_when_empty", "exploit_form", "normaliser_eps")
-_PAID_ALONE += ("normaliser_range_floor", "raw_decimals", "order", "own_group_as_neighbours", "neighbours_k")
-_PAID_ALONE += ("late_policy", "deadline_s")
+_PAID_ALONE: tuple[str, ...] = (
+    *("variant", "window", "warmup", "warmup_unit", "explore_when_empty", "exploit_form", "normaliser_eps"),
+    *("normaliser_range_floor", "raw_decimals", "order", "own_group_as_neighbours", "neighbours_k"),
+    *("late_policy", "deadline_s"),
+)
 """Beside OF_THE_BONUS: what shapes or waits for a bonus and nothing that is kept, so `memr memory query` shows the same."""
-_OF_A_MODEL = (
-    "device",
-    "gpus",
-    "shared_prefix",
-    "micro_batch_tokens",
-    "logprob_chunk_tokens",
-    "lora_*",
-    "learning_rate",
-)
-_OF_A_MODEL += (
-    "adam_*",
-    "weight_decay",
-    "max_grad_norm",
-    "schedule",
-    "warmup_share",
-    "loss",
-    "clip_*",
-    "importance_cap",
-)
-_OF_A_MODEL += (
-    "loss_normalisation",
-    "kl_*",
-    "moving_average_decay",
-    "entropy_weight",
-    "mismatch_*",
-    "max_relative_change",
+_OF_A_MODEL: tuple[str, ...] = (
+    *("device", "gpus", "shared_prefix", "micro_batch_tokens", "logprob_chunk_tokens", "lora_*", "learning_rate"),
+    *("adam_*", "weight_decay", "max_grad_norm", "schedule", "warmup_share", "loss", "clip_*", "importance_cap"),
+    *("loss_normalisation", "kl_*", "moving_average_decay", "entropy_weight", "mismatch_*", "max_relative_change"),
 )
 
 

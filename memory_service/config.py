@@ -188,7 +188,7 @@ class MemorySettings(Settings):
     @field_validator("encoder")
     @classmethod
     def _hash_has_a_dimension(cls, value: str) -> str:
-        if is_hash(value) and hash_dimension(value) is None:
+        if f"{value}:" == HASH_PREFIX or (is_hash(value) and hash_dimension(value) is None):
             raise ValueError(f"'{value:.80}': a hash encoder has 2 to 65536 dimensions, for example {HASH_PREFIX}64")
         return value
 

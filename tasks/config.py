@@ -26,7 +26,7 @@ class RewardPart(Settings):
         if name in REWARD_NAMES or ":" in name:
             return name
         close = difflib.get_close_matches(name, REWARD_NAMES, n=1, cutoff=0.5)
-        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(REWARD_NAMES)}"
+        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(REWARD_NAMES)}."
         raise ValueError(
             f"unknown reward part '{name}'; {hint} A function of your own is named FILE.py:function or package.module:function"
         )
@@ -114,7 +114,7 @@ class TaskSettings(Settings):
         if kind in known or ":" in kind:
             return kind
         close = difflib.get_close_matches(kind, known, n=1, cutoff=0.5)
-        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}."
         raise ValueError(
             f"unknown kind '{kind}'; {hint} A task of your own is named FILE.py:Class or package.module:Class"
         )

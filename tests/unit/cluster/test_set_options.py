@@ -8,6 +8,7 @@ import pytest
 
 from cluster.config import RunConfig, load_config
 from cluster.ray_address import refuse_unreachable
+from cluster.resources import resources_of
 from cluster.set_options import lay_over
 from cluster.setting_names import FIELDS_WORDS, leaf_settings
 from contracts.errors import ConfigError, RunStopped
@@ -57,6 +58,9 @@ def test_a_run_may_be_called_42(file: Path) -> None:
         ("task.generator_params={a: 1}", "this is no table: write"),
         ('model.name="m', 'the closing " is missing'),
         ("model.name='m", "the closing ' is missing"),
+        ("run.name==x", r"two = signs; write run\.name=x"),
+        ("task.rewards.0.weight=2", r"task\.rewards is a list, which is given whole: --set 'task\.rewards=\[\.\.\]'"),
+        ("memory.encoder=hash", r"2 to 65536 dimensions, for example hash:64"),
         ("nokey", r"the value is missing; expected section\.key=value"),
         ("run.name", r"the value is missing; expected section\.key=value"),
         ("=3", r"the name of the setting is missing"),
@@ -143,3 +147,50 @@ def test_a_cluster_that_does_not_answer_is_told_at_once() -> None:
     with pytest.raises(RunStopped, match="nothing answers there"):
         refuse_unreachable(f"127.0.0.1:{port}")
     refuse_unreachable("auto")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "[run]\nname = 42",
+            r":2: run\.name: .*a text, in quotes where it stands in a file \(given: 42\)\. run\.name is: folder",
+        ),
+        (
+            '[learner]\nlora_targets = "q"',
+            r"c\.toml:2: learner\.lora_targets: Input should be 'all_linear', or .*a list",
+        ),
+        (
+            "[memory]\nraw_decimals = 20",
+            r"^\S+:2: memory\.raw_decimals: .*less than or equal to 15, or .*'off' \(given: 20\)",
+        ),
+        (
+            '[task]\nrewards = ["format"]',
+            r"^\S+:2: task\.rewards\.0: .*a table with the keys name, weight \(given: 'format'\)$",
+        ),
+        ('[[task.rewards]]\nname = "corect"', r"^\S+:2: task\.rewards\.0\.name: unknown reward part[^\n]*$"),
+        ('model = "x"', r"^\S+:1: model: Input should be a table with the keys name \(given: 'x'\)$"),
+        ('[actors.vllm]\nmax_num_seqs = "x"\n', r":2: actors\.vllm\.max_num_seqs: .*valid integer"),
+        (
+            '[task]\nkind = "mine.py"',
+            r"known: arithmetic, reasoning_gym, file\. A task of your own is named FILE\.py:Class",
+        ),
+    ],
+)
+def test_a_mistake_in_a_file_is_one_sentence_with_its_line(text: str, told: str, file: Path) -> None:
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=told):
+        load_config(file)
+
+
+def test_a_folder_in_the_place_of_a_configuration_is_told_for_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"{tmp_path} is a folder; give a TOML file"):
+        load_config(tmp_path)
+    (tmp_path / "manifest.json").touch()
+    with pytest.raises(ConfigError, match=f"{tmp_path} is a run; to go on with it: memr resume {tmp_path}"):
+        load_config(tmp_path)
+
+
+def test_a_plan_is_for_nodes_that_are_there_or_for_others() -> None:
+    with pytest.raises(ConfigError, match="--address and --nodes: .* give one of the two"):
+        resources_of("auto", "2x8")
