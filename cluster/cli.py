@@ -113,7 +113,7 @@ def train(
 
 def _supervise(settings: "RunConfig", command: list[str], lock: int) -> int:
     """To the end of the run, with its result on the screen; the exit code. A run that has finished shows its result."""
-    from cluster.first_look import refuse_missing_data
+    from cluster.first_look import refuse_missing_files
     from cluster.notify import Notifier
     from cluster.run_dir import read_run
     from cluster.summary import show_plan, show_summary
@@ -124,14 +124,17 @@ def _supervise(settings: "RunConfig", command: list[str], lock: int) -> int:
         from cluster.resume import nothing_left
 
         if nothing_left(settings.run_path, settings):
-            console.print(Text.assemble((str(settings.run_path), "bold"), " has run already; its result:"))
+            console.print(
+                Text.assemble((str(settings.run_path), "bold"), " has run already; its result:"), soft_wrap=True
+            )
             show_summary(console, read_run(settings.run_path))
             console.print(
                 "For more updates: --set learner.num_updates=N. For another run choose another name: --set run.name=NAME, "
-                f"or delete {settings.run_path}."
+                f"or delete {settings.run_path}.",
+                soft_wrap=True,
             )
             return 0
-    refuse_missing_data(settings)
+    refuse_missing_files(settings)
     settings.learner.refuse_cut_cap()
     show_plan(console, settings)
     notifier = Notifier(settings.notify)
@@ -273,9 +276,10 @@ def replay(run: RunArgument) -> None:
     console = terminal()
     console.print(
         f"{found.rollouts} rollouts in {found.calls} calls of memory: largest difference {found.largest_difference:g}",
+        soft_wrap=True,
     )
     if found.worst:
-        console.print(f"at {found.worst}; another machine, encoder or data type rounds differently")
+        console.print(f"at {found.worst}; another machine, encoder or data type rounds differently", soft_wrap=True)
         raise typer.Exit(3)
 
 
@@ -284,7 +288,7 @@ def report(run: RunArgument) -> None:
     """Write RUN/report.html: rewards, held-out accuracy, lengths, lag, memory, transcripts with neighbours."""
     from cluster.report import write_report
 
-    terminal().print(f"wrote {write_report(run)}")
+    terminal().print(f"wrote {write_report(run)}", soft_wrap=True)
 
 
 @app.command(name="eval")
@@ -304,7 +308,7 @@ def evaluate(
     from cluster.offline_eval import evaluate_target
 
     line = evaluate_target(target, config, problems, max_new_tokens, samples, overrides or [], unset or [])
-    terminal().print(eval_text(line))
+    terminal().print(eval_text(line), soft_wrap=True)
 
 
 @app.command()
@@ -322,7 +326,7 @@ def export(
     """Write the newest adapter (PEFT) or the merged model, with its tokenizer, for plain transformers."""
     from cluster.export import export_run
 
-    terminal().print(export_run(run, out, merge=merge, dtype=dtype))
+    terminal().print(export_run(run, out, merge=merge, dtype=dtype), soft_wrap=True)
 
 
 @app.command(name="check-task")

@@ -193,7 +193,11 @@ def _read(path: Path) -> str:
         known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.toml"))) or "none in ./configs"
         raise ConfigError(f"{path}: no such file. Configurations here: {known}") from None
     except IsADirectoryError:
-        what = f"a run; to go on with it: memr resume {path}" if is_run(path) else "a folder; give a TOML file"
+        what = (
+            f"a run: memr resume {path} goes on with it, and its configuration is {path}/config.toml"
+            if is_run(path)
+            else "a folder; give a TOML file"
+        )
         raise ConfigError(f"{path} is {what}") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error

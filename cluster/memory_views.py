@@ -22,7 +22,7 @@ def load_memory(run: RunRecord) -> EpisodicMemory:
     checkpoint = newest_checkpoint(run.path)
     if checkpoint is None:
         raise ConfigError(
-            f"{run.path} has no checkpoint yet; the first comes after {run.config.cluster.checkpoint_every_updates} updates"
+            f"{run.path} has no checkpoint, which is what is looked into: the first is written before the first update"
         )
     apply_environment(run.config.cluster.env)
     memory = EpisodicMemory(

@@ -13,6 +13,7 @@ from cluster.config import RunConfig, load_config
 from cluster.context_room import find_room
 from cluster.environment import apply_environment
 from cluster.evaluation import EvalPlan, eval_leases, evaluate_groups
+from cluster.first_look import refuse_missing_files
 from cluster.model_store import resolve_model
 from cluster.resume import refuse_other_prompts
 from cluster.run_dir import read_run
@@ -89,13 +90,15 @@ def _what_to_evaluate(
     if is_run(Path(target)):
         run = read_run(Path(target))
         config = load_config(config_path or run.path / "config.toml", overrides, unset)
+        refuse_missing_files(config)
         apply_environment(config.cluster.env)
         return config, run.model_path, read_adapter(newest_adapter_folder(run.path / "adapters"))
     if config_path is None:
         raise ConfigError(
             f"{target} is not a run: to evaluate a model give its task too, --config configs/quickstart.toml"
         )
-    config = load_config(config_path, [*overrides, f'model.name="{target}"'], unset)
+    config = load_config(config_path, [*overrides, f"model.name={target}"], unset)
+    refuse_missing_files(config)
     apply_environment(config.cluster.env)
     model_path = resolve_model(target)
     return config, model_path, _untrained(config, model_path)

@@ -6,6 +6,7 @@ from rich.text import Text
 
 from actors.load import load_worker_tokenizer
 from cluster.config import RunConfig
+from cluster.first_look import refuse_missing_files
 from cluster.model_store import model_of
 from contracts.verdict import Scored, Verdict
 from tasks.check_task import TaskCheckReport, check_task
@@ -17,6 +18,7 @@ NUM_SHOWN = 8
 
 def run_task_check(console: Console, config: RunConfig) -> bool:
     """Shows problems, prompt lengths and rewards; True if every known answer was judged as it should be."""
+    refuse_missing_files(config)
     model_path = model_of(config)
     tokenizer = load_worker_tokenizer(config.actors, model_path)
     for note in tokenizer.notes if isinstance(tokenizer, HfTokenizer) else ():

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -80,19 +81,35 @@ def test_a_command_that_waits_for_nothing_imports_nothing_heavy(arguments: str, 
     assert not HEAVY & modules, told
 
 
-@pytest.mark.parametrize("key", ["task.path", "task.held_out_path"])
-def test_a_data_file_that_is_not_there_is_told_before_anything_is_loaded(key: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("command", "key", "missing"),
+    [
+        ("train", "task.path", "none.jsonl"),
+        ("train", "task.held_out_path", "none.jsonl"),
+        ("train", "task.scorer", "none.py:close"),
+        ("check-task", "task.path", "none.jsonl"),
+        ("check-task", "task.kind", "none.py:Task"),
+        ("eval", "task.path", "none.jsonl"),
+    ],
+)
+def test_a_file_that_is_not_there_is_told_before_anything_is_loaded(
+    command: str, key: str, missing: str, tmp_path: Path
+) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"question": "1 + 1?", "answer": 2}\n')
     values = {"task.kind": "file", "task.path": rows, "task.held_out_path": rows, "run.directory": tmp_path}
     sets = [
         word
-        for name, value in (values | {key: tmp_path / "none.jsonl"}).items()
+        for name, value in (values | {key: tmp_path / missing}).items()
+        if key != "task.kind" or name == key  # of [task] it has settings of its own
         for word in ("--set", f"{name}={value}")
     ]
-    code, modules, told = imported("train", "configs/quickstart.toml", *sets)
+    config = "configs/quickstart.toml"
+    code, modules, told = imported(
+        command, *(["a-model", "--config", config] if command == "eval" else [config]), *sets
+    )
     assert code == 2, "named by the configuration"
-    assert "none.jsonl: no such file" in told
+    assert re.search(r"none\.(jsonl|py\S+): no such file", told), told
     assert not HEAVY & modules
     assert not (tmp_path / "quickstart").exists(), "nothing is left of a run that did not begin"
 

@@ -187,7 +187,7 @@ def test_a_folder_in_the_place_of_a_configuration_is_told_for_what_it_is(tmp_pat
     with pytest.raises(ConfigError, match=f"{tmp_path} is a folder; give a TOML file"):
         load_config(tmp_path)
     (tmp_path / "manifest.json").touch()
-    with pytest.raises(ConfigError, match=f"{tmp_path} is a run; to go on with it: memr resume {tmp_path}"):
+    with pytest.raises(ConfigError, match=f"{tmp_path} is a run: memr resume {tmp_path} goes on with it"):
         load_config(tmp_path)
 
 
