@@ -25,10 +25,10 @@ def refuse_missing_files(config: RunConfig) -> None:
 
 def _refuse_missing_code(config: RunConfig) -> None:
     task = config.task
-    named = {
+    named: dict[str, list[str | None]] = {
         "task.kind": [task.kind],
         "task.scorer": [task.scorer],
-        "task.rewards": [part.name for part in task.rewards],
+        "task.rewards": [*(part.name for part in task.rewards)],
     }
     for setting, paths in named.items():
         for path in paths:

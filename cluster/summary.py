@@ -33,7 +33,7 @@ def show_placement(console: Console, config: RunConfig, nodes: Sequence[Node]) -
     """Who gets what on these nodes; False where something is short."""
     placement = place(config, nodes)
     gpus, cpus = sum(node.gpus for node in nodes), sum(node.cpus for node in nodes)
-    where = f" on {len(nodes)} node(s), {cpus:g} CPUs, {gpus:g} GPUs"
+    where = f" on {len(nodes)} node(s), {cpus:,.10g} CPUs, {gpus:,.10g} GPUs"
     console.print(Text.assemble(("\nplacement", "bold"), where))
     table = Table.grid(padding=(0, 2))
     for part, needs in placement_rows(placement):
