@@ -24,33 +24,41 @@ def is_run(path: Path) -> bool:
 def way_on(path: Path) -> str:
     """After an end that the run could not speak of itself: while it loaded, between two lives, by force."""
     if is_run(path):
-        return f"{path} was ended without a checkpoint of now; `memr resume {path}` goes on"
+        return f"{path}: ended before it could write a checkpoint; `memr resume {path}` goes on from where it stood"
     return "ended before there was a run: nothing is left of it, and the same command begins it"
 
 
 def refuse_other_than_run(path: Path) -> None:
     """Raises ConfigError for what is no run, with the nearest one that is there."""
-    if is_run(path):
+    if _holds_a_run(path) or (is_run(path) and _run_around(path) is None):  # adapters have a manifest.json of their own
         return
     if os.path.isdir(path) and not os.access(path, os.R_OK | os.X_OK):
         raise ConfigError(f"{path} cannot be read: the permission is missing")
     raise ConfigError(f"{path} is not a run ({_what_it_is(path)}). {_meant(path)}")
 
 
+def _run_around(path: Path) -> Path | None:
+    """The run that holds it, up to RUN/memory/snapshot-x."""
+    return next((folder for folder in list(path.parents)[:3] if _holds_a_run(folder)), None)
+
+
+def _holds_a_run(folder: Path) -> bool:
+    return is_run(folder) and os.path.exists(folder / "config.toml")
+
+
 def _what_it_is(path: Path) -> str:
     if os.path.isdir(path):
-        return f"no {MANIFEST}"
+        return "a folder of something else" if is_run(path) else f"no {MANIFEST}"
     if os.path.exists(path):
         return "a file; a run is a folder, for example runs/NAME"
     return "no such folder"
 
 
 def _meant(path: Path) -> str:
-    below = _runs_in(path) if os.path.isdir(path) else []
-    if below:
+    if around := _run_around(path):
+        return f"It lies in the run {around}: give that"
+    if below := _runs_in(path):
         return f"Runs in it: {_listed(below)}"
-    if is_run(path.parent):
-        return f"It lies in the run {path.parent}: give that"
     name = path.stem if path.suffix == ".toml" else path.name
     if is_run(RUNS / name):
         return f"Did you mean {RUNS / name}?"
@@ -68,7 +76,7 @@ def _runs_in(folder: Path) -> list[Path]:
 def _found(folder: Path) -> Iterator[Path]:
     try:
         with os.scandir(folder) as entries:
-            yield from (folder / entry.name for entry in entries if is_run(folder / entry.name))
+            yield from (folder / entry.name for entry in entries if _holds_a_run(folder / entry.name))
     except OSError:
         return
 

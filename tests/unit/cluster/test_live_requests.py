@@ -111,14 +111,16 @@ def test_what_is_no_run_is_told_with_the_run_that_was_meant(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     for name in ("quickstart", "sparse"):
         (tmp_path / "runs" / name / "adapters").mkdir(parents=True)
-        (tmp_path / "runs" / name / "manifest.json").touch()
+        for file in ("manifest.json", "config.toml", "adapters/manifest.json"):
+            (tmp_path / "runs" / name / file).touch()
     for given, told in {
         "quickstart": r"no such folder\)\. Did you mean runs/quickstart\?",
         "configs/quickstart.toml": r"Did you mean runs/quickstart\?",
         "runs": r"Runs in it: runs/quickstart, runs/sparse",
         "runs/quickstrat": r"Did you mean runs/quickstart\? Runs beside it: runs/quickstart, runs/sparse",
-        "runs/sparse/adapters": r"It lies in the run runs/sparse: give that",
+        "runs/sparse/adapters": r"a folder of something else\)\. It lies in the run runs/sparse: give that",
         "runs/sparse/manifest.json": r"a file; a run is a folder.*It lies in the run runs/sparse",
+        "runs/sparse/memory/snapshot-1": r"It lies in the run runs/sparse: give that",
         "x" * 300: r"no such folder",
     }.items():
         with pytest.raises(ConfigError, match=told):
