@@ -20,16 +20,10 @@ DEFAULTS = {
 }
 
 
-_ASKS_RAY_ALONE = {
-    "RAY_BACKEND_LOG_LEVEL": "error"
-}  # `memr plan --address`: it starts no Ray whose log somebody would miss
-
-
 def prepare_environment(arguments: Sequence[str] = ()) -> None:
     """What the user has set stays. arguments: of the command line; `--address` joins other machines."""
     joins = any(argument.split("=")[0] == "--address" for argument in arguments)
-    asks = _ASKS_RAY_ALONE if list(arguments[:1]) == ["plan"] else {}
-    for name, value in (DEFAULTS | asks | ({} if joins else _THIS_MACHINE_ONLY)).items():
+    for name, value in (DEFAULTS | ({} if joins else _THIS_MACHINE_ONLY)).items():
         os.environ.setdefault(name, value)
 
 

@@ -21,7 +21,7 @@ import ray
 from cluster.config import RunConfig
 from cluster.parts import AdapterRef
 from cluster.placement import Node
-from cluster.ray_address import refuse_unreachable
+from cluster.ray_address import held_back_stderr, refuse_unreachable, why_not_joined
 from cluster.resource_need import shm_shortage
 from cluster.resource_watch import free_resources
 from cluster.resources import usable_cores
@@ -88,19 +88,17 @@ def cluster_nodes() -> tuple[Node, ...]:
 def connect(address: str, *, ship_code: bool = False) -> None:
     """Join a cluster. Raises RunStopped, and ConfigError for one that anybody may join."""
     refuse_unreachable(address)
-    try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=False,
-            runtime_env={"py_modules": [_folder(name) for name in PACKAGES]} if ship_code else None,
-        )
-    except (RuntimeError, OSError, ValueError) as error:
-        raise RunStopped(
-            f"cannot join the Ray cluster at {address}: {error}. Is its head running and reachable (`ray status`), is "
-            "Ray's version the same there, and is its token here (RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH)?"
-        ) from error
+    with held_back_stderr() as told:
+        try:
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=False,
+                runtime_env={"py_modules": [_folder(name) for name in PACKAGES]} if ship_code else None,
+            )
+        except (RuntimeError, OSError, ValueError) as error:
+            raise RunStopped(f"cannot join the Ray cluster at {address}: {why_not_joined(error, told())}") from error
 
     if os.environ.get(OPEN_IS_MEANT) != "1" and _is_open(ray.get_runtime_context().gcs_address):
         ray.shutdown()

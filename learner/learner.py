@@ -77,7 +77,9 @@ class Learner:
     def notes(self) -> tuple[str, ...]:
         if not self._policy.plain_rows:
             return ()
-        return (f"every rollout runs with its prompt, learner.shared_prefix does not act: {self._policy.plain_rows}",)
+        return (
+            f"every rollout runs with its prompt, as with learner.shared_prefix = false: {self._policy.plain_rows}",
+        )
 
     def step(self, groups: Sequence[ScoredGroup]) -> StepReport:
         """One update. Numbers that are not finite skip it: the version goes up, the weights stay, the report says why.

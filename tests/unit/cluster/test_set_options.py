@@ -1,5 +1,6 @@
 """What a person types behind --set is read as it was meant, or refused with what is missing."""
 
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from cluster.config import RunConfig, load_config
-from cluster.ray_address import refuse_unreachable
+from cluster.ray_address import held_back_stderr, refuse_unreachable, why_not_joined
 from cluster.resources import resources_of
 from cluster.set_options import lay_over
 from cluster.setting_names import FIELDS_WORDS, leaf_settings
@@ -194,3 +195,14 @@ def test_a_folder_in_the_place_of_a_configuration_is_told_for_what_it_is(tmp_pat
 def test_a_plan_is_for_nodes_that_are_there_or_for_others() -> None:
     with pytest.raises(ConfigError, match="--address and --nodes: .* give one of the two"):
         resources_of("auto", "2x8")
+
+
+def test_what_ray_writes_while_it_tries_stays_off_the_terminal_and_names_the_token(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with held_back_stderr() as told:
+        os.write(2, b"[W] Unauthenticated: RPC error: InvalidAuthToken: Authentication token is missing\n")
+        assert "does not take our token: give its own by RAY_AUTH_TOKEN" in why_not_joined(ValueError("no"), told())
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "after\n"
+    assert why_not_joined(ValueError("no"), "").startswith("no. Is its head running")

@@ -115,7 +115,7 @@ def test_plain_rows_are_said_in_one_line(name: str) -> None:
     learner = Learner(policy_of(name, "float32"), given, "template", (), 8)
     (said,) = learner.notes
     assert "\n" not in said
-    assert said.startswith("every rollout runs with its prompt, learner.shared_prefix does not act: ")
+    assert said.startswith("every rollout runs with its prompt, as with learner.shared_prefix = false: ")
     assert "(model type " in said
     assert policy_of(name, "float32", shared_prefix=False).plain_rows == ""
     assert builders.tiny_learner().notes == ()
