@@ -60,9 +60,9 @@ def usable_cores(quota: Path = _CGROUP_CPU) -> int:
         return cores
 
 
-def check_driver(config: RunConfig) -> None:
-    """`refuse_old_driver` on this machine; torch is asked only where there are cards and a model."""
-    if config.model.scripted or not cards():
+def check_driver(config: RunConfig, address: str | None) -> None:
+    """`refuse_old_driver` where the run stays on this machine; torch is asked only where there are cards and a model."""
+    if address is not None or config.model.scripted or not cards():
         return
     import torch
 

@@ -105,6 +105,7 @@ def _train(
     started = time.monotonic()
     say = Narrator(console)
     task = load_task(config.task)  # first: a wrong path is told before anything is loaded
+    check_driver(config, address)
     say("loading the model's files and the tokenizer")
     model_path = model_of(config)
     tokenizer = load_worker_tokenizer(config.actors, model_path)
@@ -139,8 +140,6 @@ def _train(
         record_changes(run_path, config, changes)
         forget_summary(run_path)
 
-    if address is None:
-        check_driver(config)
     say("starting the processes: rollout workers, memory, learner")
     with ray_session(config, address, ship_code=ship_code) as session:
         if session.owned:
