@@ -98,6 +98,7 @@ def train(
     from cluster.run_lock import lock_run
 
     settings = load_config(config, overrides or [], unset or [])
+    _say_overridden(overrides)
     if address is not None:
         refuse_unreachable(address)
     chosen = [text for value in overrides or [] for text in ("--set", value)]
@@ -109,6 +110,13 @@ def train(
         code = _supervise(settings, ["attempt", str(config), *chosen, *flags, "--lock", str(lock)], lock)
     if code:
         raise typer.Exit(code)
+
+
+def _say_overridden(overrides: list[str] | None) -> None:
+    from cluster.set_options import overridden
+
+    for line in overridden(overrides or []):
+        terminal().print(f"note: {line}", soft_wrap=True)
 
 
 def _supervise(settings: "RunConfig", command: list[str], lock: int) -> int:
@@ -232,6 +240,7 @@ def plan(
 
     console, settings = terminal(), load_config(config, overrides or [], unset or [])
     there = resources_of(address, nodes)
+    _say_overridden(overrides)
     show_plan(console, settings)
     if not show_placement(console, settings, there):
         raise typer.Exit(2)

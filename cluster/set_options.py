@@ -24,10 +24,19 @@ def key_of(override: str) -> str:
 
 
 def lay_over(raw: dict[str, Any], root: type[BaseModel], overrides: Sequence[str]) -> None:
-    """In place. Raises ConfigError for what is no section.key=value, a value that cannot be read, one key given twice."""
-    _refuse_twice(overrides)
+    """In place. Raises ConfigError for what is no section.key=value, a value that cannot be read. Of one key given twice the
+    later acts, and `overridden` says so."""
     for override in overrides:
         _lay(raw, root, override)
+
+
+def overridden(overrides: Sequence[str]) -> list[str]:
+    """A sentence for each `--set` that a later one takes the effect from: scripts append theirs to what they were given."""
+    return [
+        f"--set {first:.{MAX_SHOWN}} does not act: --set {later[-1]:.{MAX_SHOWN}} comes after it"
+        for place, first in enumerate(overrides)
+        if (later := [o for o in overrides[place + 1 :] if f"{key_of(first)}.".startswith(f"{key_of(o)}.")])
+    ]
 
 
 def take_away(raw: dict[str, Any], root: type[BaseModel], key: str) -> None:
@@ -40,16 +49,6 @@ def take_away(raw: dict[str, Any], root: type[BaseModel], key: str) -> None:
         table = table.get(section) if isinstance(table, dict) else None
     if isinstance(table, dict):
         table.pop(last, None)
-
-
-def _refuse_twice(overrides: Sequence[str]) -> None:
-    for place, second in enumerate(overrides):
-        for first in overrides[:place]:
-            one, other = key_of(first), key_of(second)
-            if one == other or one.startswith(f"{other}.") or other.startswith(f"{one}."):
-                raise ConfigError(
-                    f"--set {first:.{MAX_SHOWN}} and --set {second:.{MAX_SHOWN}} set the same: give {one if len(one) < len(other) else other} once"
-                )
 
 
 def _lay(raw: dict[str, Any], root: type[BaseModel], override: str) -> None:
