@@ -96,9 +96,10 @@ def train(
     from cluster.ray_address import refuse_unreachable
     from cluster.run_dir import refuse_live_run, refuse_rest_of_run
     from cluster.run_lock import lock_run
+    from cluster.summary import show_overridden
 
     settings = load_config(config, overrides or [], unset or [])
-    _say_overridden(overrides)
+    show_overridden(terminal(), overrides or [])
     if address is not None:
         refuse_unreachable(address)
     chosen = [text for value in overrides or [] for text in ("--set", value)]
@@ -110,13 +111,6 @@ def train(
         code = _supervise(settings, ["attempt", str(config), *chosen, *flags, "--lock", str(lock)], lock)
     if code:
         raise typer.Exit(code)
-
-
-def _say_overridden(overrides: list[str] | None) -> None:
-    from cluster.set_options import overridden
-
-    for line in overridden(overrides or []):
-        terminal().print(f"note: {line}", soft_wrap=True)
 
 
 def _supervise(settings: "RunConfig", command: list[str], lock: int) -> int:
@@ -236,11 +230,11 @@ def plan(
     """Show what a configuration amounts to and who gets what, without starting anything."""
     from cluster.config import load_config
     from cluster.resources import resources_of
-    from cluster.summary import show_placement, show_plan
+    from cluster.summary import show_overridden, show_placement, show_plan
 
     console, settings = terminal(), load_config(config, overrides or [], unset or [])
     there = resources_of(address, nodes)
-    _say_overridden(overrides)
+    show_overridden(console, overrides or [])
     show_plan(console, settings)
     if not show_placement(console, settings, there):
         raise typer.Exit(2)

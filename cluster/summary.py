@@ -17,6 +17,7 @@ from cluster.next_steps import next_steps
 from cluster.placement import Node, place, placement_rows
 from cluster.plan import make_plan, plan_rows
 from cluster.run_dir import RunRecord, being_taken_up, is_copy, owner_alive
+from cluster.set_options import overridden
 from cluster.silent_settings import silent_lines
 
 
@@ -26,6 +27,11 @@ def show_plan(console: Console, config: RunConfig) -> None:
         table.add_row(Text(name, "bold"), value)
     console.print(table)
     for line in silent_lines(config):
+        console.print(f"note: {line}", soft_wrap=True)
+
+
+def show_overridden(console: Console, overrides: Sequence[str]) -> None:
+    for line in overridden(overrides):
         console.print(f"note: {line}", soft_wrap=True)
 
 
