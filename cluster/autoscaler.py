@@ -6,6 +6,7 @@ from cluster.autoscale import Waits, wanted_workers
 from cluster.cluster_settings import ClusterSettings
 from cluster.fleet import Fleet
 from cluster.recorder import Recorder
+from contracts.errors import ConfigError
 
 
 class Autoscaler:
@@ -26,5 +27,9 @@ class Autoscaler:
         of_first = max(0, max(decision.workers, self._settings.min_workers) - self._fleet.target + now[first])
         if of_first != now[first]:
             self._last_scaled = waits.step
-            self._recorder.event("autoscaled", workers=decision.workers, reason=decision.reason)
-            self._fleet.scale(of_first, first)
+            try:
+                self._fleet.scale(of_first, first)
+            except ConfigError as error:  # no room for one more: the run goes on with those it has
+                self._recorder.event("autoscale_refused", workers=decision.workers, reason=str(error))
+            else:
+                self._recorder.event("autoscaled", workers=decision.workers, reason=decision.reason)

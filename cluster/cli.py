@@ -2,21 +2,22 @@
 
 Thin: each command parses its arguments, calls one function of the module that does the work, shows the
 result. Heavy imports happen inside the commands, so that `memr --help` answers at once.
-Exit codes: 0 done, 2 the configuration is wrong or names what cannot be loaded, 3 the run failed, 130 interrupted after a checkpoint.
+Exit codes: exit_codes.py.
 """
 
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
+from cluster.early_signals import INTERRUPTED
 from cluster.environment import apply_environment, prepare_environment
+from cluster.exit_codes import run_command
 from cluster.terminal import terminal
-from contracts.errors import ConfigError, DataError, LoadError, MemrError
-from contracts.loading import missing_package, told
+from contracts.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from cluster.config import RunConfig
@@ -92,10 +93,15 @@ def train(
     Ctrl-C finishes the update under way, writes a checkpoint, and exits with 130.
     """
     from cluster.config import load_config
+    from cluster.ray_address import refuse_unreachable
     from cluster.run_dir import refuse_live_run, refuse_rest_of_run
     from cluster.run_lock import lock_run
+    from cluster.summary import show_overridden
 
     settings = load_config(config, overrides or [], unset or [])
+    show_overridden(terminal(), overrides or [])
+    if address is not None:
+        refuse_unreachable(address)
     chosen = [text for value in overrides or [] for text in ("--set", value)]
     chosen += [text for key in unset or [] for text in ("--unset", key)]
     flags = [*(["--address", address] if address else []), *(["--ship-code"] * ship_code), *(["--override"] * override)]
@@ -109,25 +115,28 @@ def train(
 
 def _supervise(settings: "RunConfig", command: list[str], lock: int) -> int:
     """To the end of the run, with its result on the screen; the exit code. A run that has finished shows its result."""
-    from cluster.first_look import refuse_missing_data
+    from cluster.first_look import refuse_missing_files
     from cluster.notify import Notifier
     from cluster.run_dir import read_run
     from cluster.summary import show_plan, show_summary
-    from cluster.supervisor import INTERRUPTED, Supervisor
+    from cluster.supervisor import Supervisor
 
     console = terminal()
     if (settings.run_path / "summary.json").exists():
         from cluster.resume import nothing_left
 
         if nothing_left(settings.run_path, settings):
-            console.print(Text.assemble((str(settings.run_path), "bold"), " has run already; its result:"))
+            console.print(
+                Text.assemble((str(settings.run_path), "bold"), " has run already; its result:"), soft_wrap=True
+            )
             show_summary(console, read_run(settings.run_path))
             console.print(
                 "For more updates: --set learner.num_updates=N. For another run choose another name: --set run.name=NAME, "
-                f"or delete {settings.run_path}."
+                f"or delete {settings.run_path}.",
+                soft_wrap=True,
             )
             return 0
-    refuse_missing_data(settings)
+    refuse_missing_files(settings)
     settings.learner.refuse_cut_cap()
     show_plan(console, settings)
     notifier = Notifier(settings.notify)
@@ -200,11 +209,7 @@ def resume(
             f"--set {elsewhere[0]}: `memr resume` goes on in the folder that it is given, {run}. To go on under another name "
             "rename or copy the folder and resume that; for a new run: `memr train CONFIG --set run.name=NAME`"
         )
-    is_run = (run / "manifest.json").exists()
-    try:
-        read_run(run)
-    except DataError as error:
-        raise (error if is_run else ConfigError(str(error))) from None
+    read_run(run)
     where = {"run.directory": str(run.resolve().parent), "run.name": run.resolve().name}
     place = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in where.items()]
     train(run / "config.toml", [*place, *(overrides or [])], unset, address, override=override)
@@ -225,11 +230,13 @@ def plan(
     """Show what a configuration amounts to and who gets what, without starting anything."""
     from cluster.config import load_config
     from cluster.resources import resources_of
-    from cluster.summary import show_placement, show_plan
+    from cluster.summary import show_overridden, show_placement, show_plan
 
     console, settings = terminal(), load_config(config, overrides or [], unset or [])
+    there = resources_of(address, nodes)
+    show_overridden(console, overrides or [])
     show_plan(console, settings)
-    if not show_placement(console, settings, resources_of(address, nodes)):
+    if not show_placement(console, settings, there):
         raise typer.Exit(2)
     settings.learner.refuse_cut_cap()
 
@@ -237,23 +244,21 @@ def plan(
 @app.command()
 def scale(
     run: RunArgument,
-    workers: Annotated[int, typer.Option(min=0, help="How many rollout workers there shall be")],
-    pool: Annotated[str | None, typer.Option(help="Of this pool ([[actors.pools]]); default: the first")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="How many rollout workers the pool shall have")],
+    pool: Annotated[str | None, typer.Option(help="Name of one of \\[\\[actors.pools]]; default: the first")] = None,
 ) -> None:
     """Add or remove rollout workers while a run goes on: new ones join, surplus ones finish what they have and leave."""
-    from cluster.run_control import ask
+    from cluster.live_requests import scale_run
 
-    ask(run, ask="scale", workers=workers, pool=pool)
-    terminal().print(f"asked for {workers} workers; `memr status {run}` shows them come and go")
+    terminal().print(scale_run(run, workers, pool), soft_wrap=True)
 
 
 @app.command()
 def stop(run: RunArgument) -> None:
     """End a live run as Ctrl-C does: the update under way is finished, a checkpoint is written."""
-    from cluster.run_control import ask
+    from cluster.live_requests import stop_run
 
-    ask(run, ask="stop")
-    terminal().print(f"{run} finishes its update, writes a checkpoint and ends")
+    terminal().print(stop_run(run), soft_wrap=True)
 
 
 @app.command()
@@ -274,9 +279,10 @@ def replay(run: RunArgument) -> None:
     console = terminal()
     console.print(
         f"{found.rollouts} rollouts in {found.calls} calls of memory: largest difference {found.largest_difference:g}",
+        soft_wrap=True,
     )
     if found.worst:
-        console.print(f"at {found.worst}; another machine, encoder or data type rounds differently")
+        console.print(f"at {found.worst}; another machine, encoder or data type rounds differently", soft_wrap=True)
         raise typer.Exit(3)
 
 
@@ -285,7 +291,7 @@ def report(run: RunArgument) -> None:
     """Write RUN/report.html: rewards, held-out accuracy, lengths, lag, memory, transcripts with neighbours."""
     from cluster.report import write_report
 
-    terminal().print(f"wrote {write_report(run)}")
+    terminal().print(f"wrote {write_report(run)}", soft_wrap=True)
 
 
 @app.command(name="eval")
@@ -309,7 +315,7 @@ def evaluate(
 
     settings = (overrides or [], unset or [])
     line = evaluate_target(target, config, problems, max_new_tokens, samples, *settings, policy_version)
-    terminal().print(eval_text(line))
+    terminal().print(eval_text(line), soft_wrap=True)
 
 
 @app.command()
@@ -327,7 +333,7 @@ def export(
     """Write the newest adapter (PEFT) or the merged model, with its tokenizer, for plain transformers."""
     from cluster.export import export_run
 
-    terminal().print(export_run(run, out, merge=merge, dtype=dtype))
+    terminal().print(export_run(run, out, merge=merge, dtype=dtype), soft_wrap=True)
 
 
 @app.command(name="check-task")
@@ -373,22 +379,6 @@ def memory_query(
 
 
 def main() -> None:
-    """Entry point: memr's own errors become one message on stderr and an exit code, never a traceback."""
+    """Entry point."""
     prepare_environment(sys.argv[1:])
-    try:
-        app()
-    except ImportError as error:
-        _end(missing_package(error))
-    except MemrError as error:
-        _end(error)
-    except OSError as error:
-        _end(
-            MemrError(
-                f"the operating system refused: {told(error)}. Look at that path, its permissions and what is free"
-            )
-        )
-
-
-def _end(error: MemrError) -> NoReturn:
-    terminal(stderr=True).print(Text.assemble(("memr: ", "bold red"), str(error)), soft_wrap=True)
-    sys.exit(2 if isinstance(error, ConfigError | LoadError) else 3)
+    run_command(app, next(iter(sys.argv[1:]), ""))

@@ -6,22 +6,25 @@ Loads without torch and Ray. Mistakes come back as one ConfigError that names fi
 nearest known key.
 """
 
-import difflib
 import json
 import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from actors.config import ActorSettings
 from cluster.alarm_settings import AlarmSettings
 from cluster.cluster_settings import ClusterSettings
-from cluster.config_paths import place_paths
+from cluster.config_mistakes import explain_all
+from cluster.config_paths import begun_in, place_paths
 from cluster.notify_settings import NotifySettings
 from cluster.resource_settings import ResourceSettings
+from cluster.run_folder import is_run
+from cluster.set_options import key_of, lay_over, take_away
+from cluster.silent_settings import refuse_silent
 from cluster.supervision_settings import SupervisionSettings
 from contracts.errors import ConfigError
 from contracts.settings import Settings
@@ -65,11 +68,25 @@ class RunSettings(Settings):
 
     name: str = Field(
         "run",
-        pattern=r"^[^/\\\s.~-][^/\\\x00-\x1f\x7f]{0,99}$",
         description="folder below `directory`: no slashes, and no dot, tilde, hyphen or space to begin with",
     )
     directory: str = Field("runs", description="where runs are kept")
     seed: int = Field(0, ge=0, description="everything random derives from it")
+
+    @field_validator("name")
+    @classmethod
+    def _one_folder(cls, name: str) -> str:
+        if "/" in name or "\\" in name:
+            raise ValueError(
+                f"the name '{name:.110}' holds a slash: it is one folder below run.directory, which takes the rest of the path "
+                '(run.directory = "a" and run.name = "b" for a/b)'
+            )
+        if not re.fullmatch(r"[^\s.~-][^\x00-\x1f\x7f]{0,99}", name):
+            raise ValueError(
+                f"the name {name[:110]!r} is no folder's: 1 to 100 characters without control characters, and no dot, tilde, "
+                "hyphen or space to begin with"
+            )
+        return name
 
 
 class RunConfig(Settings):
@@ -138,19 +155,21 @@ def load_config(path: Path, overrides: Sequence[str] = (), unset: Sequence[str] 
         raw = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # beside syntax: numbers of thousands of digits, endless nesting
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    begun = begun_in(raw, path)
     for key in unset:
-        _take_away(raw, key)
-    for override in overrides:
-        _apply(raw, override)
+        take_away(raw, RunConfig, key)
+    lay_over(raw, RunConfig, overrides)
     _refuse_depth(path, raw)
-    place_paths(raw, path, [override.partition("=")[0].strip() for override in overrides])
+    place_paths(raw, path, [key_of(override) for override in overrides], begun)
     try:
-        return RunConfig.model_validate(raw)
+        config = RunConfig.model_validate(raw)
     except ValidationError as error:
-        lines = [_explain(path, text, overrides, dict(problem)) for problem in error.errors()[:MAX_PROBLEMS_SHOWN]]
+        lines = explain_all(path, text, RunConfig, overrides, error.errors()[:MAX_PROBLEMS_SHOWN])
         more = error.error_count() - MAX_PROBLEMS_SHOWN
         lines += [f"{path}: and {more} more of the kind"] if more > 0 else []
         raise ConfigError("\n".join(dict.fromkeys(lines))) from error
+    refuse_silent(config, overrides)
+    return config
 
 
 def dump_config(config: RunConfig) -> str:
@@ -173,6 +192,13 @@ def _read(path: Path) -> str:
     except FileNotFoundError:
         known = ", ".join(sorted(str(p) for p in Path("configs").glob("*.toml"))) or "none in ./configs"
         raise ConfigError(f"{path}: no such file. Configurations here: {known}") from None
+    except IsADirectoryError:
+        what = (
+            f"a run: memr resume {path} goes on with it, and its configuration is {path}/config.toml"
+            if is_run(path)
+            else "a folder; give a TOML file"
+        )
+        raise ConfigError(f"{path} is {what}") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
 
@@ -186,89 +212,6 @@ def _refuse_depth(path: Path, raw: dict[str, Any]) -> None:
         if not level:
             return
     raise ConfigError(f"{path}: tables or lists more than {MAX_DEPTH} deep; no setting is")
-
-
-def _take_away(raw: dict[str, Any], key: str) -> None:
-    """The key falls back to its default. Raises ConfigError for one that no configuration has."""
-    *sections, last = key.strip().split(".")
-    known = _known_keys(sections)
-    if last not in known:
-        close = difflib.get_close_matches(last, known, n=1, cutoff=0.5)
-        hint = f"did you mean '{'.'.join([*sections, close[0]])}'?" if close else "give section.key as --set takes it"
-        raise ConfigError(f"--unset {key}: unknown key; {hint}")
-    table: Any = raw
-    for section in sections:
-        table = table.get(section) if isinstance(table, dict) else None
-    if isinstance(table, dict):
-        table.pop(last, None)
-
-
-def _apply(raw: dict[str, Any], override: str) -> None:
-    """`section.key=value`; the value is read as TOML, and as a plain string where it is not TOML."""
-    key, separator, value = override.partition("=")
-    *sections, last = key.strip().split(".")
-    if not separator or not sections or not last:
-        raise ConfigError(f"--set {override}: expected section.key=value, for example --set learner.num_updates=20")
-    table = raw
-    for section in sections:
-        table = table.setdefault(section, {})
-        if not isinstance(table, dict):
-            raise ConfigError(f"--set {override}: '{section}' is a value, not a section")
-    try:
-        table[last] = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        table[last] = value
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"--set {override[:80]}: the value cannot be read: {error}") from error
-
-
-def _explain(path: Path, text: str, overrides: Sequence[str], problem: dict[str, Any]) -> str:
-    location = [str(part) for part in problem["loc"]]
-    dotted = ".".join(location) or "configuration"
-    override = next((o for o in overrides if f"{dotted}.".startswith(f"{o.partition('=')[0].strip()}.")), None)
-    where = f"--set {override:.80}" if override else f"{path}{_line_of(text, location)}"
-    if problem["type"] == "extra_forbidden":
-        known = _known_keys(location[:-1])
-        close = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-        section = f"[{'.'.join(location[:-1])}]" if location[:-1] else "the top level"
-        hint = f"did you mean '{close[0]}'?" if close else f"known here: {', '.join(sorted(known))}"
-        return f"{where}: unknown key '{location[-1]}' in {section}; {hint}"
-    message = problem["msg"].removeprefix("Value error, ")
-    given = "" if problem["type"] in ("value_error", "missing") else f" (given: {problem['input']!r:.200})"
-    return f"{where}: {dotted}: {message}{given}"
-
-
-def _known_keys(location: Sequence[str]) -> list[str]:
-    model: type[BaseModel] = RunConfig
-    for part in location:
-        if part.isdigit():
-            continue
-        inner = _model_in(model.model_fields[part].annotation) if part in model.model_fields else None
-        if inner is None:
-            return []
-        model = inner
-    return list(model.model_fields)
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    found = (_model_in(argument) for argument in get_args(annotation) if annotation is not Literal)
-    return next((model for model in found if model is not None), None)
-
-
-def _line_of(text: str, location: Sequence[str]) -> str:
-    """`:12` if the key stands in the file; overrides and defaults have no line."""
-    names = [part for part in location if not part.isdigit()]
-    section, current = ".".join(names[:-1]), ""
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.lstrip().startswith("["):
-            current = line.partition("]")[0].strip("[ \t")
-            if current == ".".join(names):
-                return f":{number}"
-        elif names and current == section and re.match(rf"\s*['\"]?{re.escape(names[-1])}['\"]?\s*=", line):
-            return f":{number}"
-    return ""
 
 
 def _toml_table(names: list[str], values: dict[str, Any]) -> list[str]:

@@ -121,7 +121,7 @@ class Controller:
         dispatcher = Dispatcher(
             config, self._queue, registry, recorder, self._changed, self._outcomes, self._lag_left, self._kinds
         )
-        self.fleet = Fleet(config, parts.workers, dispatcher.serve, recorder, self._changed, clock)
+        self.fleet = Fleet(config, parts.workers, dispatcher.serve, recorder, self._changed, clock, parts.shortages)
         self._autoscaler = Autoscaler(config.cluster, self.fleet, recorder)
         self._control = RunControl(config.run_path, recorder, self.fleet.scale, self.stop)
         self._undivided = Undivided()

@@ -127,4 +127,5 @@ async def start_parts(core: CoreParts, config: RunConfig, inputs: PartInputs, re
         workers=RayWorkers(config, inputs, core.site, core.processes),
         memory=RevivedMemory(memory, of_memory) if memory is not None else None,
         learner=RevivedLearner(learner, of_learner),
+        shortages=core.site.shortages,
     )

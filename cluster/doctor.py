@@ -1,7 +1,6 @@
 """`memr doctor`: is this machine fit to run? Facts first, then what is missing and how to get it."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cluster.model_store import PACKAGED_MODEL, cache_path
+from cluster.resources import usable_cores
 from contracts.device import cards
 
 _PACKAGES = (
@@ -77,7 +77,7 @@ def _machine() -> list[Finding]:
     disk = shutil.disk_usage(Path.cwd()).free
     shm = shutil.disk_usage("/dev/shm").free if Path("/dev/shm").exists() else None
     return [
-        Finding("cores", str(os.cpu_count()), None),
+        Finding("cores", str(usable_cores()), None),
         Finding(
             "free memory",
             f"{memory / 2**30:.1f} GiB",

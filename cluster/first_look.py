@@ -1,14 +1,17 @@
-"""What `memr train` finds wrong before it starts a process: said at once, not after models have loaded."""
+"""What `memr train`, `check-task` and `eval` find wrong before anything is loaded: said at once, not after models are there."""
 
 import os
 from pathlib import Path
 
 from cluster.config import RunConfig
 from contracts.loading import named_data
+from tasks.dotted_path import CODE_SUFFIX, load_dotted, split_code
 
 
-def refuse_missing_data(config: RunConfig) -> None:
-    """Raises LoadError for a data file of the task that is not there. Not asked of a run that has finished."""
+def refuse_missing_files(config: RunConfig) -> None:
+    """Raises LoadError for a data file of the task that is not there, ConfigError for one with code of the user's. Not asked
+    of a run that has finished."""
+    _refuse_missing_code(config)
     if config.task.kind != "file":
         return
     missing = [
@@ -21,3 +24,17 @@ def refuse_missing_data(config: RunConfig) -> None:
 
         with named_data():
             read_rows(missing[0])
+
+
+def _refuse_missing_code(config: RunConfig) -> None:
+    task = config.task
+    named: dict[str, list[str | None]] = {
+        "task.kind": [task.kind],
+        "task.scorer": [task.scorer],
+        "task.rewards": [*(part.name for part in task.rewards)],
+    }
+    for setting, paths in named.items():
+        for path in paths:
+            file, _ = split_code(path or "")
+            if file.endswith(CODE_SUFFIX) and not Path(file).exists():
+                load_dotted(path or "", setting)  # its own words

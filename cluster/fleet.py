@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from cluster.change_signal import Signal, cancelled
 from cluster.config import RunConfig
 from cluster.failure_policy import Budget, Decision, Failure, Part, decide
-from cluster.parts import WorkerHandle, WorkerStarter
+from cluster.parts import Shortages, WorkerHandle, WorkerStarter, nothing_short
 from cluster.recorder import Recorder
 from cluster.seat import Seat, SeatState
 from contracts.errors import ConfigError, DataError, LoadError, MemrError, RunStopped
@@ -23,7 +23,7 @@ from contracts.loading import out_of_memory
 
 
 class Fleet:
-    """serve: the dispatcher's loop for one seat. clock: seconds, monotonic."""
+    """serve: the dispatcher's loop for one seat. clock: seconds, monotonic. shortages: of `Parts`."""
 
     def __init__(
         self,
@@ -33,8 +33,10 @@ class Fleet:
         recorder: Recorder,
         changed: Signal,
         clock: Callable[[], float] = time.monotonic,
+        shortages: Shortages = nothing_short,
     ) -> None:
         self._settings = config.cluster
+        self._shortages = shortages
         self._kinds = config.actors.kinds
         self._starter = starter
         self._serve = serve
@@ -75,7 +77,7 @@ class Fleet:
     def scale(self, workers: int, kind: str | None = None) -> None:
         """Set how many workers there shall be, of `kind` or of the first kind beside the others as they are.
 
-        Raises ConfigError for a kind that does not exist or a number below min_workers.
+        Raises ConfigError for a kind that does not exist, a number below min_workers, more than can be placed.
         """
         kind = kind or next(iter(self._targets))
         if kind not in self._targets:
@@ -83,6 +85,8 @@ class Fleet:
         total = self.target - self._targets[kind] + workers
         if workers < 0 or total < self._settings.min_workers:
             raise ConfigError(f"{total} workers in all, cluster.min_workers is {self._settings.min_workers}")
+        if workers > self._targets[kind] and (short := self._shortages(self._targets | {kind: workers})):
+            raise ConfigError("; ".join(short))
         self._recorder.event("scaled", kind=kind, workers=workers, before=self._targets[kind])
         self._targets[kind] = workers
         self._changed.notify()

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cluster.process_log import CONTROLLER_ERRORS, new_attempt
+from cluster.run_folder import is_run
 
 
 class LastWords:
@@ -33,7 +34,7 @@ class LastWords:
         for descriptor in (self._read, self.descriptor):
             if descriptor is not None:
                 os.close(descriptor)
-        if self._folder is not None and not (self._run_path / "manifest.json").exists():
+        if self._folder is not None and not is_run(self._run_path):
             shutil.rmtree(self._folder, ignore_errors=True)
             with suppress(OSError):  # it holds something else
                 self._folder.parent.rmdir()

@@ -10,19 +10,19 @@ from cluster.checkpoint import newest_checkpoint
 from cluster.environment import apply_environment
 from cluster.memory_effect import WINDOW_UPDATES, effect_text, memory_effect
 from cluster.run_dir import RunRecord, read_run
-from contracts.errors import DataError
+from contracts.errors import ConfigError
 from memory_service.encoder import load_encoder
 from memory_service.service import EpisodicMemory
 
 
 def load_memory(run: RunRecord) -> EpisodicMemory:
-    """Raises DataError if the run kept no memory."""
+    """Raises ConfigError if the run kept no memory."""
     if not run.config.memory.enabled:
-        raise DataError(f"{run.path} ran with memory.profile = 'off': there is no memory to look into")
+        raise ConfigError(f"{run.path} ran with memory.profile = 'off': there is no memory to look into")
     checkpoint = newest_checkpoint(run.path)
     if checkpoint is None:
-        raise DataError(
-            f"{run.path} has no checkpoint yet; the first comes after {run.config.cluster.checkpoint_every_updates} updates"
+        raise ConfigError(
+            f"{run.path} has no checkpoint, which is what is looked into: the first is written before the first update"
         )
     apply_environment(run.config.cluster.env)
     memory = EpisodicMemory(

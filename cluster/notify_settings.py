@@ -3,16 +3,20 @@
 Loads without torch and Ray.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
 from contracts.settings import Settings
 
+EVENTS = ("start", "alarm", "restart", "stop")
+
 
 class NotifySettings(Settings):
     """Both ways may be set; neither can hold up or harm a run."""
+
+    may_be_empty: ClassVar[frozenset[str]] = frozenset({"command"})
 
     webhook_url: str | None = Field(
         None,
@@ -25,14 +29,19 @@ class NotifySettings(Settings):
         description="program and arguments, run without a shell; event as JSON on stdin, its name in MEMR_EVENT",
     )
     timeout_s: float = Field(10.0, gt=0, description="seconds that a hook may take for one event")
-    events: tuple[str, ...] = Field(
-        ("start", "alarm", "restart", "stop"), description="names of the events that are sent"
-    )
+    events: tuple[str, ...] = Field(EVENTS, description=f"events that are sent, of {', '.join(EVENTS)}")
 
     @field_validator("command", "events", mode="before")
     @classmethod
     def _array_to_tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
+
+    @field_validator("events")
+    @classmethod
+    def _are_sent(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [name for name in value if name not in EVENTS]:
+            raise ValueError(f"{', '.join(unknown)}: no such event is sent; there are {', '.join(EVENTS)}")
+        return value
 
     @field_validator("webhook_url")
     @classmethod
@@ -44,7 +53,7 @@ class NotifySettings(Settings):
     @field_validator("command")
     @classmethod
     def _names_a_program(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if value is not None and (not value[0] or any("\0" in part for part in value)):
+        if value is not None and (not value[0].strip() or any("\0" in part for part in value)):
             raise ValueError("command must begin with a program, for example ['notify-send', 'memr']")
         return value
 

@@ -13,9 +13,11 @@ from cluster.config import RunConfig, load_config
 from cluster.context_room import find_room
 from cluster.environment import apply_environment
 from cluster.evaluation import EvalPlan, eval_leases, evaluate_groups
+from cluster.first_look import refuse_missing_files
 from cluster.model_store import resolve_model
 from cluster.resume import refuse_other_prompts
-from cluster.run_dir import is_run, read_run
+from cluster.run_dir import read_run
+from cluster.run_folder import is_run
 from contracts.adapter import Adapter
 from contracts.errors import ConfigError
 from contracts.ports import Tokenizer
@@ -95,6 +97,7 @@ def _what_to_evaluate(
     if is_run(Path(target)):
         run = read_run(Path(target))
         config = load_config(config_path or run.path / "config.toml", overrides, unset)
+        refuse_missing_files(config)
         apply_environment(config.cluster.env)
         return config, run.model_path, read_adapter(adapter_folder(run.path / "adapters", policy_version))
     if config_path is None:
@@ -103,7 +106,8 @@ def _what_to_evaluate(
         )
     if policy_version is not None:
         raise ConfigError(f"--policy-version {policy_version}: {target} is not a run, and only a run has versions")
-    config = load_config(config_path, [*overrides, f'model.name="{target}"'], unset)
+    config = load_config(config_path, [*overrides, f"model.name={target}"], unset)
+    refuse_missing_files(config)
     apply_environment(config.cluster.env)
     model_path = resolve_model(target)
     return config, model_path, _untrained(config, model_path)

@@ -4,7 +4,7 @@
 adapter to a worker: an object-store reference under Ray, the adapter itself in tests.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -70,10 +70,19 @@ class LearnerHandle(Protocol):
         """An earlier checkpoint's weights under the present version."""
 
 
+Shortages = Callable[[Mapping[str, int]], Sequence[str]]
+
+
+def nothing_short(_workers: Mapping[str, int]) -> Sequence[str]:
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Everything the controller drives. memory is None with memory.profile = "off"."""
+    """Everything the controller drives. memory is None with memory.profile = "off". shortages: what keeps so many workers,
+    by kind, from being placed as things are now; empty where nothing does."""
 
     workers: WorkerStarter
     memory: MemoryHandle | None
     learner: LearnerHandle
+    shortages: Shortages = nothing_short

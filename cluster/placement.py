@@ -2,16 +2,24 @@
 
  nodes + RunConfig -> place -> Placement(bundles, shortages, notes)    `memr plan` prints it, ray_parts.py follows it
 
-A bundle lies on one node; a share of a GPU (below 1) comes from a single GPU. First fit, the hungriest bundle first.
+A bundle lies on one node (node_room.py).
 Loads without torch and Ray.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from actors.config import ActorSettings
 from cluster.config import RunConfig
+from cluster.node_room import NodeRoom, fill, rooms_of, share_of, take_up_to
+from memory_service.encoder_name import is_hash
+
+LEAST_PROCESS_BYTES = 96 * 2**20
+"""A process of the run before it has loaded a model: Python, numpy, pyarrow and Ray have 100 MiB of their own (measured)."""
+MAX_NODES_NAMED = 8
+TRIED_SHARES = 8
+"""Ways to divide a GPU, from the fewest processes on it that may do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +60,18 @@ def place(config: RunConfig, nodes: Sequence[Node]) -> Placement:
     """nodes: at least one. Several nodes must have the CPUs that are asked for; on a single machine threads share what there is."""
     gpus = sum(node.gpus for node in nodes)
     bundles = tuple(_bundles(config, has_gpu=gpus > 0))
+    if crowd := _beyond_memory(bundles, nodes):
+        return Placement(bundles, (crowd,))
     if sum(b.gpus * b.count for b in bundles) > gpus > 0:
-        bundles = tuple(_shared(config, bundles, gpus))
-    several = len(nodes) > 1
-    free = [_Free(node.node_id, node.cpus, [1.0] * int(node.gpus), node.resources) for node in nodes]
-    shortages = _gpu_shortage(bundles, nodes) or [*_unplaced(bundles, nodes, free, count_cpus=several)]
+        bundles = _shared(config, bundles, nodes)
+    rooms = rooms_of(nodes)
+    shortages = _shortages(bundles, nodes, rooms)
     threads, cores = _threads_at_once(config, bundles), sum(node.cpus for node in nodes)
-    notes = [f"{threads:g} threads share {cores:g} cores: slower, not wrong"] if threads > cores and not several else []
+    shares = threads > cores and len(nodes) == 1
+    notes = [f"{threads:g} threads share {cores:g} cores: slower, not wrong"] if shares else []
     notes += _crowded(config, bundles)
     if not shortages:
-        notes += _idle_gpus(config, bundles, free, gpus)
+        notes += _idle_gpus(config, bundles, rooms, gpus)
     return Placement(bundles, tuple(shortages), tuple(notes))
 
 
@@ -70,6 +80,32 @@ def _threads_at_once(config: RunConfig, bundles: Sequence[Bundle]) -> float:
     learner = sum(b.cpus * b.count for b in bundles if b.part == "learner")
     others = sum(b.cpus * b.count for b in bundles) - learner
     return max(learner, others) if config.learner.max_policy_lag == 0 else learner + others
+
+
+def shortages_of(placement: Placement, counts: Mapping[str, int], nodes: Sequence[Node]) -> list[str]:
+    """What keeps so many workers, by kind, from running beside what runs already: each with what its kind was given."""
+    bundles = [replace(b, count=counts.get(b.part, b.count)) for b in placement.bundles]
+    crowd = _beyond_memory(bundles, nodes)
+    return [crowd] if crowd else _shortages(bundles, nodes, rooms_of(nodes))
+
+
+def _shortages(bundles: Sequence[Bundle], nodes: Sequence[Node], rooms: Sequence[NodeRoom]) -> list[str]:
+    """Takes from `rooms` what is placed."""
+    return _gpu_shortage(bundles, nodes) or [_why(bundle, placed, nodes) for bundle, placed in fill(bundles, rooms)]
+
+
+def _beyond_memory(bundles: Sequence[Bundle], nodes: Sequence[Node]) -> str:
+    """More processes than there is memory for Python and Ray alone, models not counted; empty where there are not."""
+    there = sum(node.memory_bytes for node in nodes)
+    processes = sum(b.count for b in bundles)
+    fit = there // LEAST_PROCESS_BYTES
+    if not all(node.memory_bytes for node in nodes) or processes <= fit:
+        return ""
+    most = max(bundles, key=lambda b: b.count)
+    return (
+        f"{processes:,} processes ({most.part}: {most.count:,}) want {LEAST_PROCESS_BYTES // 2**20} MiB each without any model, "
+        f"and {there / 2**30:.0f} GiB of memory is all there is: room for {fit:,} at most. Ask for fewer workers"
+    )
 
 
 def placement_rows(placement: Placement) -> list[tuple[str, str]]:
@@ -86,7 +122,8 @@ def _bundles(config: RunConfig, *, has_gpu: bool) -> Iterator[Bundle]:
     learner_gpus = (learner.gpus or 1.0) if _on_gpu(learner.device, has_gpu) and not config.model.scripted else 0
     yield Bundle("learner", learner.torch_threads, learner_gpus)
     if memory.enabled:
-        yield Bundle("memory", memory.torch_threads, memory.gpus if memory.device == "cuda" else 0)
+        encodes_there = memory.device == "cuda" and not is_hash(memory.encoder)
+        yield Bundle("memory", memory.torch_threads, memory.gpus if encodes_there else 0)
     resources = {pool.name: pool.node_resource for pool in actors.pools}
     counts = {pool.name: pool.num_workers for pool in actors.pools}
     for name, kind in actors.kinds.items():
@@ -96,16 +133,31 @@ def _bundles(config: RunConfig, *, has_gpu: bool) -> Iterator[Bundle]:
         )
 
 
-def _shared(config: RunConfig, bundles: Sequence[Bundle], gpus: float) -> Iterator[Bundle]:
+def _shared(config: RunConfig, bundles: Sequence[Bundle], nodes: Sequence[Node]) -> tuple[Bundle, ...]:
     """Fewer GPUs than processes: those that said nothing of GPUs share them. vLLM does not, as it takes its memory whole."""
     silent = {name for name, kind in config.actors.kinds.items() if _may_share(kind)}
     if config.learner.device == "auto" and config.learner.gpus is None:
         silent.add("learner")
     sharing = sum(b.count for b in bundles if b.part in silent and b.gpus)
-    left = gpus - sum(b.gpus * b.count for b in bundles if b.part not in silent)
-    per_gpu = math.ceil(sharing / max(1, int(left))) if sharing else 1
-    for bundle in bundles:
-        yield replace(bundle, gpus=round(1 / per_gpu, 4)) if bundle.part in silent and bundle.gpus else bundle
+    if not sharing:
+        return tuple(bundles)
+    tries = (_with_share(bundles, silent, share) for share in _shares(bundles, silent, sharing, nodes))
+    return next((found for found in tries if not fill(found, rooms_of(nodes))), tuple(bundles))
+
+
+def _shares(bundles: Sequence[Bundle], silent: Collection[str], sharing: int, nodes: Sequence[Node]) -> list[float]:
+    """What each of those that share may get, the largest first: a GPU divided among so many, whole or beside shares that
+    others were promised."""
+    gpus = sum(node.gpus for node in nodes)
+    promised = [b.gpus for b in bundles if b.part not in silent and 0 < b.gpus < 1 for _ in range(min(b.count, 8))]
+    fewest = max(1, math.ceil(sharing / gpus))
+    beside = {0.0, *promised, sum(promised)}
+    found = {share_of(fixed, k) for fixed in beside if fixed < 1 for k in range(fewest, fewest + TRIED_SHARES)}
+    return sorted((share for share in found if share > 0), reverse=True)
+
+
+def _with_share(bundles: Sequence[Bundle], silent: Collection[str], share: float) -> tuple[Bundle, ...]:
+    return tuple(replace(b, gpus=share) if b.part in silent and b.gpus else b for b in bundles)
 
 
 def _may_share(kind: ActorSettings) -> bool:
@@ -152,70 +204,29 @@ def _crowded(config: RunConfig, bundles: Sequence[Bundle]) -> Iterator[str]:
             )
 
 
-def _idle_gpus(config: RunConfig, bundles: Sequence[Bundle], free: Sequence["_Free"], gpus: float) -> Iterator[str]:
+def _idle_gpus(config: RunConfig, bundles: Sequence[Bundle], rooms: Sequence[NodeRoom], gpus: float) -> Iterator[str]:
     """What the run leaves unused, and how many workers more would use it."""
-    idle = [(node.node_id, sum(left >= 1 - 1e-9 for left in node.gpus)) for node in free]
-    total = sum(count for _, count in idle)
-    if not total:
+    idle = [(room.node_id, room.idle_gpus) for room in rooms if room.idle_gpus]
+    if not idle:
         return
-    where = ", ".join(f"{count} on {name}" for name, count in idle if count)
-    yield f"{total} of {gpus:g} GPUs are idle ({where}): {_use_of(config, bundles, free)}"
+    where = ", ".join(f"{count} on {name}" for name, count in idle[:MAX_NODES_NAMED])
+    where += f" and {len(idle) - MAX_NODES_NAMED} nodes more" if len(idle) > MAX_NODES_NAMED else ""
+    yield f"{sum(count for _, count in idle)} of {gpus:g} GPUs are idle ({where}): {_use_of(config, bundles, rooms)}"
 
 
-def _use_of(config: RunConfig, bundles: Sequence[Bundle], free: Sequence["_Free"]) -> str:
+def _use_of(config: RunConfig, bundles: Sequence[Bundle], rooms: Sequence[NodeRoom]) -> str:
     """Worker by worker, as they would be placed."""
     kind = next((b for b in bundles if b.part in config.actors.kinds and b.gpus), None)
     if kind is None:
-        return "nothing of this configuration runs on a GPU: see device and engine in [actors] and [learner]"
-    more = 0
-    while any(node.take(kind, count_cpus=len(free) > 1) for node in free):
-        more += 1
+        used = [b.part for b in bundles if b.gpus]
+        if not used:
+            return "nothing of this configuration runs on a GPU: see device and engine in [actors] and [learner]"
+        return f"of this configuration only {' and '.join(used)} run on a GPU, the workers do not: see actors.device"
+    more = take_up_to(None, kind, rooms)
     if not more:
         return f"no further '{kind.part}' worker fits, which needs {kind.gpus:g} GPU and {kind.cpus:g} CPU on one node"
     pool = f"num_workers of pool '{kind.part}'" if config.actors.pools else "actors.num_workers"
     return f"raise {pool} from {kind.count} to {kind.count + more}, or ask for fewer GPUs"
-
-
-@dataclass(slots=True)
-class _Free:
-    node_id: str
-    cpus: float
-    gpus: list[float]  # what is left of each GPU
-    resources: frozenset[str] = field(default_factory=frozenset)
-
-    def take(self, bundle: Bundle, *, count_cpus: bool) -> bool:
-        chosen = self._gpus_for(bundle.gpus)
-        lacks_cpus = count_cpus and bundle.cpus > self.cpus
-        if chosen is None or lacks_cpus or (bundle.node_resource and bundle.node_resource not in self.resources):
-            return False
-        for gpu in chosen:
-            self.gpus[gpu] -= min(1.0, bundle.gpus)
-        self.cpus -= bundle.cpus
-        return True
-
-    def _gpus_for(self, wanted: float) -> list[int] | None:
-        """Indices of whole GPUs, or of the fullest one that has room for a share."""
-        if wanted <= 0:
-            return []
-        if wanted < 1:
-            rooms = [(left, i) for i, left in enumerate(self.gpus) if left >= wanted - 1e-9]
-            return [min(rooms)[1]] if rooms else None
-        whole = [i for i, left in enumerate(self.gpus) if left >= 1 - 1e-9]
-        return whole[: int(wanted)] if len(whole) >= wanted else None
-
-
-def _unplaced(
-    bundles: Sequence[Bundle], nodes: Sequence[Node], free: Sequence[_Free], *, count_cpus: bool
-) -> Iterator[str]:
-    """Takes from `free` what is placed."""
-    for bundle in sorted(bundles, key=lambda b: (-b.gpus, b.node_resource is None, -b.cpus)):
-        placed = 0
-        # A process without GPU goes where there is none, if it can: GPU nodes are kept for those that need them.
-        order = free if bundle.gpus else sorted(free, key=lambda node: len(node.gpus))
-        while placed < bundle.count and any(node.take(bundle, count_cpus=count_cpus) for node in order):
-            placed += 1
-        if placed < bundle.count:
-            yield _why(bundle, placed, nodes)
 
 
 def _why(bundle: Bundle, placed: int, nodes: Sequence[Node]) -> str:

@@ -11,7 +11,8 @@ from cluster.resource_need import memory_bytes
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Derived values. rollouts and tokens are upper bounds of one update; bytes are estimates."""
+    """Derived values. rollouts and tokens are upper bounds of one update; bytes are estimates. threads: of one process, and
+    how many processes there are, by part."""
 
     problems_per_update: int
     rollouts_per_update: int
@@ -22,7 +23,7 @@ class Plan:
     slots: int
     buffer_bytes_expected: int
     memory_bytes_expected: int
-    threads: dict[str, int]
+    threads: dict[str, tuple[int, int]]
 
 
 def make_plan(config: RunConfig, encoder_dimension: int = 384) -> Plan:
@@ -32,9 +33,13 @@ def make_plan(config: RunConfig, encoder_dimension: int = 384) -> Plan:
     # A token costs an id (4), a log-prob (4), a mask bit (1) and about 4 bytes of text.
     group_bytes = config.actors.rollouts_per_group * config.actors.max_new_tokens * 13
     memory = config.memory
-    threads = {"worker": config.actors.torch_threads, "learner": config.learner.torch_threads}
+    counts = {pool.name: pool.num_workers for pool in config.actors.pools}
+    threads = {
+        name: (kind.torch_threads, counts.get(name, kind.num_workers)) for name, kind in config.actors.kinds.items()
+    }
+    threads["learner"] = (config.learner.torch_threads, 1)
     if memory.enabled:
-        threads["memory"] = memory.torch_threads
+        threads["memory"] = (memory.torch_threads, 1)
     return Plan(
         problems_per_update=config.cluster.groups_per_batch,
         rollouts_per_update=rollouts,
@@ -71,8 +76,12 @@ def plan_rows(config: RunConfig, plan: Plan) -> list[tuple[str, str]]:
             "evaluation",
             f"{config.eval.problems} held-out problems before, after and every {config.eval.every_updates or '-'} updates",
         ),
-        ("threads", ", ".join(f"{name} {count}" for name, count in plan.threads.items())),
+        ("threads", ", ".join(_threads_text(name, *counts) for name, counts in plan.threads.items())),
     ]
+
+
+def _threads_text(part: str, threads: int, processes: int) -> str:
+    return f"{part} {threads}" if processes == 1 else f"{part} {processes} x {threads}"
 
 
 def _workers_text(config: RunConfig) -> str:

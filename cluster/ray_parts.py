@@ -5,7 +5,7 @@ PartLostError that names it.
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from actors.load import EngineNeeds
 from actors.ray_actor import RolloutWorkerActor
 from cluster.config import RunConfig
 from cluster.parts import AdapterRef, WorkerHandle
-from cluster.placement import Placement
+from cluster.placement import Node, Placement, shortages_of
 from cluster.process_env import thread_environment
 from cluster.process_log import begin_log, last_error
 from cluster.run_processes import RunProcesses
@@ -153,7 +153,8 @@ class PartInputs:
 @dataclass(frozen=True, slots=True)
 class Site:
     """Where processes go. one_machine: everything shares it, so no CPUs are reserved. core_node_id: the node that learner
-    and memory must be on, None for any. env: of every process. logs: folder of their logs, None for Ray's own files."""
+    and memory must be on, None for any. env: of every process. logs: folder of their logs, None for Ray's own files. nodes:
+    those that are there when it is called."""
 
     placement: Placement
     one_machine: bool = True
@@ -161,6 +162,12 @@ class Site:
     env: Mapping[str, str] = field(default_factory=dict)
     logs: Path | None = None
     log_level: str = "info"
+    nodes: Callable[[], Sequence[Node]] = tuple
+
+    def shortages(self, workers: Mapping[str, int]) -> Sequence[str]:
+        """What keeps so many, by kind, from running on the nodes of now; none are asked where none are known."""
+        nodes = self.nodes()
+        return shortages_of(self.placement, workers, nodes) if nodes else ()
 
     def log(self, name: str) -> Path | None:
         return None if self.logs is None else self.logs / f"{name}.log"

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ import ray
 from cluster.config import RunConfig
 from cluster.parts import AdapterRef
 from cluster.placement import Node
+from cluster.ray_address import held_back_stderr, refuse_unreachable, why_not_joined
 from cluster.resource_need import shm_shortage
 from cluster.resource_watch import free_resources
+from cluster.resources import usable_cores
 from contracts.adapter import Adapter
 from contracts.errors import ConfigError, RunStopped
 from contracts.own_packages import PACKAGES
@@ -51,6 +53,10 @@ class Session:
     owned: bool
     nodes: tuple[Node, ...]
     driver_node_id: str
+
+    def nodes_now(self) -> tuple[Node, ...]:
+        """Of a cluster that was joined, nodes come and go."""
+        return self.nodes if self.owned else cluster_nodes()
 
 
 @contextmanager
@@ -83,25 +89,24 @@ def cluster_nodes() -> tuple[Node, ...]:
 
 def connect(address: str, *, ship_code: bool = False) -> None:
     """Join a cluster. Raises RunStopped, and ConfigError for one that anybody may join."""
-    try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=False,
-            runtime_env={"py_modules": [_folder(name) for name in PACKAGES]} if ship_code else None,
-        )
-    except (RuntimeError, OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.filename and error.errno in _CANNOT_WRITE:
-            raise ConfigError(
-                f"Ray cannot write {error.filename}: {error.strerror}. Its sockets and logs are in the folder for temporary files "
-                f"({_temporary_folder()}: TMPDIR, or RAY_TMPDIR for Ray's alone), its token in the home folder ({Path.home()}: "
-                "HOME). Set these to folders that can be written"
-            ) from error
-        raise RunStopped(
-            f"cannot join the Ray cluster at {address}: {error}. Is its head running and reachable (`ray status`), is "
-            "Ray's version the same there, and is its token here (RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH)?"
-        ) from error
+    refuse_unreachable(address)
+    with held_back_stderr() as told:
+        try:
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                configure_logging=False,
+                runtime_env={"py_modules": [_folder(name) for name in PACKAGES]} if ship_code else None,
+            )
+        except (RuntimeError, OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.filename and error.errno in _CANNOT_WRITE:
+                raise ConfigError(
+                    f"Ray cannot write {error.filename}: {error.strerror}. Its sockets and logs are in the folder for temporary "
+                    f"files ({_temporary_folder()}: TMPDIR, or RAY_TMPDIR for Ray's alone), its token in the home folder "
+                    f"({Path.home()}: HOME). Set these to folders that can be written"
+                ) from error
+            raise RunStopped(f"cannot join the Ray cluster at {address}: {why_not_joined(error, told())}") from error
 
     if os.environ.get(OPEN_IS_MEANT) != "1" and _is_open(ray.get_runtime_context().gcs_address):
         ray.shutdown()
@@ -172,7 +177,10 @@ def _refuse_long_folder() -> None:
 
 
 def _session(*, owned: bool) -> Session:
-    return Session(owned, cluster_nodes(), ray.get_runtime_context().get_node_id())
+    nodes = cluster_nodes()
+    if owned:  # it was told of a few CPUs that nothing reserves (`_start`)
+        nodes = tuple(replace(node, cpus=float(usable_cores())) for node in nodes)
+    return Session(owned, nodes, ray.get_runtime_context().get_node_id())
 
 
 def _node(entry: dict[str, Any]) -> Node:

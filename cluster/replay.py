@@ -13,7 +13,7 @@ from cluster.environment import apply_environment
 from cluster.history import Past, read_past
 from cluster.run_dir import read_run
 from cluster.run_log import BEGINNING
-from contracts.errors import DataError
+from contracts.errors import ConfigError
 from contracts.rollout import ScoredGroup
 from memory_service.encoder import load_encoder
 from memory_service.service import EpisodicMemory
@@ -30,12 +30,12 @@ class ReplayReport:
 
 
 def replay_run(run_path: Path) -> ReplayReport:
-    """Raises DataError for a run without memory or with a damaged log."""
+    """Raises ConfigError for a run without memory, DataError for a damaged log."""
     run = read_run(run_path)
     apply_environment(run.config.cluster.env)
     settings = run.config.memory
     if not settings.enabled:
-        raise DataError(f"{run_path} ran with memory.profile = 'off': there are no intrinsic rewards to recompute")
+        raise ConfigError(f"{run_path} ran with memory.profile = 'off': there are no intrinsic rewards to recompute")
     past = read_past(run_path / "log", Past(), BEGINNING, memory_on=True, floor=log_floor(run_path))
     memory = EpisodicMemory(settings, load_encoder(settings), value_of_correct=run.config.value_of_correct)
     rollouts, largest, worst = 0, 0.0, ""

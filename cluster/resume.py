@@ -20,7 +20,8 @@ from cluster.incidents import append_event
 from cluster.parts import Parts
 from cluster.recorder import Recorder
 from cluster.replay import largest_gap
-from cluster.run_dir import create_run, has_begun, is_run, read_run, refuse_live_run, renew_run, write_config
+from cluster.run_dir import create_run, has_begun, read_run, refuse_live_run, renew_run, write_config
+from cluster.run_folder import MANIFEST, is_run
 from contracts.adapter import Adapter
 from contracts.bounded_json import Count, Stored, read_fields, read_object
 from contracts.errors import ConfigError
@@ -136,7 +137,7 @@ def check_same_run(
     difference that would make it another run. identity: hashes of data and template."""
     taken = changed_settings(run_path, config)
     differences = [d for d in taken if not d.allowed]
-    manifest = read_object(run_path / "manifest.json")
+    manifest = read_object(run_path / MANIFEST)
     differences += [Difference(k, manifest.get(k), v) for k, v in identity.items() if manifest.get(k) not in (None, v)]
     hard = [d for d in differences if d.name in identity or not override]
     if hard:
@@ -163,7 +164,7 @@ def refuse_other_prompts(run_path: Path, tokenizer: Tokenizer) -> None:
     """Raises ConfigError for a run of an earlier commit, which rendered this chat template as it is."""
     if not isinstance(tokenizer, HfTokenizer) or tokenizer.plain_fingerprint == tokenizer.fingerprint:
         return
-    manifest = read_object(run_path / "manifest.json")
+    manifest = read_object(run_path / MANIFEST)
     if manifest.get("template_hash") == tokenizer.plain_fingerprint:
         raise ConfigError(
             f"{run_path} was begun by commit {manifest.get('git_commit') or 'unknown'} of memr, which rendered its model's "

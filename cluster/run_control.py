@@ -1,7 +1,7 @@
 """How a command reaches a live run: a file in its directory, taken by the controller within a second.
 
 `memr scale` and `memr stop` write runs/<name>/control/<time>.json; the controller reads, deletes, obeys, and answers
-with an event. No socket is open for this, and it works wherever the run directory can be written.
+with an event, which the command waits for. No socket is open for this, and it works wherever the run directory can be written.
 """
 
 import asyncio
@@ -14,10 +14,15 @@ from typing import Any
 from cluster.recorder import Recorder
 from cluster.run_dir import surely_over
 from cluster.run_lock import held
+from contracts.bounded_json import parse_object
+from contracts.durable import whole_lines
 from contracts.errors import ConfigError, DataError
 
 POLL_S = 0.5
 ANSWER_WITHIN_S = 15.0
+MAX_ANSWER_BYTES = 2**20
+"""Of events.jsonl since the request was left."""
+REFUSED = "request_refused"
 
 
 class RunControl:
@@ -53,7 +58,7 @@ class RunControl:
             else:
                 raise ConfigError(f"a run cannot be asked to '{request['ask']}'")
         except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
-            self._recorder.event("request_refused", file=file.name, reason=str(error))
+            self._recorder.event(REFUSED, file=file.name, reason=str(error))
         finally:
             file.unlink(missing_ok=True)
 
@@ -69,12 +74,20 @@ def leave_request(run_path: Path, **request: Any) -> Path:
 
 
 def ask(run_path: Path, **request: Any) -> None:
-    """Leave a request and wait until the controller has taken it. Raises DataError if none does."""
+    """Leave a request and wait until the controller has taken it. Raises ConfigError where the run is not live or refuses,
+    with its reason, DataError if no controller takes it."""
     has_ended = (run_path / "summary.json").exists() and not held(run_path)
-    if not (run_path / "control").exists() or has_ended or surely_over(run_path):
+    begun = (run_path / "control").exists()
+    if not begun and held(run_path):
         raise DataError(
+            f"{run_path} is loading and takes no requests yet: ask again once `memr status {run_path}` shows workers"
+        )
+    if not begun or has_ended or surely_over(run_path):
+        raise ConfigError(
             f"{run_path} takes no requests: it is not running, or never was. `memr status {run_path}` shows its state"
         )
+    events = run_path / "events.jsonl"
+    told_before = events.stat().st_size if events.exists() else 0
     file = leave_request(run_path, **request)
     until = time.monotonic() + ANSWER_WITHIN_S
     while file.exists():
@@ -85,3 +98,18 @@ def ask(run_path: Path, **request: Any) -> None:
                 f"`memr status {run_path}` shows whether the run is alive"
             )
         time.sleep(0.1)
+    if reason := _refusal(events, told_before, file.name):
+        raise ConfigError(f"{run_path} refuses: {reason}")
+
+
+def _refusal(events: Path, offset: int, request: str) -> str:
+    """What the controller said to the request before it took the file away; empty where it obeyed."""
+    try:
+        with events.open("rb") as file:
+            file.seek(offset)
+            lines = whole_lines(file.read(MAX_ANSWER_BYTES))
+        told = [parse_object(line, str(events)) for line in lines]
+    except (OSError, DataError):
+        return ""
+    found = (line for line in told if line.get("event") == REFUSED and line.get("file") == request)
+    return str(next(found, {}).get("reason", ""))

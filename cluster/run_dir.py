@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from cluster.config import RunConfig, dump_config, load_config
+from cluster.run_folder import MANIFEST, is_run, refuse_other_than_run
 from cluster.run_lock import held
 from cluster.run_processes import birth
 from contracts.bounded_json import MAX_JSON_BYTES, parse_object, read_bounded, read_object
@@ -45,7 +46,7 @@ _PACKAGES = (
 def create_run(config: RunConfig, details: dict[str, Any]) -> Path:
     """A fresh folder with config.toml and manifest.json. Raises ConfigError if the run exists already, whole or not."""
     path = config.run_path
-    if (path / "manifest.json").exists():
+    if is_run(path):
         raise ConfigError(
             f"{path} already holds a run. Read it with `memr status {path}` or `memr report {path}`; for another run choose "
             "another name with --set run.name=NAME, or delete the folder"
@@ -57,11 +58,6 @@ def create_run(config: RunConfig, details: dict[str, Any]) -> Path:
 def renew_run(config: RunConfig, details: dict[str, Any]) -> Path:
     """A run that never began (`has_begun`) with the settings of now: its first start was refused, and they were mended."""
     return _write_run(config, details)
-
-
-def is_run(path: Path) -> bool:
-    """False for a path that cannot be looked at, too."""
-    return os.path.exists(path / "manifest.json")
 
 
 def has_begun(path: Path) -> bool:
@@ -76,7 +72,7 @@ def _write_run(config: RunConfig, details: dict[str, Any]) -> Path:
         for folder in FOLDERS:
             (path / folder).mkdir(exist_ok=True)
         swap_file(path / "config.toml", dump_config(config).encode())  # the next line puts both names on disk
-        replace_file(path / "manifest.json", json.dumps(_manifest() | details, indent=1).encode())
+        replace_file(path / MANIFEST, json.dumps(_manifest() | details, indent=1).encode())
     except OSError as error:
         raise ConfigError(
             f"cannot write the run directory {path}: {error}. Set run.directory to a writable place"
@@ -86,7 +82,7 @@ def _write_run(config: RunConfig, details: dict[str, Any]) -> Path:
 
 def refuse_rest_of_run(path: Path) -> None:
     """Raises ConfigError for a folder without manifest.json that a new run would be mixed with."""
-    left = [] if (path / "manifest.json").exists() else _left_of_another(path)
+    left = [] if is_run(path) else _left_of_another(path)
     if left:
         raise ConfigError(
             f"{path} has no manifest.json, but holds what looks like the rest of a run: {', '.join(left)}. A new run would be "
@@ -237,19 +233,17 @@ class RunRecord:
         """The base model, as the run loaded it. Raises DataError where the manifest does not say."""
         found = self.manifest.get("model_path")
         if not isinstance(found, str):
-            raise DataError(f"{self.path / 'manifest.json'} names no model_path: the run stopped before it had a model")
+            raise DataError(f"{self.path / MANIFEST} names no model_path: the run stopped before it had a model")
         return found
 
 
 def read_run(path: Path) -> RunRecord:
-    """Raises DataError if the folder is no run."""
+    """Raises ConfigError if the folder is no run, DataError if it is a damaged one."""
+    refuse_other_than_run(path)
     try:
-        manifest = _json(path / "manifest.json")
+        manifest = read_object(path / MANIFEST)
     except DataError as error:
         raise DataError(f"{error}; restore it from a copy of the run") from error
-    if manifest is None:
-        known = sorted(str(p.parent) for p in path.parent.glob("*/manifest.json"))
-        raise DataError(f"{path} is not a run (no manifest.json). Runs beside it: {', '.join(known) or 'none'}")
     return RunRecord(
         path=path,
         config=load_config(path / "config.toml"),

@@ -17,6 +17,8 @@ from cluster.next_steps import next_steps
 from cluster.placement import Node, place, placement_rows
 from cluster.plan import make_plan, plan_rows
 from cluster.run_dir import RunRecord, being_taken_up, is_copy, owner_alive
+from cluster.set_options import overridden
+from cluster.silent_settings import silent_lines
 
 
 def show_plan(console: Console, config: RunConfig) -> None:
@@ -24,13 +26,20 @@ def show_plan(console: Console, config: RunConfig) -> None:
     for name, value in plan_rows(config, make_plan(config)):
         table.add_row(Text(name, "bold"), value)
     console.print(table)
+    for line in silent_lines(config):
+        console.print(f"note: {line}", soft_wrap=True)
+
+
+def show_overridden(console: Console, overrides: Sequence[str]) -> None:
+    for line in overridden(overrides):
+        console.print(f"note: {line}", soft_wrap=True)
 
 
 def show_placement(console: Console, config: RunConfig, nodes: Sequence[Node]) -> bool:
     """Who gets what on these nodes; False where something is short."""
     placement = place(config, nodes)
     gpus, cpus = sum(node.gpus for node in nodes), sum(node.cpus for node in nodes)
-    where = f" on {len(nodes)} node(s), {cpus:g} CPUs, {gpus:g} GPUs"
+    where = f" on {len(nodes)} node(s), {cpus:,.10g} CPUs, {gpus:,.10g} GPUs"
     console.print(Text.assemble(("\nplacement", "bold"), where))
     table = Table.grid(padding=(0, 2))
     for part, needs in placement_rows(placement):

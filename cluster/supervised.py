@@ -19,6 +19,7 @@ import psutil
 from ray.exceptions import RayError, RayTaskError
 
 from cluster.incidents import append_event, headlines, write_incident
+from cluster.run_folder import is_run
 from cluster.supervisor import FAILED, INTERRUPTED, MAY_RESTART
 from contracts.errors import MemrError, PartLostError, RunStopped
 from contracts.loading import missing_package
@@ -58,11 +59,11 @@ def supervised(life: Callable[[], int], run_path: Path, stop_s: float) -> int:
                 f"the disk of {run_path} is full: {error}. Make room, then `memr resume {run_path}`: what was cut off while "
                 "it was written is dropped, everything before it is kept"
             ) from error
-        if isinstance(error, OSError) and not _is_run(run_path):
+        if isinstance(error, OSError) and not is_run(run_path):
             raise  # a path of the configuration's: a sentence says it, and no trace
         _leave(run_path, "crashed", f"{type(error).__name__}: {error}", traceback.format_exc())
         traceback.print_exc()
-        return MAY_RESTART if _is_run(run_path) else FAILED
+        return MAY_RESTART if is_run(run_path) else FAILED  # before there is one, the next try would do the same again
 
 
 def _disk_is_full(error: Exception) -> bool:
@@ -89,13 +90,8 @@ def asked_to_end() -> bool:
     return _asked.is_set()
 
 
-def _is_run(run_path: Path) -> bool:
-    """Before there is a run nothing has been started, and the next try would do the same again."""
-    return (run_path / "manifest.json").exists()
-
-
 def _leave(run_path: Path, kind: str, headline: str, trace: str = "") -> None:
-    if _is_run(run_path):
+    if is_run(run_path):
         write_incident(run_path, kind, {"time_s": time.time(), "incident": kind, "headline": headline, "trace": trace})
         append_event(run_path, {"time_s": time.time(), "event": kind, "headline": headline})
 

@@ -26,6 +26,7 @@ from cluster.last_words import LastWords
 from cluster.process_tree import ProcessTree
 from cluster.progress_watch import Hang, ProgressWatch
 from cluster.run_control import leave_request
+from cluster.run_folder import is_run, way_on
 from cluster.run_processes import oom_kills, recorded_processes
 from cluster.supervision_settings import SupervisionSettings
 
@@ -81,6 +82,8 @@ class Supervisor:
         try:
             self._tell({"event": "start", "run": str(self._run_path)})
             code = self._until_done()
+            if code == INTERRUPTED and not (self._run_path / "summary.json").exists():
+                self._say(way_on(self._run_path))
             self._tell({"event": "stop", "run": str(self._run_path), "exit_code": code, **self._last_headline()})
             return code
         finally:
@@ -290,7 +293,7 @@ class Supervisor:
             "gave_up", f"{headline}; that was failure {times} of the run, and its budget of restarts is spent"
         )
         path, settings = self._run_path, self._settings
-        way_on = f"; `memr resume {path}` goes on from where it stood" if (path / "manifest.json").exists() else ""
+        way_on = f"; `memr resume {path}` goes on from where it stood" if is_run(path) else ""
         self._say(
             f"{headline}. That was failure {times} of the run within {settings.run_restart_window_s / 60:.0f} min, supervision."
             f"run_restarts is {settings.run_restarts}: giving up. {path / 'incidents'} has what happened{way_on}"

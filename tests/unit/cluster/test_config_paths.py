@@ -1,11 +1,14 @@
 """A path in a configuration leads to the same file from everywhere; `--unset` takes a key away."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from cluster.config import dump_config, load_config
-from contracts.errors import ConfigError
+from cluster.model_store import model_before, model_of
+from contracts.errors import ConfigError, LoadError
 
 
 @pytest.fixture
@@ -132,3 +135,49 @@ def test_a_byte_order_mark_is_no_part_of_a_configuration(project: Path) -> None:
     file = configured(project, 'path = "mine.jsonl"')
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
     assert load_config(file).task.path == str(project / "mine.jsonl")
+
+
+def older_run(tmp_path: Path) -> Path:
+    """A run of an earlier commit: every path as it was given, in a project whose working directory it was begun in."""
+    project = tmp_path / "project"
+    run = project / "runs" / "old"
+    for folder in (run, project / "models/small", project / "encoders/mini", tmp_path / "elsewhere" / "models"):
+        folder.mkdir(parents=True, exist_ok=True)
+    (project / "models/small/config.json").write_text("{}")
+    (run / "config.toml").write_text(
+        '[run]\nname = "old"\ndirectory = "runs"\n[model]\nname = "models/small"\n[memory]\nencoder = "encoders/mini"\n'
+        '[task]\nkind = "file"\npath = "data/mine.jsonl"\n'
+    )
+    (run / "manifest.json").write_text(json.dumps({"model_path": str(project / "models/small")}))
+    return run
+
+
+def test_the_model_folder_of_an_older_run_is_found_from_another_directory(project: Path, tmp_path: Path) -> None:
+    """The encoder's too, and the data, even where the working directory of now has a file of that name."""
+    run = older_run(tmp_path)
+    decoy = tmp_path / "elsewhere" / "data"
+    decoy.mkdir()
+    (decoy / "mine.jsonl").write_text("")
+    place = [f"run.directory={run.parent}", "run.name=old"]  # as `memr resume` says it
+    for config in (load_config(run / "config.toml"), load_config(run / "config.toml", place)):
+        assert config.model.name == str(project / "models/small")
+        assert config.memory.encoder == str(project / "encoders/mini")
+        assert config.task.path == str(project / "data/mine.jsonl")
+        assert model_before(run) == str(project / "models/small")
+
+
+def test_a_model_folder_that_is_gone_is_told_with_where_it_was(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = older_run(tmp_path)
+    shutil.rmtree(project / "models")
+    monkeypatch.setattr("cluster.model_store.resolve_model", _gone)
+    config = load_config(run / "config.toml", [f"run.directory={run.parent}", "run.name=old"])
+    with pytest.raises(
+        LoadError, match=r"no such folder\. .*runs/old was begun with .*models/small: put it back there, or name"
+    ):
+        model_of(config)
+
+
+def _gone(name: str) -> str:
+    raise LoadError(f"model.name = '{name}': no such folder")

@@ -416,8 +416,10 @@ async def test_a_live_run_takes_requests_from_its_directory_and_refuses_nonsense
     control = asyncio.ensure_future(RunControl(run.path, run.recorder, asked.scale, asked.stop).run())
     await asyncio.sleep(0)
     await asyncio.to_thread(ask, run.path, ask="scale", workers=3, pool=None)
-    await asyncio.to_thread(ask, run.path, ask="scale", workers=0)
-    await asyncio.to_thread(ask, run.path, ask="fly")
+    with pytest.raises(ConfigError, match="refuses: too few"):
+        await asyncio.to_thread(ask, run.path, ask="scale", workers=0)
+    with pytest.raises(ConfigError, match="refuses: a run cannot be asked to 'fly'"):
+        await asyncio.to_thread(ask, run.path, ask="fly")
     (run.path / "control" / "9.json").write_text("{")
     await until(lambda: not list((run.path / "control").glob("*.json")))
     await asyncio.to_thread(ask, run.path, ask="stop")
@@ -428,7 +430,7 @@ async def test_a_live_run_takes_requests_from_its_directory_and_refuses_nonsense
 
 
 def test_a_run_that_is_not_there_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataError, match="takes no requests"):
+    with pytest.raises(ConfigError, match="takes no requests"):
         ask(tmp_path, ask="stop")
     (tmp_path / "control").mkdir()
     monkeypatch.setattr("cluster.run_control.ANSWER_WITHIN_S", 0.2)

@@ -1,5 +1,6 @@
 """From resources and configuration to bundles: what fits, what is short and which number to change."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from cluster.config import RunConfig, load_config
 from cluster.placement import Node, Placement, place, placement_rows
-from cluster.resources import refuse_uncounted_cards
+from cluster.resources import refuse_old_driver, refuse_uncounted_cards, resources_of, this_machine, usable_cores
 from contracts.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs").glob("*.toml"))
@@ -208,3 +209,98 @@ def test_a_vllm_worker_that_wants_more_memory_than_its_share_of_the_card_is_told
 def test_no_shipped_configuration_crowds_a_card(path: Path) -> None:
     found = place(load_config(path), nodes(1, 8))
     assert not any("gpu_memory_utilization" in note for note in found.notes)
+
+
+def test_idle_gpus_beside_workers_without_one_are_told_as_such() -> None:
+    """The learner does run on a GPU."""
+    [note] = place(config(actors={"device": "cpu"}), nodes(1, 2)).notes
+    assert note == (
+        "1 of 2 GPUs are idle (1 on n0): of this configuration only learner run on a GPU, the workers do not: see actors.device"
+    )
+    nothing = place(config(actors={"device": "cpu"}, learner={"device": "cpu"}), nodes(1, 1)).notes
+    assert "nothing of this configuration runs on a GPU" in nothing[0]
+
+
+ENCODER_ON_A_CARD = {"device": "cuda"}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "share"),
+    [
+        (1, 1, 0.45),  # what memory's tenth leaves, halved
+        (2, 1, 0.9),  # each on its own card, memory beside one of them
+        (2, 2, 0.5),  # memory's card has room for one half, the other for two
+        (4, 3, 0.9),
+        (1, 6, 0.1285),  # rounded down: 7 of 0.1286 would not fit
+    ],
+)
+def test_an_encoder_on_the_card_of_the_learner_is_counted_before_the_rest_is_shared(
+    gpus: int, workers: int, share: float
+) -> None:
+    found = place(config(actors={"num_workers": workers}, memory=ENCODER_ON_A_CARD), nodes(1, gpus))
+    assert found.shortages == ()
+    assert gpus_by_part(found) == {"learner": (1, share), "memory": (1, 0.1), "worker": (workers, share)}
+
+
+@given(
+    gpus=st.integers(1, 4),
+    workers=st.integers(1, 40),
+    memory=st.sampled_from([0.05, 0.1, 0.3, 0.5, 0.9, 1.0]),
+    cards_each=st.booleans(),
+)
+def test_shares_of_a_card_are_what_ray_can_give(gpus: int, workers: int, memory: float, cards_each: bool) -> None:
+    """Ray counts in ten-thousandths, and gives a share from a single card: an independent count in whole numbers."""
+    where = nodes(gpus, 1) if cards_each else nodes(1, gpus)
+    found = place(config(actors={"num_workers": workers}, memory={"device": "cuda", "gpus": memory}), where)
+    units = sorted((round(b.gpus * 10_000) for b in found.bundles for _ in range(b.count)), reverse=True)
+    assert all(abs(b.gpus * 10_000 - round(b.gpus * 10_000)) < 1e-6 for b in found.bundles)
+    left = [10_000] * gpus
+    for unit in units:
+        room = [i for i in range(gpus) if left[i] >= unit]
+        if not room:
+            assert found.shortages, "said to fit"
+            return
+        left[min(room, key=lambda i: left[i])] -= unit
+    if memory < 1 or gpus > 1:
+        assert not any("GPUs (" in short for short in found.shortages)
+
+
+@pytest.mark.parametrize(
+    "text", ["0x8", "-1x8", "2x", "x8", "2x8x1", "2", "", "two", "1000000x8", "2x9999", "9" * 5000 + "x1"]
+)
+def test_nodes_that_cannot_be_are_refused_at_once(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"--nodes .*for example 2x8"):
+        resources_of(None, text)
+
+
+def test_a_plan_for_very_many_nodes_ends() -> None:
+    """Linear in the nodes: 10,000 nodes with a worker on each card take seconds, and took hours."""
+    many = resources_of(None, "10000x8")
+    found = place(config(actors={"engine": "vllm", "num_workers": 1}), many)
+    assert "raise actors.num_workers from 1 to 79999" in found.notes[0]
+    assert "and 9992 nodes more)" in found.notes[0]
+
+
+def test_threads_are_counted_against_the_cores_that_this_process_may_use(tmp_path: Path) -> None:
+    quota = tmp_path / "cpu.max"
+    whole = usable_cores(quota)
+    assert whole == len(os.sched_getaffinity(0))
+    quota.write_text("max 100000\n")
+    assert usable_cores(quota) == whole
+    quota.write_text("50000 100000\n")
+    assert usable_cores(quota) == 1
+    assert this_machine().cpus == usable_cores()
+
+
+def test_an_old_driver_is_told_once_with_every_setting_that_would_meet_it(tmp_path: Path) -> None:
+    version = tmp_path / "version"
+    version.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 17\n")
+    pools = [{"name": "a", "num_workers": 1}, {"name": "b", "num_workers": 1, "device": "cpu"}]
+    both = config(actors={"pools": pools}, memory={"device": "cuda"})
+    with pytest.raises(
+        ConfigError, match=r"580 or newer.*set learner\.device and memory\.device and actors\.device of 'a' to 'cpu'"
+    ):
+        refuse_old_driver(both, ["nvidia0"], usable=False, built_for="13.0", version=version)
+    refuse_old_driver(both, ["nvidia0"], usable=True, built_for="13.0", version=version)  # forward compatibility
+    on_cpu = config(actors={"device": "cpu"}, learner={"device": "cpu"})
+    refuse_old_driver(on_cpu, ["nvidia0"], usable=False, built_for="13.0", version=version)

@@ -99,7 +99,7 @@ async def test_a_report_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> 
 
 def test_a_folder_that_is_no_run_is_told_with_the_runs_beside_it(tmp_path: Path) -> None:
     create_run(make_config(tmp_path), {})
-    with pytest.raises(DataError, match=r"not a run.*Runs beside it: .*r$"):
+    with pytest.raises(ConfigError, match=r"not a run.*Runs beside it: .*r$"):
         read_run(tmp_path / "other")
 
 

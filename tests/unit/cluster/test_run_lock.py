@@ -16,7 +16,7 @@ from cluster import run_control
 from cluster.run_dir import claim_run, is_copy, owner_alive, refuse_live_run, surely_over
 from cluster.run_lock import FILE, held, lock_run
 from cluster.run_processes import birth
-from contracts.errors import ConfigError, DataError
+from contracts.errors import ConfigError
 
 RACES = 50
 RACER = """
@@ -159,7 +159,7 @@ def test_a_run_that_is_over_is_asked_for_nothing(tmp_path: Path, monkeypatch: py
     gone.communicate()
     (tmp_path / "process.json").write_text(json.dumps({"host": platform.node(), "owners": {gone.pid: 1.0}}))
     monkeypatch.setattr(run_control, "leave_request", lambda *_args, **_request: pytest.fail("it was asked"))
-    with pytest.raises(DataError, match="takes no requests: it is not running"):
+    with pytest.raises(ConfigError, match="takes no requests: it is not running"):
         run_control.ask(tmp_path, ask="stop")
 
 
@@ -182,7 +182,7 @@ def test_a_copy_of_a_live_run_is_told_from_it_and_may_go_on(tmp_path: Path) -> N
         assert not owner_alive(copy)
         assert is_copy(copy)
         refuse_live_run(copy)
-        with pytest.raises(DataError, match="takes no requests: it is not running"):
+        with pytest.raises(ConfigError, match="takes no requests: it is not running"):
             run_control.ask(copy, ask="stop")
         live.rename(moved)
         assert owner_alive(moved), "the same folder under another name"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from contracts.device import cards, choose_device
+from contracts.device import cards, choose_device, driver_version, old_driver
 from contracts.errors import ConfigError
 
 
@@ -67,3 +67,41 @@ def test_a_card_that_cannot_be_used_is_refused_with_the_way_out(
 ) -> None:
     with pytest.raises(ConfigError, match=told):
         choose_device(setting, "learner.device", usable=False, built_for=built_for, there=there)
+
+
+MODULE = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  {}  Sat Aug 17 00:00:00 UTC 2024\nGCC version:  gcc 12\n"
+OPEN_MODULE = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  {}  Release Build\n"
+
+
+@pytest.mark.parametrize("text", [MODULE, OPEN_MODULE])
+@pytest.mark.parametrize(
+    ("driver", "built_for", "old"),
+    [
+        ("535.104.05", "13.0", True),
+        ("579.99", "13.0", True),
+        ("580.65.06", "13.0", False),
+        ("610.1", "13.1", False),
+        ("535.104.05", "12.8", False),
+        ("470.82.01", "12.8", True),
+        ("470.82.01", None, False),
+        ("470.82.01", "14.0", False),  # of which nothing is known yet
+    ],
+)
+def test_a_driver_that_is_too_old_is_one_sentence_for_all_cards(
+    text: str, driver: str, built_for: str | None, old: bool, tmp_path: Path
+) -> None:
+    version = tmp_path / "version"
+    version.write_text(text.format(driver))
+    assert driver_version(version) == driver
+    told = old_driver(built_for, ["nvidia0", "nvidia1"], version)
+    assert bool(told) == old
+    assert not old or f"is {driver}" in told
+    assert not old or "none of its 2 card(s) (nvidia0, nvidia1)" in told
+    assert old_driver(built_for, [], version) == ""
+
+
+@pytest.mark.parametrize("content", [None, "", "no numbers"])
+def test_a_driver_that_nothing_is_known_of_is_none(content: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "version").write_text(content)
+    assert driver_version(tmp_path / "version") is None

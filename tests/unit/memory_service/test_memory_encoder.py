@@ -54,7 +54,7 @@ def test_long_texts_are_cut_or_averaged_by_choice() -> None:
 @pytest.mark.slow
 def test_missing_encoder_says_what_to_set(tmp_path: object) -> None:
     with pytest.raises(DataError, match=r"memory\.encoder = './nowhere'"):
-        SentenceEncoder(MemorySettings(encoder="./nowhere"))
+        load_encoder(MemorySettings(encoder="./nowhere"))
 
 
 @pytest.fixture(scope="module")

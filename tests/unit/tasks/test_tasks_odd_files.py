@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.config import load_config
-from cluster.first_look import refuse_missing_data
+from cluster.first_look import refuse_missing_files
 from contracts.errors import LoadError
 from tests.unit.tasks.test_tasks_data_formats import load, problems
 
@@ -103,4 +103,4 @@ def test_what_is_no_file_is_named_for_what_it_is_before_anything_starts(tmp_path
         load(Path(asked.task.path or ""))
     if not name.endswith(".gz") and "folder" not in name and "pipe" not in name:
         with pytest.raises(LoadError, match=says):
-            refuse_missing_data(asked)
+            refuse_missing_files(asked)
