@@ -113,8 +113,8 @@ def _train(
     run_path = config.run_path
     data = look_through(task, config.eval.problems)
     with named_data():
-        longest = data.check_prompts(tokenizer, config.task.max_prompt_tokens).max
-    room = find_room(config, tokenizer, model_path, longest, say if has_begun(run_path) else None)
+        prompts = data.check_prompts(tokenizer, config.task.max_prompt_tokens)
+    room = find_room(config, tokenizer, model_path, prompts.max, say if has_begun(run_path) else None)
     inputs = PartInputs(model_path, tokenizer.fingerprint, probe_sequences(config, task, tokenizer), room)
     identity = {
         "template_hash": inputs.template_hash,
@@ -123,7 +123,7 @@ def _train(
     }
     if data.faults and not has_begun(run_path):
         raise LoadError("\n".join(data.faults[:MAX_FAULTS_SHOWN]))
-    for told in (data.counts, *data.notes):
+    for told in (data.counts, *data.notes, *prompts.notes):
         say(told)
     changes = begin_or_go_on(config, tokenizer, identity, model_path, override=override)
     past = read_run_past(run_path, config) if has_begun(run_path) else Past()

@@ -15,6 +15,7 @@ from typing import Any
 from contracts.errors import LoadError
 from contracts.loading import loading, told
 from contracts.problem import ChatMessage
+from tasks.prompt_content import squashed
 
 PROMPT_DATE = datetime(2024, 7, 26)
 """What every template reads from the clock: prompts stay the same from day to day. The day that Llama 3.x's own template
@@ -44,7 +45,12 @@ class ChatTemplate:
             )
         self._tokenizer, self._source = tokenizer, source
         with loading(f"cannot use the chat template of {source}", "Mend chat_template.jinja in the model's folder"):
-            self._rendered([_QUESTION])
+            shown = self._rendered([_QUESTION])
+        if squashed(USER) not in squashed(shown):
+            raise LoadError(
+                f"the chat template of {source} leaves the question out: of a user message {USER!r} it makes {shown[:200]!r}, so "
+                "every problem would have the same prompt. Mend chat_template.jinja in the model's folder"
+            )
 
     def render(self, messages: Sequence[ChatMessage], *, generation_prompt: bool = True) -> str:
         """Raises LoadError, with the template's own words, for a chat that it refuses."""

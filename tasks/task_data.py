@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from contracts.errors import DataError
 from contracts.ports import Task, Tokenizer
 from contracts.problem import Problem
+from tasks.environment import SingleTurn
+from tasks.prompt_content import refuse_lost_reply, refuse_same_chat
 from tasks.prompts import PromptLengths, check_prompt_lengths
 
 NUM_OF_ENDLESS_TASK = 512
@@ -32,6 +34,8 @@ class TaskData:
     held_out: tuple[Problem, ...]
     notes: tuple[str, ...]
     faults: tuple[str, ...]
+    several_turns: bool = False
+    """A rollout may go on after the policy's first turn."""
 
     @property
     def counts(self) -> str:
@@ -39,20 +43,26 @@ class TaskData:
         return f"{train} training problems, {len(self.held_out)} held-out ones"
 
     def check_prompts(self, tokenizer: Tokenizer, max_prompt_tokens: int) -> PromptLengths:
-        """Of all of them. Raises DataError for one that is too long."""
+        """Of all of them. Raises DataError for one that is too long, LoadError for a chat template that leaves out a
+        question, or what an environment replies."""
+        if self.several_turns:
+            refuse_lost_reply(tokenizer)
         return check_prompt_lengths([*self.train, *self.held_out], tokenizer, max_prompt_tokens)
 
 
 def look_through(task: Task, num_held_out: int) -> TaskData:
-    """num_held_out: as many as an evaluation asks for. Raises DataError and ConfigError for data that cannot be read."""
+    """num_held_out: as many as an evaluation asks for. Raises DataError and ConfigError for data that cannot be read,
+    LoadError for a task that puts two questions in the same words."""
     num_train = task.num_train
     count = NUM_OF_ENDLESS_TASK if num_train is None else num_train
     train = tuple(task.train_problem(i) for i in range(count))
     held_out = tuple(task.held_out(num_held_out))
+    several_turns = any(not isinstance(task.environment(problem), SingleTurn) for problem in train[:1])
+    if not several_turns:
+        refuse_same_chat([*train, *held_out])
     told: Sequence[str] = getattr(task, "notes", ())
-    return TaskData(
-        num_train, train, held_out, (*told, *_too_few(held_out, num_held_out)), tuple(_faults(train, held_out))
-    )
+    notes, faults = (*told, *_too_few(held_out, num_held_out)), tuple(_faults(train, held_out))
+    return TaskData(num_train, train, held_out, notes, faults, several_turns)
 
 
 def _too_few(held_out: Sequence[Problem], wanted: int) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from contracts.ports import Answer
+from contracts.problem import ChatMessage
 from contracts.verdict import Invalid, Scored, Verdict
 from tasks.check_task import GOOD, TaskCheckReport, check_task
 from tasks.config import AnswerForm, TaskSettings
@@ -29,11 +30,11 @@ class LetterTokenizer:
     def encode(self, text: str) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
         return np.array([ord(letter) for letter in text], np.int32)
 
-    def encode_chat(self, messages: Sequence[object]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
-        return np.zeros(len(str(messages)), np.int32)
+    def encode_chat(self, messages: Sequence[ChatMessage]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+        return self.encode("".join(f"{message['role']}: {message['content']}\n" for message in messages))
 
     def encode_reply(self, text: str) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
-        return np.zeros(len(text), np.int32)
+        return self.encode(text)
 
     def decode(self, tokens: np.ndarray[tuple[int], np.dtype[np.int32]]) -> str:
         return "".join(map(chr, tokens.tolist()))

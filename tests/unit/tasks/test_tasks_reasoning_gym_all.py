@@ -159,7 +159,7 @@ def entries_in_a_child(names: list[str], indices: Sequence[int]) -> dict[str, di
             timeout=280,
             env=child_environment(),
         )
-    made: dict[str, dict[str, str]] = json.loads(done.stdout)
+    made: dict[str, dict[str, str]] = json.loads(done.stdout.splitlines()[-1])  # some generators print
     return made
 
 
