@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cluster.alarm_windows import Lines
 from cluster.autoscale import Waits, bottleneck
 from cluster.config import RunConfig
 from cluster.console import eval_text, step_text
@@ -16,6 +17,7 @@ from cluster.memory_effect import WINDOW_UPDATES, effect_text, memory_effect
 from cluster.next_steps import next_steps
 from cluster.placement import Node, place, placement_rows
 from cluster.plan import make_plan, plan_rows
+from cluster.reward_errors import error_shares, errors_text
 from cluster.run_dir import RunRecord, being_taken_up, is_copy, owner_alive
 
 
@@ -54,6 +56,7 @@ def show_status(console: Console, run: RunRecord) -> None:
             console.print(
                 effect_text(memory_effect(run.metrics[-WINDOW_UPDATES:]), pays=run.config.memory.pays), soft_wrap=True
             )
+    show_reward_errors(console, run.metrics[-WINDOW_UPDATES:])
     if run.status is not None and run.summary is None:
         for name, seat in run.status.get("fleet", {}).items():
             console.print(
@@ -63,6 +66,12 @@ def show_status(console: Console, run: RunRecord) -> None:
         console.print(eval_text(line))
     show_incidents(console, run.path)
     show_next_steps(console, run)
+
+
+def show_reward_errors(console: Console, metrics: Lines) -> None:
+    """Nothing where nothing failed."""
+    if text := errors_text(error_shares(metrics)):
+        console.print(Text(f"{text} (of {len(metrics)} updates)", "red"), soft_wrap=True)
 
 
 def show_incidents(console: Console, run_path: Path) -> None:
@@ -121,6 +130,7 @@ def show_summary(console: Console, run: RunRecord) -> None:
         )
         if run.config.memory.enabled:
             console.print(effect_text(memory_effect(run.metrics), pays=run.config.memory.pays), soft_wrap=True)
+    show_reward_errors(console, run.metrics)
     show_incidents(console, run.path)
     console.print(f"\nreport   {run.path / 'report.html'}", soft_wrap=True)
     show_next_steps(console, run)
