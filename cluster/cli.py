@@ -129,6 +129,7 @@ def _supervise(settings: "RunConfig", command: list[str], lock: int) -> int:
             return 0
     refuse_missing_data(settings)
     settings.learner.refuse_cut_cap()
+    settings.actors.refuse_group_of_one()
     show_plan(console, settings)
     notifier = Notifier(settings.notify)
     code = Supervisor(
@@ -232,6 +233,7 @@ def plan(
     if not show_placement(console, settings, resources_of(address, nodes)):
         raise typer.Exit(2)
     settings.learner.refuse_cut_cap()
+    settings.actors.refuse_group_of_one()
 
 
 @app.command()
