@@ -119,10 +119,7 @@ def show_summary(console: Console, run: RunRecord) -> None:
     """What changed, where it is, what to do next."""
     console.print()
     console.print(Text.assemble((str(run.path), "bold"), f" {state_of(run)}"), soft_wrap=True)
-    table = Table("held-out problems", "before", after_label(run), box=None, header_style="bold")
-    for label, before, after in before_after(run):
-        table.add_row(label, before, after)
-    console.print(table)
+    _show_accuracy(console, run)
     if run.metrics:
         waited = sum(line["wait_memory_s"] for line in run.metrics) / sum(line["step_s"] for line in run.metrics)
         console.print(
@@ -134,6 +131,18 @@ def show_summary(console: Console, run: RunRecord) -> None:
     show_incidents(console, run.path)
     console.print(f"\nreport   {run.path / 'report.html'}", soft_wrap=True)
     show_next_steps(console, run)
+
+
+def _show_accuracy(console: Console, run: RunRecord) -> None:
+    rows = before_after(run)
+    if not rows:
+        why = "eval.problems = 0" if run.config.eval.problems == 0 else "no evaluation of held-out problems was made"
+        console.print(f"accuracy was not measured: {why}", soft_wrap=True)
+        return
+    table = Table("held-out problems", "before", after_label(run), box=None, header_style="bold")
+    for label, before, after in rows:
+        table.add_row(label, before, after)
+    console.print(table)
 
 
 def show_next_steps(console: Console, run: RunRecord) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from contracts.errors import ConfigError
 from contracts.own_packages import PACKAGES
-from tasks.users_code import place_of
+from tasks.users_code import place_of, shown
 
 CODE_SUFFIX = ".py"
 
@@ -38,7 +38,13 @@ def load_dotted(path: str, setting: str) -> Any:
     module = _file(Path(where), path, setting) if where.endswith(CODE_SUFFIX) else _module(where, path, setting)
     if not hasattr(module, name):
         raise ConfigError(f"{setting} = '{path}': module {where} has no '{name}'")
-    return getattr(module, name)
+    found = getattr(module, name)
+    if not callable(found):
+        raise ConfigError(
+            f"{setting} = '{path}': '{name}' in {where} is {shown(found)}, a {type(found).__name__}; name a "
+            f"{'class' if setting == 'task.kind' else 'function'} that takes what docs/own_code.md says"
+        )
+    return found
 
 
 def _module(where: str, path: str, setting: str) -> ModuleType:

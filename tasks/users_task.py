@@ -88,7 +88,7 @@ class UsersTask:
         except MemrError:
             raise
         except (Exception, SystemExit) as error:
-            raise ConfigError(told(self._what, error)) from error
+            raise ConfigError(told(self._what, error, type(self._task) if function is getattr else function)) from error
 
     def _place(self, method: Any) -> str:
         return f"{self._what}, {method.__name__} ({defined_at(method)})"

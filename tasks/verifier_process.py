@@ -117,7 +117,9 @@ class VerifierProcess:
         return users_place(self._words().rpartition("Timeout (")[2])
 
     def _words(self, limit: int = 20_000) -> str:
-        """The end of what the child wrote to its standard error."""
+        """The end of what the child wrote to its standard error; "" once another thread has ended it."""
+        if self._last_words.closed:
+            return ""
         size = os.fstat(self._last_words.fileno()).st_size
         return os.pread(self._last_words.fileno(), limit, max(0, size - limit)).decode(errors="replace")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from contracts.errors import LoadError
 from contracts.ports import Task
 from contracts.problem import Problem
 from tasks.config import TaskSettings
@@ -154,3 +155,17 @@ def test_a_run_is_compared_by_the_number_that_its_own_hash_names() -> None:
     old = "a hash of an earlier commit, over 64 held-out problems"
     of_64 = data_hash(task, look_through(task, 64)).removeprefix("64:")
     assert data_hash(task, few, like=old) == of_64 == data_hash(task, look_through(task, 100), like=old)
+
+
+def test_a_held_out_file_with_the_training_rows_is_what_leaves_nothing_to_train_on(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", rows(3))
+    with pytest.raises(
+        LoadError, match=r"Every question that .*a\.jsonl has too leaves.*--unset task\.held_out_path"
+    ) as caught:
+        load(path, held_out_path=str(path))
+    assert "task.held_out_share" not in str(caught.value)
+
+
+def test_a_share_that_leaves_nothing_to_train_on_is_what_is_to_be_lowered(tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match=r"no training problems are left.*lower task\.held_out_share"):
+        load(write(tmp_path / "a.jsonl", rows(3)), held_out_share=0.999)
