@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from tasks.answer_bounds import claims_something_else, is_affordable
-from tasks.compare_answers import compare
+from tasks.compare_answers import compare, reference_number
 from tasks.cpu_limit import OutOfTimeError, cpu_limit
 from tasks.exact_equality import as_rational, equal_values, exact, use_exact_equality
 from tasks.plain_writing import as_latex, last_boxed, without_markdown
@@ -73,12 +73,13 @@ def _sides_are_equal(answer: str, reference: str, expected: Any) -> bool:
 def _is_same(answer: str, reference: str, expected: Any) -> bool:
     from math_verify import parse, verify
 
-    if (number := quantity(answer)) is not None:
+    number = quantity(answer)
+    if number is not None and (not number.comma or getattr(expected[0], "is_number", False)):  # "3,5" may be a list
         return number.lowest and equal_values(as_rational(number.value), exact(expected[0]))
     given = parse(_boxed(answer), parsing_timeout=None)
     if not given:
         return False
-    if quantity(reference) is not None:  # a decimal, for which only an irrational value may stand
+    if reference_number(reference) is not None:  # a decimal, for which only an irrational value may stand
         return getattr(given[0], "is_rational", None) is False and equal_values(exact(expected[0]), exact(given[0]))
     return bool(
         verify(

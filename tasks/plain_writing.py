@@ -126,7 +126,7 @@ def as_words(text: str) -> str:
     `\\frac12` and `\\dfrac{1}{2}` become `\\frac{1}{2}`; digits grouped by `{,}` or thin spaces get commas.
     """
     text = without_markdown(as_latex(text))
-    text = _GROUPED.sub(",", text)
+    text = _GROUPED.sub(",", text).replace("{,}", ",")
     text = _WIDE_SPACE.sub(" ", _THIN_SPACE.sub("", text))
     text = _STYLED.sub(r" \1 ", text)
     text = re.sub(r"\\(?:boxed|fbox)\s*\{([^{}]*)\}", r" \1 ", text)

@@ -58,6 +58,8 @@ _VERB = re.compile(r"[=]|\b(?:is|are|was|were|makes?|equals?|gives?|leaves?|rema
 _ASIDE = re.compile(
     r"(?:\(|\b(?:in|for|per|with|on|at|after|within|among|of|by|across|during|from)\s+(?:the |each |all |every |about )?)$"
 )
+_PAIR = re.compile(r"[(\[{]\s*[-+]?\d+,[-+]?\d+\s*[)\]}]")
+"""A point, an interval or a set, whose comma is no decimal one."""
 _WRAPPERS = (("(", ")"), ("[", "]"), ("{", "}"), ("$", "$"))
 
 
@@ -123,6 +125,8 @@ def _unwrapped(words: str) -> str:
     words = words.strip().strip("\"'").strip()
     for opening, closing in _WRAPPERS * 2:
         inner = words[1:-1]
+        if _PAIR.fullmatch(words):
+            return words
         if words[:1] == opening and words[-1:] == closing and not (opening in inner or closing in inner):
             words = inner.strip()
     return words
