@@ -34,6 +34,8 @@ MAX_CPU_S = 2.0
 
 _PLAIN_NAMES = re.compile(r"(?<![\\A-Za-z])(pi|infty|sin|cos|tan|log|ln)(?![A-Za-z])")
 _UPRIGHT_LETTER = re.compile(r"\\(?:mathrm|text|mathit|rm)\s*\{\s*([A-Za-z])\s*\}")
+_CODE_POWER = re.compile(r"(?<=[\w)}\]])\s*\*\*\s*(?=[\w({\\-])")
+"""x**2, as programs write powers."""
 _EQUALS = re.compile(r"(?<![<>!=\\:])=(?!=)")
 
 
@@ -109,7 +111,8 @@ def _parsed_reference(reference: str) -> Any:
 
 
 def _latex(text: str) -> str:
-    return _UPRIGHT_LETTER.sub(r" \1 ", without_markdown(as_latex(last_boxed(text) or text))).strip()
+    plain = without_markdown(as_latex(last_boxed(text) or text))
+    return _UPRIGHT_LETTER.sub(r" \1 ", _CODE_POWER.sub("^", plain)).strip()
 
 
 def _boxed(text: str) -> str:

@@ -19,7 +19,10 @@ _THOUSANDS = r"(?!0)\d{1,3}(?:,\d{3}){1,8}(?!\d)"
 _UNSIGNED = rf"(?:{_THOUSANDS}|\d{{1,3}}(?: \d{{3}}){{1,8}}(?!\d| ?/)|\d+)(?:\.\d+)?|\.\d+"
 _POINTED = r"(?!0)\d{1,3}(?:(?:\.\d{3}){1,8},\d+|(?:\.\d{3}){2,8})(?![.,]?\d)"
 _COMMA = rf"(?<!\d,)(?<![(\[{{])(?!{_THOUSANDS})(?:\d{{1,3}}(?: \d{{3}}){{1,8}}|\d+),\d+(?![.,]?\d)"
-_TEN_POWER = r"10\s?(?:\^|\*\*)\s?(?:\{\s?(?P<ten_braced>[-+]?\d{1,4})\s?\}|(?P<ten_plain>[-+]?\d{1,4}))"
+_TEN_POWER = (
+    r"10\s?(?:\^|\*\*)\s?"
+    r"(?:\{\s?(?P<ten_braced>[-+]?\d{1,4})\s?\}|\(\s?(?P<ten_round>[-+]?\d{1,4})\s?\)|(?P<ten_plain>[-+]?\d{1,4}))"
+)
 _TIMES_TEN = rf"(?:[eE](?P<exponent>[-+]?\d{{1,4}})(?![\w.])|\s?(?:\\times|\\cdot|\*|x)\s?{_TEN_POWER})?"
 _FRACTION = (
     r"(?:(?P<whole>\d+)(?:\s+|(?=\\)))?"
@@ -32,6 +35,8 @@ NUMERAL = re.compile(
 )
 """One numeral, a percent sign and a unit not included. A sign counts where nothing stands before it that it could
 be taken from: see `find_numerals`."""
+
+_POWERS = tuple(f"{which}_{how}" for which in ("ten", "lone") for how in ("braced", "round", "plain"))
 
 SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 
@@ -95,7 +100,7 @@ def _fraction(found: dict[str, str | None]) -> Number | None:
 
 
 def _decimal(found: dict[str, str | None]) -> Number | None:
-    powers = (found[name] for name in ("exponent", "ten_braced", "ten_plain", "lone_braced", "lone_plain"))
+    powers = (found[name] for name in ("exponent", *_POWERS))
     power = next((int(power) for power in powers if power), 0)
     written = _with_point(found)
     places = len(written.partition(".")[2]) - power

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from contracts.bounded_tables import MAX_TABLE_ROWS, read_parquet
@@ -86,7 +87,10 @@ def _parquet(path: Path) -> Iterator[PlacedRow]:
         rows = table.to_pylist()
     except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
         raise DataError(f"{path}: holds values that cannot be read: {error}. Write it again, or use .jsonl") from error
+    short = [field.name for field in table.schema if pa.types.is_float16(field.type) or pa.types.is_float32(field.type)]
     for number, values in enumerate(rows, start=1):
+        for name in short:  # 0.1 of 32 bits is not 0.10000000149011612, which a float of 64 bits makes of it
+            values[name] = None if values[name] is None else np.float32(values[name])
         yield f"{path}, row {number}", values
 
 
@@ -99,17 +103,18 @@ _READERS: dict[str, Callable[[Path], Iterator[PlacedRow]]] = {
 
 
 def _in_json(value: Any) -> Any:
-    return float(value) if isinstance(value, Decimal) else str(value)
+    return float(value) if isinstance(value, Decimal | np.floating) else str(value)
 
 
 def _is_text(value: Any) -> bool:
     """A text that is not empty, or a number; what stands for a missing number (NaN) is neither."""
-    if isinstance(value, float | Decimal) and not math.isfinite(value):
+    if isinstance(value, float | Decimal | np.floating) and not math.isfinite(value):
         return False
-    return not isinstance(value, bool) and isinstance(value, str | int | float | Decimal) and bool(str(value).strip())
+    kinds = str | int | float | Decimal | np.floating
+    return not isinstance(value, bool) and isinstance(value, kinds) and bool(str(value).strip())
 
 
-def _digits(value: float | Decimal) -> str:
+def _digits(value: "float | Decimal | np.floating[Any]") -> str:
     """Without exponent: 0.00001, not 1e-05; but no thousand zeros."""
     if isinstance(value, int):
         return str(value)

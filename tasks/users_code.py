@@ -12,12 +12,16 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Callable
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 from contracts.own_packages import PACKAGES, ROOT
 
 END_OF_KIND = "): "
 MAX_SHOWN = 300
+MAX_NUMBER = 1e9
+"""Of a reward: far beyond any that means something, and far from where float32 ends."""
 _LIBRARIES = tuple(os.path.realpath(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))
 _OWN = tuple(os.path.join(ROOT, package) + os.sep for package in PACKAGES)
 
@@ -31,7 +35,9 @@ def call(what: str, function: Callable[..., Any], *arguments: Any, blame: Any = 
     blame: the user's own function, where another one calls it."""
     try:
         return function(*arguments)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:  # somebody's Ctrl-C
+        raise
+    except BaseException as error:  # SystemExit, GeneratorExit and asyncio's CancelledError are no Exceptions
         raise UsersCodeError(told(what, error, blame or function)) from error
 
 
@@ -96,23 +102,29 @@ def defined_at(function: Any) -> str:
 
 def plain(value: Any) -> Any:
     """Scalars of numpy, torch and their kin as Python's own; everything else as it is."""
-    if type(value).__module__ == "builtins" or not callable(getattr(value, "item", None)):
-        return value
     try:
+        if type(value).__module__ == "builtins" or not callable(getattr(value, "item", None)):
+            return value
         return value.item()
     except Exception:  # noqa: BLE001  several elements, or an `item` of another meaning: not a scalar
         return value
 
 
 def finite_number(value: Any) -> float | None:
-    """None for what is no finite number; True and False are 1 and 0."""
+    """None for what is no number of at most MAX_NUMBER in size; True and False are 1 and 0."""
     number = plain(value)
-    if not isinstance(number, int | float):
+    if not isinstance(number, Real | Decimal):
         return None
     try:
-        return float(number) if math.isfinite(number) else None
-    except OverflowError:
+        return float(number) if abs(number) <= MAX_NUMBER else None
+    except (OverflowError, ArithmeticError):  # Decimal's signalling NaN
         return None
+
+
+def expected_number(value: Any) -> str:
+    """What a value that `finite_number` refuses should have been."""
+    too_large = isinstance(value, float) and math.isfinite(value)
+    return f"a finite number, at most {MAX_NUMBER:g} in size" if too_large else "a finite number"
 
 
 def _said(error: BaseException) -> str:

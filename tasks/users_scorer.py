@@ -17,7 +17,7 @@ from tasks.answers import final_answer, render_answer
 from tasks.config import REWARD_NAMES, AnswerForm, TaskSettings
 from tasks.dotted_path import load_dotted, short_name
 from tasks.rewards import RewardFunction, RewardInput
-from tasks.users_code import UsersCodeError, call, finite_number, plain, refused
+from tasks.users_code import UsersCodeError, call, expected_number, finite_number, plain, refused
 
 Scorer = Callable[[Answer, str | None], bool]
 Note = Callable[[str, str], None]
@@ -45,7 +45,7 @@ def users_reward(path: str) -> RewardFunction:
         value = call(what, part, inputs)
         number = finite_number(value)
         if number is None:
-            raise refused(what, part, value, "a finite number")
+            raise refused(what, part, value, expected_number(value))
         return number
 
     return valued

@@ -90,3 +90,46 @@ def test_where_a_process_was_is_nowhere_once_it_was_ended() -> None:
     process = VerifierProcess(TaskSettings())
     process.kill()
     assert process.where_it_was() == ""
+
+
+ODD = """
+import asyncio, decimal, fractions
+import numpy as np
+
+class Strange:
+    def __getattr__(self, name): raise RuntimeError(name)
+
+class Worse:
+    @property
+    def item(self): raise RuntimeError
+
+def half(_): return decimal.Decimal("0.5")
+def third(_): return fractions.Fraction(1, 4)
+def long(_): return np.longdouble(2)
+def strange(_): return Strange()
+def worse(_): return Worse()
+def huge(_): return 1e308
+def larger(_): return 10**400
+def signalling(_): return decimal.Decimal("sNaN")
+def date(_): return np.datetime64("2020")
+def cancels(_): raise asyncio.CancelledError
+def leaves(_): raise GeneratorExit
+def bare(_): raise BaseException("bare")
+"""
+
+
+@pytest.mark.parametrize(("name", "value"), [("half", 0.5), ("third", 0.25), ("long", 2.0)])
+def test_a_number_of_any_library_is_one(tmp_path: Path, name: str, value: float) -> None:
+    (tmp_path / "odd.py").write_text(ODD)
+    inputs: Any = None
+    assert users_reward(f"{tmp_path}/odd.py:{name}")(inputs) == value
+
+
+@pytest.mark.parametrize(
+    "name", ["strange", "worse", "huge", "larger", "signalling", "date", "cancels", "leaves", "bare"]
+)
+def test_whatever_comes_back_or_is_raised_is_told_as_the_parts_own(tmp_path: Path, name: str) -> None:
+    (tmp_path / "odd.py").write_text(ODD)
+    inputs: Any = None
+    with pytest.raises(UsersCodeError, match=rf"reward part 'odd.py:{name}' failed at {tmp_path}/odd.py:\d+ \("):
+        users_reward(f"{tmp_path}/odd.py:{name}")(inputs)
