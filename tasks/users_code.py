@@ -116,9 +116,10 @@ def finite_number(value: Any) -> float | None:
     if not isinstance(number, Real | Decimal):
         return None
     try:
-        return float(number) if abs(number) <= MAX_NUMBER else None
-    except (OverflowError, ArithmeticError):  # Decimal's signalling NaN
+        found = float(number)
+    except (OverflowError, ValueError):  # ValueError: Decimal's signalling NaN
         return None
+    return found if abs(found) <= MAX_NUMBER else None
 
 
 def expected_number(value: Any) -> str:

@@ -10,6 +10,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
+from contracts.errors import LoadError
 from contracts.ports import Answer
 from contracts.problem import ChatMessage
 from contracts.verdict import Invalid, Scored, Verdict
@@ -126,6 +127,22 @@ def test_a_prompt_that_is_too_long_is_a_failure_not_the_end() -> None:
     assert report.prompt_lengths is None
     assert len(report.failures) == 1
     assert "task.max_prompt_tokens" in report.failures[0]
+
+
+class FirstMessageAlone(LetterTokenizer):
+    """A chat template that shows nothing behind the system message."""
+
+    def encode_chat(self, messages: Sequence[ChatMessage]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+        return super().encode_chat(messages[:1])
+
+
+def test_a_question_that_does_not_reach_the_policy_ends_the_check_with_its_own_error() -> None:
+    settings = TaskSettings(max_prompt_tokens=2000)
+    with (
+        contextlib.closing(make_verifier(settings)) as verifier,
+        pytest.raises(LoadError, match="have the same prompt, and their questions are two"),
+    ):
+        check_task(load_task(settings), verifier, FirstMessageAlone(), settings, 2)
 
 
 @pytest.mark.parametrize(
