@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from contracts.errors import ConfigError
 from contracts.settings import Settings
 
 EngineName = Literal["scripted", "transformers", "vllm"]
@@ -105,7 +106,9 @@ class ActorSettings(Settings):
         default="transformers", description="Generation engine: a real model, or a script without a model."
     )
     num_workers: int = Field(default=1, ge=1, description="Rollout workers at the start of the run.")
-    rollouts_per_group: int = Field(default=8, ge=1, description="Rollouts sampled per problem (G).")
+    rollouts_per_group: int = Field(
+        default=8, ge=1, description="Rollouts sampled per problem (G), two or more to train."
+    )
     temperature: float = Field(default=1.0, gt=0, description="Sampling temperature of training rollouts.")
     max_new_tokens: int = Field(default=256, ge=1, description="Tokens the policy may write per rollout, all turns.")
     dtype: Dtype = Field(default="bfloat16", description="Data type of the base weights.")
@@ -193,6 +196,16 @@ class ActorSettings(Settings):
     def window_rows(self) -> int:
         """Samples a worker may have in hand; an engine that is always full has some waiting at its door."""
         return self.vllm.max_num_seqs + self.rollouts_per_group if self.continuous else self.max_batch_rows
+
+    def refuse_group_of_one(self) -> None:
+        """Raises ConfigError. Asked where a run starts or goes on, not where its settings are read: a run of an earlier
+        commit that failed over it can still be looked at."""
+        if self.rollouts_per_group < 2:
+            raise ConfigError(
+                f"actors.rollouts_per_group = {self.rollouts_per_group}: a rollout's advantage is its reward against those of "
+                "the same problem's other rollouts, so a group of one has no baseline and nothing would be learned. Set it "
+                "to 2 or more (8 is the default)"
+            )
 
     def _with(self, pool: PoolSettings) -> "ActorSettings":
         given = pool.model_dump(exclude={"name", "node_resource", "vllm"}, exclude_none=True)

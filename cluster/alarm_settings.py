@@ -39,6 +39,9 @@ class AlarmSettings(Settings):
     invalid_nearly_all: AlarmAction = Field("pause", description="hardly a rollout can be trained on")
     invalid_nearly_all_above: float = Field(0.9, ge=0, le=1, description="share of rollouts in the window")
 
+    reward_errors: AlarmAction = Field("warn", description="a scorer or reward part fails over answers and counts 0")
+    reward_errors_above: float = Field(0.1, ge=0, le=1, description="share of rollouts in the window, of one of them")
+
     reward_mode: AlarmAction = Field("warn", description="form parts of the reward rise, accuracy does not")
     reward_mode_after_updates: int = Field(50, ge=1, description="updates; form is often learned first, and may be")
     reward_mode_rise: float = Field(0.1, gt=0, description="rise of the form parts' weighted sum, in reward units")

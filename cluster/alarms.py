@@ -11,6 +11,7 @@ from cluster import alarm_monitors as monitor
 from cluster.alarm import Action, Alarm, raised
 from cluster.alarm_settings import AlarmSettings
 from cluster.alarm_windows import Lines
+from cluster.reward_errors import reward_errors
 
 __all__ = ["MONITORS", "Action", "Alarm", "AlarmSettings", "alarms", "newly_raised", "preflight"]
 
@@ -28,6 +29,7 @@ MONITORS: tuple[Callable[[Lines, Lines, AlarmSettings], Alarm | None], ...] = (
     monitor.train_up_eval_down,
     monitor.memory_silent,
     monitor.memory_dominant,
+    reward_errors,
 )
 
 

@@ -138,6 +138,7 @@ def _supervise(settings: "RunConfig", command: list[str], lock: int) -> int:
             return 0
     refuse_missing_files(settings)
     settings.learner.refuse_cut_cap()
+    settings.actors.refuse_group_of_one()
     show_plan(console, settings)
     notifier = Notifier(settings.notify)
     code = Supervisor(
@@ -239,6 +240,7 @@ def plan(
     if not show_placement(console, settings, there):
         raise typer.Exit(2)
     settings.learner.refuse_cut_cap()
+    settings.actors.refuse_group_of_one()
 
 
 @app.command()

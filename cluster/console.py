@@ -69,9 +69,11 @@ def eval_text(line: dict[str, Any]) -> str:
         if line["pass_at_k"] is not None
         else f"accuracy {line['accuracy']:.1%}"
     )
+    failed = line.get("scorer_failed", 0)
     return (
         f"held out, version {line['policy_version']}: {what} of {line['n']} problems "
         f"(at most {line['max_new_tokens']} tokens, {line['mean_tokens']:.0f} on average)"
+        + (f"; the scorer failed over {failed} answers, which count as wrong" if failed else "")
     )
 
 

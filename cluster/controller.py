@@ -338,6 +338,7 @@ class Controller:
             dropped_or_failed=dict(self._ledger.reasons),
             unremembered_groups=self._lane.unremembered_groups,
             merged_bfloat16=self._config.actors.merges_in_bfloat16,
+            judged=self._outcomes.take_shares(),
         )
         self._recorder.metrics(metrics_line(context, report, timing, self._lane.report, self._ledger.counts()))
         self._recorder.groups(self._step, batch)

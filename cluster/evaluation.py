@@ -10,7 +10,7 @@ from math import comb
 from contracts.problem import Lease, Problem, Purpose, Sampling
 from contracts.reports import EvalReport
 from contracts.rollout import FinishReason, RolloutGroup
-from contracts.verdict import Invalid
+from contracts.verdict import SCORER, Invalid, Scored
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,4 +68,5 @@ def evaluate_groups(plan: EvalPlan, groups: Sequence[RolloutGroup | None]) -> Ev
         max_new_tokens=plan.sampling.max_new_tokens,
         pass_at_k=sum(pass_at_k(plan.samples, c, k) for c in correct) / n if k and n else None,
         k=k,
+        scorer_failed=sum(isinstance(r.verdict, Scored) and SCORER in r.verdict.failed for r in rollouts),
     )

@@ -9,7 +9,7 @@ from cluster.cluster_settings import ClusterSettings
 from cluster.evaluator import Evaluator
 from cluster.failure_streak import FailureStreak
 from cluster.history import History
-from cluster.judge_faults import JudgeFaults
+from cluster.judge_faults import JudgedShares, JudgeFaults
 from cluster.ledger import Ledger
 from cluster.memory_lane import MemoryLane
 from cluster.quarantine import QUARANTINED, Quarantine
@@ -56,6 +56,10 @@ class LeaseOutcomes:
         """Tokens of training rollouts that came since the last time."""
         tokens, self._tokens = self._tokens, 0
         return tokens
+
+    def take_shares(self) -> JudgedShares:
+        """Of training rollouts that came since the last time."""
+        return self._faults.take_shares()
 
     def sampled(self, groups: Sequence[RolloutGroup]) -> None:
         """A worker's call came back. What can train is durable before anything else happens to it."""

@@ -1,9 +1,10 @@
 """One line of metrics.jsonl: pure, from reports to a flat dictionary. Values are never cleaned."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from cluster.judge_faults import JudgedShares
 from cluster.ledger import LedgerCounts
 from contracts.reports import MemoryReport, StepReport
 
@@ -33,6 +34,7 @@ class StepContext:
     dropped_or_failed: dict[str, int]
     unremembered_groups: int = 0
     merged_bfloat16: bool = False
+    judged: JudgedShares = field(default_factory=JudgedShares)
 
 
 def metrics_line(
@@ -43,12 +45,17 @@ def metrics_line(
     ledger: LedgerCounts,
 ) -> dict[str, Any]:
     """Step reports' fields by their own names; `step_s` is the whole turn, `update_s` the learner's share.
+    `rollouts_judged`, `reward_errors` (share of them over which the scorer or a reward part failed, by name), `invalid_share`:
+    of training rollouts that came back since the line before, which are not the batch's own.
     `sampled_survival`: share of the adapter that is left in the weights that sample; unmerged they have all of it."""
     line: dict[str, Any] = {"step": context.step, "wall_s": context.wall_s}
     fields = dataclasses.asdict(report)
     fields["learner_step_s"] = fields.pop("step_s")
     line |= fields | dataclasses.asdict(timing)
     line["sampled_survival"] = report.merged_survival if context.merged_bfloat16 else 1.0
+    line["rollouts_judged"] = context.judged.rollouts
+    line["reward_errors"] = dict(context.judged.errors)
+    line["invalid_share"] = context.judged.invalid
     line["tokens_generated"] = context.tokens_generated
     line["memory_version"] = memory.memory_version if memory else -1
     line["memory_episodes"] = memory.episodes if memory else 0

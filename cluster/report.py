@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from cluster.incidents import incident_lines
 from cluster.memory_effect import effect_text, memory_effect
 from cluster.plan import make_plan, plan_rows
+from cluster.reward_errors import error_shares, errors_text
 from cluster.run_dir import RunRecord, read_run
 from cluster.summary import after_label, before_after, state_of
 from contracts.arrow import read_groups
@@ -50,6 +51,7 @@ def write_report(run_path: Path) -> Path:
         transcripts=_transcripts(run_path),
         last=run.metrics[-1] if run.metrics else None,
         memory=_memory_text(run),
+        reward_errors=errors_text(error_shares(run.metrics)),
     )
     path = run_path / "report.html"
     try:
@@ -97,6 +99,7 @@ def _pictures(run: RunRecord) -> list[Picture]:
             "mean and 99th percentile of |log p learner - log p engine| on trained tokens",
             lambda ax: _curves(ax, lines, ["mismatch_mean", "mismatch_p99"]),
         ),
+        *_reward_errors(lines),
         *_survival(lines),
         _picture(
             "Where a step's time goes",
@@ -125,6 +128,21 @@ def _pictures(run: RunRecord) -> list[Picture]:
             lambda ax: _two_axes(ax, lines, "entropy", "grad_norm"),
         ),
     ]
+
+
+def _reward_errors(lines: Sequence[dict[str, Any]]) -> list[Picture]:
+    """Where something failed."""
+    names, known = list(error_shares(lines)), [line for line in lines if "reward_errors" in line]
+    if not names:
+        return []
+
+    def draw(axes: Axes) -> None:
+        for name in names:
+            axes.plot(_steps(known), [line["reward_errors"].get(name, 0.0) for line in known], label=name)
+        axes.set_ylim(0, 1)
+
+    says = "share of rollouts over which the scorer failed (the answer counts as wrong) or a reward part (it counts 0 there)"
+    return [_picture("What failed in scoring", says, draw)]
 
 
 def _survival(lines: Sequence[dict[str, Any]]) -> list[Picture]:

@@ -28,6 +28,7 @@ from contracts.errors import ConfigError
 from contracts.ports import Tokenizer
 from contracts.rollout import ScoredGroup
 from learner.schedule import learning_rate
+from tasks.answer_rule import ANSWER_RULE
 from tasks.dotted_path import short_name
 from tasks.prompts import HfTokenizer
 
@@ -119,6 +120,7 @@ def begin_or_go_on(
     not before, one that goes on. Raises ConfigError where it cannot."""
     path = config.run_path
     config.learner.refuse_cut_cap()
+    config.actors.refuse_group_of_one()
     if is_run(path):
         refuse_live_run(path)
         refuse_profile_by_name(load_config(path / "config.toml"), config)
@@ -126,7 +128,7 @@ def begin_or_go_on(
         refuse_other_prompts(path, tokenizer)
         return check_same_run(path, config, identity, override=override)
     begin = renew_run if is_run(path) else create_run
-    begin(config, {**identity, "model_path": model_path, "seed": config.run.seed})
+    begin(config, {**identity, "model_path": model_path, "seed": config.run.seed, "answer_rule": ANSWER_RULE})
     return []
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cluster.alarm_windows import Lines
 from cluster.autoscale import Waits, bottleneck
 from cluster.config import RunConfig
 from cluster.console import eval_text, step_text
@@ -16,6 +17,7 @@ from cluster.memory_effect import WINDOW_UPDATES, effect_text, memory_effect
 from cluster.next_steps import next_steps
 from cluster.placement import Node, place, placement_rows
 from cluster.plan import make_plan, plan_rows
+from cluster.reward_errors import error_shares, errors_text
 from cluster.run_dir import RunRecord, being_taken_up, is_copy, owner_alive
 from cluster.set_options import overridden
 from cluster.silent_settings import silent_lines
@@ -63,6 +65,7 @@ def show_status(console: Console, run: RunRecord) -> None:
             console.print(
                 effect_text(memory_effect(run.metrics[-WINDOW_UPDATES:]), pays=run.config.memory.pays), soft_wrap=True
             )
+    show_reward_errors(console, run.metrics[-WINDOW_UPDATES:])
     if run.status is not None and run.summary is None:
         for name, seat in run.status.get("fleet", {}).items():
             console.print(
@@ -72,6 +75,12 @@ def show_status(console: Console, run: RunRecord) -> None:
         console.print(eval_text(line))
     show_incidents(console, run.path)
     show_next_steps(console, run)
+
+
+def show_reward_errors(console: Console, metrics: Lines) -> None:
+    """Nothing where nothing failed."""
+    if text := errors_text(error_shares(metrics)):
+        console.print(Text(f"{text} (of {len(metrics)} updates)", "red"), soft_wrap=True)
 
 
 def show_incidents(console: Console, run_path: Path) -> None:
@@ -119,10 +128,7 @@ def show_summary(console: Console, run: RunRecord) -> None:
     """What changed, where it is, what to do next."""
     console.print()
     console.print(Text.assemble((str(run.path), "bold"), f" {state_of(run)}"), soft_wrap=True)
-    table = Table("held-out problems", "before", after_label(run), box=None, header_style="bold")
-    for label, before, after in before_after(run):
-        table.add_row(label, before, after)
-    console.print(table)
+    _show_accuracy(console, run)
     if run.metrics:
         waited = sum(line["wait_memory_s"] for line in run.metrics) / sum(line["step_s"] for line in run.metrics)
         console.print(
@@ -130,9 +136,22 @@ def show_summary(console: Console, run: RunRecord) -> None:
         )
         if run.config.memory.enabled:
             console.print(effect_text(memory_effect(run.metrics), pays=run.config.memory.pays), soft_wrap=True)
+    show_reward_errors(console, run.metrics)
     show_incidents(console, run.path)
     console.print(f"\nreport   {run.path / 'report.html'}", soft_wrap=True)
     show_next_steps(console, run)
+
+
+def _show_accuracy(console: Console, run: RunRecord) -> None:
+    rows = before_after(run)
+    if not rows:
+        why = "eval.problems = 0" if run.config.eval.problems == 0 else "no evaluation of held-out problems was made"
+        console.print(f"accuracy was not measured: {why}", soft_wrap=True)
+        return
+    table = Table("held-out problems", "before", after_label(run), box=None, header_style="bold")
+    for label, before, after in rows:
+        table.add_row(label, before, after)
+    console.print(table)
 
 
 def show_next_steps(console: Console, run: RunRecord) -> None:

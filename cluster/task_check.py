@@ -18,6 +18,7 @@ NUM_SHOWN = 8
 
 def run_task_check(console: Console, config: RunConfig) -> bool:
     """Shows problems, prompt lengths and rewards; True if every known answer was judged as it should be."""
+    config.actors.refuse_group_of_one()
     refuse_missing_files(config)
     model_path = model_of(config)
     tokenizer = load_worker_tokenizer(config.actors, model_path)
@@ -34,7 +35,7 @@ def run_task_check(console: Console, config: RunConfig) -> bool:
 
 def _show(console: Console, report: TaskCheckReport) -> None:
     console.print(f"{report.data.counts}; answers tried on {len(report.problems)}")
-    for note in report.data.notes:
+    for note in (*report.data.notes, *(report.prompt_lengths.notes if report.prompt_lengths else ())):
         console.print(Text.assemble(("note", "yellow"), f"  {note}"), soft_wrap=True)
     if lengths := report.prompt_lengths:
         console.print(f"prompt tokens: {lengths.min} to {lengths.max}, {lengths.mean:.0f} on average")

@@ -8,7 +8,6 @@ exit code is 130. Before there is a controller it ends the process at once: ther
 
 import asyncio
 import functools
-import hashlib
 import os
 import signal
 import time
@@ -24,12 +23,14 @@ from rich.text import Text
 from actors.load import load_worker_tokenizer
 from cluster.adapters import AdapterRegistry
 from cluster.alarm_watcher import AlarmWatcher
+from cluster.answer_rule_change import tell_changed_rule
 from cluster.change_signal import cancelled
 from cluster.checkpoint import log_floor
 from cluster.config import RunConfig
 from cluster.context_room import find_room
 from cluster.controller import Controller
 from cluster.core_parts import CoreParts, start_parts
+from cluster.data_identity import data_identity
 from cluster.drive import drive
 from cluster.history import History, Past
 from cluster.model_store import model_of
@@ -55,10 +56,9 @@ from contracts.loading import named_data
 from contracts.ports import Task
 from tasks.load import load_task
 from tasks.prompts import HfTokenizer
-from tasks.task_data import data_hash, look_through
+from tasks.task_data import look_through
 
 HEARTBEAT_S = 1.0
-HASHED_PROBLEMS = 256
 MAX_FAULTS_SHOWN = 10
 
 
@@ -114,22 +114,20 @@ def _train(
     run_path = config.run_path
     data = look_through(task, config.eval.problems)
     with named_data():
-        longest = data.check_prompts(tokenizer, config.task.max_prompt_tokens).max
-    room = find_room(config, tokenizer, model_path, longest, say if has_begun(run_path) else None)
+        prompts = data.check_prompts(tokenizer, config.task.max_prompt_tokens)
+    room = find_room(config, tokenizer, model_path, prompts.max, say if has_begun(run_path) else None)
     inputs = PartInputs(model_path, tokenizer.fingerprint, probe_sequences(config, task, tokenizer), room)
-    identity = {
-        "template_hash": inputs.template_hash,
-        "task_hash": task_hash(task),  # what runs of earlier commits know of their data
-        "data_hash": data_hash(task),
-    }
+    identity = {"template_hash": inputs.template_hash, **data_identity(run_path, task, data)}
     if data.faults and not has_begun(run_path):
         raise LoadError("\n".join(data.faults[:MAX_FAULTS_SHOWN]))
-    for told in (data.counts, *data.notes):
+    for told in (data.counts, *data.notes, *prompts.notes):
         say(told)
     changes = begin_or_go_on(config, tokenizer, identity, model_path, override=override)
     past = read_run_past(run_path, config) if has_begun(run_path) else Past()
     if past.begun:
         say(f"resuming {run_path} after update {past.step + len(past.batches)}")
+        if told := tell_changed_rule(run_path, config):
+            say(told)
     claim_run(run_path, supervisor)
     logs = newest_attempt(run_path) if supervisor else new_attempt(run_path)
     if logs is not None:
@@ -186,15 +184,6 @@ class Narrator:
         self._console.print(
             Text.assemble((f"{time.monotonic() - self._started:5.1f} s", "dim"), f"  {what}"), soft_wrap=True
         )
-
-
-def task_hash(task: Task) -> str:
-    """Of the first problems: another data file or generator shows. `data_hash` covers all of it."""
-    digest = hashlib.sha256(str(task.num_train).encode())
-    for index in range(min(HASHED_PROBLEMS, task.num_train or HASHED_PROBLEMS)):
-        problem = task.train_problem(index)
-        digest.update(f"{problem.problem_id}\0{problem.question}\0{problem.answer}\0".encode())
-    return digest.hexdigest()
 
 
 async def _run(

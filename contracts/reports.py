@@ -110,6 +110,7 @@ class EvalReport:
 
     accuracy: share of problems with a correct greedy answer. pass_at_k: share of problems with at least one
     correct among k sampled answers (unbiased estimator, Chen et al. 2021, arXiv 2107.03374, equation 1), None when not asked for.
+    scorer_failed: answers that count as wrong because the scorer failed over them, beside the `invalid` ones.
     """
 
     policy_version: int
@@ -122,3 +123,4 @@ class EvalReport:
     max_new_tokens: int
     pass_at_k: float | None = None
     k: int | None = None
+    scorer_failed: int = 0

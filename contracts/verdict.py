@@ -7,6 +7,9 @@ verdict is `Invalid`, and the rollout is never trained on. What an answer alone 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+SCORER = "scorer"
+"""In `Scored.failed`: what decides whether an answer is right, memr's own or the user's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scored:
@@ -16,12 +19,15 @@ class Scored:
     parts: weighted value by part name (`correctness`, `format`, ...); they add up to `value`.
     correct: whether the final answer is right; memory files the episode under success or failure by it.
     note: what a person should hear of it once ("" for nothing); not part of the record.
+    failed: what failed over this answer, SCORER (the answer counts as wrong) or names of parts (each counts 0, and whether
+    the answer is right is what the scorer said); not part of the record.
     """
 
     value: float
     correct: bool
     parts: Mapping[str, float] = field(default_factory=dict)
     note: str = field(default="", compare=False)
+    failed: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ _UNEVALUATED = re.compile(
     r"\\(?:sum|prod|int|iint|iiint|oint|lim|limsup|liminf|det|gcd|max|min|bmod|pmod|mod)(?![A-Za-z])|∑|∏|∫"
 )
 _CLAIMS = re.compile(
-    r"\\(?:to|mapsto|implies|iff|approx|sim|simeq|cong|(?:Right|right|Longright|longright|left|Left)\w*arrow)(?![A-Za-z])|[-=]>|:"
+    r"\\(?:to|mapsto|implies|iff|approx|sim|simeq|cong|(?:Right|right|Longright|longright|left|Left)\w*arrow|[lc]?dots)(?![A-Za-z])|[-=]>|:|\.\.\.|…"
 )
 
 

@@ -9,7 +9,7 @@ problems -> reference answer in the answer form   must be correct
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from contracts.errors import DataError
+from contracts.errors import DataError, LoadError
 from contracts.ports import Answer, Task, Tokenizer, Verifier
 from contracts.problem import Problem
 from contracts.verdict import Scored, Verdict
@@ -69,7 +69,8 @@ def check_task(
     num_held_out: int | None = None,
 ) -> TaskCheckReport:
     """Answers the first training and held-out problems, `num_problems` each; steps the environment of a few; looks at all
-    the data that a run with `num_held_out` (unset: num_problems) would. Raises DataError where there is none."""
+    the data that a run with `num_held_out` (unset: num_problems) would. Raises DataError where there is none, LoadError
+    for a chat template that leaves a question out."""
     data = look_through(task, num_problems if num_held_out is None else num_held_out)
     train, held_out = list(data.train[:num_problems]), list(data.held_out[:num_problems])
     problems = [*train, *held_out]
@@ -141,5 +142,7 @@ def _complaint(judged: JudgedAnswer) -> str | None:
 def _lengths(data: TaskData, tokenizer: Tokenizer, settings: TaskSettings) -> tuple[PromptLengths | None, list[str]]:
     try:
         return data.check_prompts(tokenizer, settings.max_prompt_tokens), []
+    except LoadError:  # the template's fault, not the data's: nothing else that is said here would mean anything
+        raise
     except DataError as error:
         return None, [str(error)]

@@ -9,6 +9,7 @@ in the text, never raises.
 """
 
 import re
+from dataclasses import replace
 
 from tasks.numerals import MIN_ROUNDED_DIGITS, NUMERAL, Number, is_rounding, read_numeral
 from tasks.plain_writing import as_words, last_boxed
@@ -42,11 +43,17 @@ def compare(answer: str, reference: str) -> bool | None:
         return False
     if mine == theirs:
         return True
-    if (expected := quantity(reference)) is not None:
+    if (expected := reference_number(reference)) is not None:
         return _states(answer, expected)
     if _CLOCK.fullmatch(theirs):  # times of day are text: 20:60 is not 10:30
         return _clock(mine) == _clock(theirs)
     return _compare_words(mine, theirs)
+
+
+def reference_number(reference: str) -> Number | None:
+    """The number that a reference is. "3,5" is none: data sets write two answers so, and no calculation tells which it is."""
+    number = quantity(reference)
+    return None if number is None or number.comma else number
 
 
 def parse_number(text: str) -> Number | None:
@@ -55,7 +62,7 @@ def parse_number(text: str) -> Number | None:
     percent = text.endswith("%")
     match = NUMERAL.fullmatch(text.removesuffix("%").strip())
     number = read_numeral(match) if match is not None else None
-    return Number(number.value, percent, number.digits, number.unit, number.lowest) if number is not None else None
+    return replace(number, percent=percent) if number is not None else None
 
 
 def _states(answer: str, expected: Number) -> bool | None:

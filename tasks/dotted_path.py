@@ -41,7 +41,10 @@ def load_dotted(path: str, setting: str) -> Any:
         raise ConfigError(f"{setting} = '{path}': module {where} has no '{name}'")
     found = getattr(module, name)
     if not callable(found):
-        raise ConfigError(f"{setting} = '{path}': '{name}' is {shown(found)}, and neither a function nor a class")
+        raise ConfigError(
+            f"{setting} = '{path}': '{name}' in {where} is {shown(found)}, a {type(found).__name__}; name a "
+            f"{'class' if setting == 'task.kind' else 'function'} that takes what docs/own_code.md says"
+        )
     return found
 
 

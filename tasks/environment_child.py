@@ -108,7 +108,7 @@ class Worlds:
 
     def _settled(self, function: Any, argument: Any) -> Any:
         """What the function gives, awaited where it is async."""
-        return call(self._what, self._awaited, function, argument)
+        return call(self._what, self._awaited, function, argument, blame=function)
 
     def _awaited(self, function: Any, argument: Any) -> Any:
         given = function(argument)
@@ -121,7 +121,7 @@ class Worlds:
         environment = self._open.pop(key, None)
         with contextlib.suppress(UsersCodeError):
             if environment is not None and callable(close := getattr(environment, "close", None)):
-                call(self._what, self._awaited, lambda _: close(), None)
+                call(self._what, self._awaited, lambda _: close(), None, blame=close)
 
     def _watch(self) -> None:
         while True:

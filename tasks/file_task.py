@@ -103,10 +103,14 @@ def _candidate(row: Row, settings: TaskSettings) -> Candidate:
             refuse_unwritable(message["content"], row.place, question_key)
     question = question_of(chat) if chat else row.text(question_key, "task.question_field").strip()
     reasoning, answer = split_solution(row.text(answer_key, "task.answer_field"))
-    if not answer or (settings.answer_form == "number" and parse_number(answer) is None):
+    number = parse_number(answer)
+    if not answer or (settings.answer_form == "number" and (number is None or number.comma)):
+        comma = (
+            "a decimal comma is read in answers alone, for a reference like this may be a list of two: write a point. "
+        )
         raise DataError(
-            f"{row.place}: the answer {answer[:60]!r} is not a number, which task.answer_form = 'number' wants. Mend "
-            "the row, or set task.answer_form to 'boxed' or 'think_answer'"
+            f"{row.place}: the answer {answer[:60]!r} is not a number, which task.answer_form = 'number' wants. "
+            f"{comma if number else ''}Mend the row, or set task.answer_form to 'boxed' or 'think_answer'"
         )
     named = row.values.get(settings.id_field) is not None
     problem_id = row.text(settings.id_field, "task.id_field") if named else f"question/{question_hash(question)}"

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from tasks.answer_bounds import claims_something_else, is_affordable
-from tasks.compare_answers import compare
+from tasks.compare_answers import compare, reference_number
 from tasks.cpu_limit import OutOfTimeError, cpu_limit
 from tasks.exact_equality import as_rational, equal_values, exact, use_exact_equality
 from tasks.plain_writing import as_latex, last_boxed, without_markdown
@@ -34,6 +34,8 @@ MAX_CPU_S = 2.0
 
 _PLAIN_NAMES = re.compile(r"(?<![\\A-Za-z])(pi|infty|sin|cos|tan|log|ln)(?![A-Za-z])")
 _UPRIGHT_LETTER = re.compile(r"\\(?:mathrm|text|mathit|rm)\s*\{\s*([A-Za-z])\s*\}")
+_CODE_POWER = re.compile(r"(?<=[\w)}\]])\s*\*\*\s*(?=[\w({\\-])")
+"""x**2, as programs write powers."""
 _EQUALS = re.compile(r"(?<![<>!=\\:])=(?!=)")
 
 
@@ -73,12 +75,13 @@ def _sides_are_equal(answer: str, reference: str, expected: Any) -> bool:
 def _is_same(answer: str, reference: str, expected: Any) -> bool:
     from math_verify import parse, verify
 
-    if (number := quantity(answer)) is not None:
+    number = quantity(answer)
+    if number is not None and (not number.comma or getattr(expected[0], "is_number", False)):  # "3,5" may be a list
         return number.lowest and equal_values(as_rational(number.value), exact(expected[0]))
     given = parse(_boxed(answer), parsing_timeout=None)
     if not given:
         return False
-    if quantity(reference) is not None:  # a decimal, for which only an irrational value may stand
+    if reference_number(reference) is not None:  # a decimal, for which only an irrational value may stand
         return getattr(given[0], "is_rational", None) is False and equal_values(exact(expected[0]), exact(given[0]))
     return bool(
         verify(
@@ -108,7 +111,8 @@ def _parsed_reference(reference: str) -> Any:
 
 
 def _latex(text: str) -> str:
-    return _UPRIGHT_LETTER.sub(r" \1 ", without_markdown(as_latex(last_boxed(text) or text))).strip()
+    plain = without_markdown(as_latex(last_boxed(text) or text))
+    return _UPRIGHT_LETTER.sub(r" \1 ", _CODE_POWER.sub("^", plain)).strip()
 
 
 def _boxed(text: str) -> str:

@@ -2,6 +2,9 @@
 
 A numeral states a value; an expression (7 + 12, 2^10, 38/2) asks for one. Only numerals are read here: a fraction
 counts in its lowest terms, a power only as a power of ten. The text is plain writing (`tasks.plain_writing.as_words`).
+
+A comma before exactly three digits separates thousands (1,000; not after a leading zero), any other one is a decimal comma
+(3,5; 0,125; 1.234,5); a text has one reading.
 """
 
 import re
@@ -12,9 +15,14 @@ from typing import Any
 MAX_NUMBER_CHARS = 100
 MIN_ROUNDED_DIGITS = 6
 
-_GROUPED = r"\d{1,3}(?:,\d{3}){1,8}(?![\d])|\d{1,3}(?: \d{3}){1,8}(?!\d| ?/)"
-_UNSIGNED = rf"(?:{_GROUPED}|\d+)(?:\.\d+)?|\.\d+"
-_TEN_POWER = r"10\s?(?:\^|\*\*)\s?(?:\{\s?(?P<ten_braced>[-+]?\d{1,4})\s?\}|(?P<ten_plain>[-+]?\d{1,4}))"
+_THOUSANDS = r"(?!0)\d{1,3}(?:,\d{3}){1,8}(?!\d)"
+_UNSIGNED = rf"(?:{_THOUSANDS}|\d{{1,3}}(?: \d{{3}}){{1,8}}(?!\d| ?/)|\d+)(?:\.\d+)?|\.\d+"
+_POINTED = r"(?!0)\d{1,3}(?:(?:\.\d{3}){1,8},\d+|(?:\.\d{3}){2,8})(?![.,]?\d)"
+_COMMA = rf"(?<!\d,)(?<![(\[{{])(?!{_THOUSANDS})(?:\d{{1,3}}(?: \d{{3}}){{1,8}}|\d+),\d+(?![.,]?\d)"
+_TEN_POWER = (
+    r"10\s?(?:\^|\*\*)\s?"
+    r"(?:\{\s?(?P<ten_braced>[-+]?\d{1,4})\s?\}|\(\s?(?P<ten_round>[-+]?\d{1,4})\s?\)|(?P<ten_plain>[-+]?\d{1,4}))"
+)
 _TIMES_TEN = rf"(?:[eE](?P<exponent>[-+]?\d{{1,4}})(?![\w.])|\s?(?:\\times|\\cdot|\*|x)\s?{_TEN_POWER})?"
 _FRACTION = (
     r"(?:(?P<whole>\d+)(?:\s+|(?=\\)))?"
@@ -23,10 +31,12 @@ _FRACTION = (
 _CURRENCY = r"(?:[A-Z]{0,2}\$|[€£¥₹₩₽]|(?:USD|EUR|GBP|Rs\.?)(?=\s?\d))"
 NUMERAL = re.compile(
     rf"(?<![\w.^\\])(?<![\^_]\{{)(?P<sign>[-+]\s?)?(?:{_CURRENCY}\s?(?P<inner>-?))?"
-    rf"(?:{_FRACTION}|(?P<alone>{_TEN_POWER.replace('ten_', 'lone_')})(?!\d)|(?P<decimal>{_UNSIGNED}){_TIMES_TEN})"
+    rf"(?:{_FRACTION}|(?P<alone>{_TEN_POWER.replace('ten_', 'lone_')})(?!\d)|(?:(?P<pointed>{_POINTED})|(?P<comma>{_COMMA})|(?P<decimal>{_UNSIGNED})){_TIMES_TEN})"
 )
 """One numeral, a percent sign and a unit not included. A sign counts where nothing stands before it that it could
 be taken from: see `find_numerals`."""
+
+_POWERS = tuple(f"{which}_{how}" for which in ("ten", "lone") for how in ("braced", "round", "plain"))
 
 SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 
@@ -36,7 +46,8 @@ class Number:
     """An exact number as written; `percent` when a percent sign followed it (value is then not divided by 100).
 
     digits: significant digits of a decimal with a fractional part, 0 for whole numbers and fractions. unit: one unit
-    of its last digit. lowest: False for a fraction that is not in its lowest terms, which asks for a division.
+    of its last digit. lowest: False for a fraction that is not in its lowest terms, which asks for a division. comma: one
+    comma is all that separates its digits ("3,5"), as in a list of two.
     """
 
     value: Fraction
@@ -44,6 +55,7 @@ class Number:
     digits: int = field(default=0, compare=False)
     unit: Fraction = field(default=Fraction(1), compare=False)
     lowest: bool = field(default=True, compare=False)
+    comma: bool = field(default=False, compare=False)
 
 
 def read_numeral(match: re.Match[str]) -> Number | None:
@@ -88,9 +100,21 @@ def _fraction(found: dict[str, str | None]) -> Number | None:
 
 
 def _decimal(found: dict[str, str | None]) -> Number | None:
-    powers = (found[name] for name in ("exponent", "ten_braced", "ten_plain", "lone_braced", "lone_plain"))
+    powers = (found[name] for name in ("exponent", *_POWERS))
     power = next((int(power) for power in powers if power), 0)
-    written = (found["decimal"] or "1").replace(",", "").replace(" ", "")
+    written = _with_point(found)
     places = len(written.partition(".")[2]) - power
     digits = len(written.replace(".", "").lstrip("0")) if places > 0 else 0
-    return Number(Fraction(written) * Fraction(10) ** power, digits=digits, unit=Fraction(10) ** -places)
+    return Number(
+        Fraction(written) * Fraction(10) ** power,
+        digits=digits,
+        unit=Fraction(10) ** -places,
+        comma=found["comma"] is not None,
+    )
+
+
+def _with_point(found: dict[str, str | None]) -> str:
+    """The digits with a decimal point, without separators of thousands. A power of ten alone stands for 1 times it."""
+    if continental := found["pointed"] or found["comma"]:
+        return continental.replace(".", "").replace(" ", "").replace(",", ".")
+    return (found["decimal"] or "1").replace(",", "").replace(" ", "")

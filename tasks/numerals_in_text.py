@@ -17,9 +17,18 @@ _SCALE = re.compile(rf"\s?({'|'.join(SCALES)})s?\b", re.IGNORECASE)
 _UNIT = re.compile(r"(\s?)([A-Za-z]+)(?:\s?\^\s?\{?[23]\}?|[23](?!\d))?(?:\s?/\s?[A-Za-z]+(?:\^\{?[23]\}?)?)?")
 _SHORT = (
     "m s g l L h d t A V W J N K C F B cm mm km kg mg ml mL dm nm um ft yd in mi lb oz hr min kB MB GB Hz kW Pa pm am "
-    "cc kmh mph sq USD a"
+    "cc kmh mph sq USD a st nd rd th"
 )
-_OTHER_WORDS = "plus minus times over mod or and to x is are was were equals pi e i"
+_OTHER_WORDS = "plus minus over mod or and to x is are was were equals equal make makes gives yields becomes pi e i"
+_FEW = "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
+_PART = r"hal(?:f|ves)|thirds?|quarters?|fourths?|fifths?|sixths?|sevenths?|eighths?|ninths?|tenths?"
+_CHANGED_AFTER = re.compile(
+    rf"\s*(?:,?\s*(?:and\s+(?:an?\s+|(?:{_FEW})[\s-]+)(?:{_PART})|and\s+(?:{_FEW})\s*[.!]?\s*$"
+    rf"|(?:plus|minus|less|times|over|divided by|multiplied by)\s+(?:an?\s+)?(?:{_FEW}|{_PART}|itself))|"
+    r"squared|cubed|factorial|below zero)\b",
+    re.IGNORECASE,
+)
+"""Words that make another value of the number before them: 42 and a half, 42 plus one, 42 squared; not "42 times"."""
 _SHORT_UNITS = frozenset(_SHORT.split())
 _NO_UNIT = frozenset(_OTHER_WORDS.split())
 
@@ -79,13 +88,17 @@ def _unit_end(words: str, end: int) -> tuple[int, bool]:
 
 
 def _is_closed(words: str, start: int, end: int, unit_end: int) -> bool:
+    """Whether nothing follows that makes a part of something else of the number, or another value."""
     after = words[unit_end : unit_end + 40]
+    if _CHANGED_AFTER.match(words, end):
+        return False
     if after.startswith("!") and not after[1:].strip("! "):
         return (
             re.search(r"[A-Za-z]{2}", words[max(0, start - CONTEXT_CHARS) : start]) is not None
         )  # "It is 19!", but not "19!"
     return re.match(
-        r"\s*[*^_\\<>!|&~]|\s*[-+](?!\s+[A-Za-z]{2})|\s*/(?!\s?[A-Za-z]{2}|\s*$)|[.,:]\d|[({]\S|[A-Za-z]", after
+        r"\s*[*^_\\<>!|&~%]|\s*\.\.+\s?\d|\s*[-+](?!\s+[A-Za-z]{2})|\s*/(?!\s?[A-Za-z]{2}|\s*$)|[.,:]?\d|[({]\S|[A-Za-z]",
+        after,
     ) is None or (unit_end > end and after.startswith(("(", "{")))
 
 
@@ -98,4 +111,6 @@ def is_operand(words: str, numeral: Numeral) -> bool:
     if not before.rstrip().endswith("="):
         return False
     label = re.split(r"[,;.\n:]", before.rstrip().rstrip("="))[-1]
+    if re.search(r"(?<![\w)])[A-Za-z]+\([^()=]*\)\s*$", label):  # f(3) = 42
+        return False
     return re.search(r"(?<![\w{])\d", label) is not None and re.search(r"[A-Za-z]{3}", label) is None

@@ -93,6 +93,7 @@ _STYLES = r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|maths
 _STYLED = re.compile(_STYLES + r"\s*\{([^{}]*)\}")
 _BOLD = re.compile(r"`|(?<!\w)\*\*(?!\s)|(?<!\s)\*\*(?![\w({+-])|(?<!\w)__(?!\s)|(?<!\s)__(?!\w)")  # 2**3 is a power
 _STARRED = re.compile(r"(?<![\w*])\*(?=[^\s*])([^*\n]+?)(?<=[^\s*])\*(?![\w*])")
+_UNDERSCORED = re.compile(r"^\s*_([^_\n{}]+)_(?=[.\s]*$)")
 _THIN_SPACE = re.compile(r"\\[,!;:>]")
 _WIDE_SPACE = re.compile(
     r"\\q?quad(?![A-Za-z])|\\ |(?<!\\)~|\\(?:displaystyle|left|right|bigl?|bigr?|Bigl?|Bigr?)(?![A-Za-z])"
@@ -116,8 +117,8 @@ def as_latex(text: str) -> str:
 
 def without_markdown(text: str) -> str:
     """Without the marks of bold, italic and code, and without a heading's or a quotation's sign."""
-    text = _STARRED.sub(r"\1", _BOLD.sub("", text))
-    return re.sub(r"(?m)^\s{0,3}(?:#{1,6}|>)\s+", "", text)
+    text = _UNDERSCORED.sub(r"\1", _STARRED.sub(r"\1", _BOLD.sub("", text)))
+    return re.sub(r"(?m)^\s{0,3}(?:#{1,6}|>|\*)\s+", "", text)
 
 
 def as_words(text: str) -> str:
@@ -126,7 +127,7 @@ def as_words(text: str) -> str:
     `\\frac12` and `\\dfrac{1}{2}` become `\\frac{1}{2}`; digits grouped by `{,}` or thin spaces get commas.
     """
     text = without_markdown(as_latex(text))
-    text = _GROUPED.sub(",", text)
+    text = _GROUPED.sub(",", text).replace("{,}", ",")
     text = _WIDE_SPACE.sub(" ", _THIN_SPACE.sub("", text))
     text = _STYLED.sub(r" \1 ", text)
     text = re.sub(r"\\(?:boxed|fbox)\s*\{([^{}]*)\}", r" \1 ", text)

@@ -143,17 +143,18 @@ def _names(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _in_json(value: Any) -> Any:
-    return float(value) if isinstance(value, Decimal) else str(value)
+    return float(value) if isinstance(value, Decimal | np.floating) else str(value)
 
 
 def _is_text(value: Any) -> bool:
     """A text that is not empty, or a number; what stands for a missing number (NaN) is neither."""
-    if isinstance(value, float | Decimal) and not math.isfinite(value):
+    if isinstance(value, float | Decimal | np.floating) and not math.isfinite(value):
         return False
-    return not isinstance(value, bool) and isinstance(value, str | int | float | Decimal) and bool(str(value).strip())
+    kinds = str | int | float | Decimal | np.floating
+    return not isinstance(value, bool) and isinstance(value, kinds) and bool(str(value).strip())
 
 
-def _digits(value: float | Decimal) -> str:
+def _digits(value: "float | Decimal | np.floating[Any]") -> str:
     """Without exponent: 0.00001, not 1e-05; but no thousand zeros."""
     if isinstance(value, int):
         return str(value)

@@ -88,7 +88,7 @@ class ProblemList:
         if not self._train:
             raise DataError(
                 f"{source}: no training problems are left after {len(split.held_out)} held-out ones and "
-                f"{len(split.examples)} worked examples. Give more problems or lower task.held_out_share"
+                f"{len(split.examples)} worked examples. {_way_out(settings, split)}"
             )
 
     @property
@@ -110,6 +110,20 @@ class ProblemList:
 
     def environment(self, problem: Problem) -> Environment:
         return make_environment(self._settings, problem)
+
+
+def _way_out(settings: TaskSettings, split: Split) -> str:
+    """Of a split that leaves nothing to train on."""
+    if settings.kind == "file" and settings.held_out_path:
+        return (
+            f"Every question that {settings.held_out_path} has too leaves the training side: give other training problems, or "
+            "--unset task.held_out_path, and a share of these is held out"
+        )
+    if settings.kind == "file" and settings.hub_held_out_split:
+        return "Every question of task.hub_held_out_split leaves the training side: name another split, or --unset it"
+    if split.examples and not split.held_out:
+        return "Give more problems or lower task.worked_examples"
+    return "Give more problems or lower task.held_out_share"
 
 
 def epoch_order(size: int, seed: int, epoch: int) -> list[int]:

@@ -23,6 +23,7 @@ from contracts.problem import ChatMessage, Problem
 from tasks.answers import render_answer
 from tasks.chat_template import PROMPT_DATE, ChatTemplate
 from tasks.config import AnswerForm, TaskSettings
+from tasks.prompt_content import lost_from_prompts
 from tasks.tokenizer_files import read_tokenizer
 
 PAD_NAMES = ("<|endoftext|>", "<|finetune_right_pad_id|>", "<|fim_pad|>", "<pad>", "[PAD]", "<unk>")
@@ -42,6 +43,8 @@ class PromptLengths:
     min: int
     mean: float
     max: int
+    notes: tuple[str, ...] = ()
+    """What the chat template leaves out of them beside the question, a sentence each."""
 
 
 def form_instruction(form: AnswerForm) -> str:
@@ -230,10 +233,12 @@ def template_hash(tokenizer: Any) -> str:
 
 
 def check_prompt_lengths(problems: Sequence[Problem], tokenizer: Tokenizer, max_prompt_tokens: int) -> PromptLengths:
-    """Raises DataError naming the longest prompt where one is longer than allowed, or where there is none."""
+    """Raises DataError naming the longest prompt where one is longer than allowed, or where there is none, and LoadError
+    where the chat template leaves a question out."""
     if not problems:
         raise DataError("the task gave no problems to check prompts of")
-    lengths = [len(tokenizer.encode_chat(problem.messages)) for problem in problems]
+    prompts = [tokenizer.encode_chat(problem.messages) for problem in problems]
+    lengths = [len(prompt_P) for prompt_P in prompts]
     longest = max(range(len(problems)), key=lengths.__getitem__)
     if lengths[longest] > max_prompt_tokens:
         too_long = sum(length > max_prompt_tokens for length in lengths)
@@ -242,4 +247,5 @@ def check_prompt_lengths(problems: Sequence[Problem], tokenizer: Tokenizer, max_
             f"{max_prompt_tokens} ({too_long} of {len(problems)} prompts checked are too long). Raise "
             "task.max_prompt_tokens, lower task.worked_examples, shorten task.system_prompt, or drop the problem"
         )
-    return PromptLengths(min(lengths), sum(lengths) / len(lengths), max(lengths))
+    notes = lost_from_prompts(problems, prompts, tokenizer)
+    return PromptLengths(min(lengths), sum(lengths) / len(lengths), max(lengths), notes)

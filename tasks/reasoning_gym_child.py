@@ -1,6 +1,6 @@
 """A process that makes reasoning_gym's entries: `python -m tasks.reasoning_gym_child`, one JSON line in, one out.
 
-    first line: name and parameters
+    first line: name, parameters, seconds for one entry
     then:       {"stream": .., "index": ..}  ->  {"entry": ..} or {"configuration": ..} or {"error": ..}
 
 A process of its own because entries depend on the order of sets and on the global random generators: its parent
@@ -13,6 +13,7 @@ import difflib
 import json
 import os
 import random
+import signal
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from contracts.errors import ConfigError
 from tasks import typed_json
 
 BLOCK = 512
+ORPHAN_GRACE_S = 2.0
 STREAM = 2**28
 
 
@@ -31,8 +33,10 @@ def main() -> None:
     settings = json.loads(requests.readline())
     entries = Entries(settings["name"], settings["params"])
     for line in requests:
+        signal.setitimer(signal.ITIMER_REAL, settings["deadline_s"] + ORPHAN_GRACE_S)  # whether or not the parent lives
         replies.write(json.dumps(_reply(entries, json.loads(line))) + "\n")
         replies.flush()
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
 
 
 class Entries:

@@ -28,7 +28,7 @@ _ANSWER_IS = re.compile(
 _SENTENCE_END = re.compile(r"[.!?;](?=\s|$)|\n")
 _AFTERTHOUGHT = re.compile(
     r"(?:(?:^|(?<=[.!?;\n(])\s*)(?:to |let's |let us |let me |we can |now |as a )?(?:double-)?"
-    r"(?:check|checking|verify|verifying|verification|confirm|proof)\b|[,(\s](?:because|since)\b)",
+    r"(?:check|checking|verify|verifying|verification|confirm|proof)\b|\n\s*(?:explanation|reason|reasoning)\s*:|[,(\s](?:because|since)\b)",
     re.IGNORECASE,
 )
 _CONCLUSION = re.compile(r"\b(?:so|thus|hence|therefore|answer|total|altogether|left)\b", re.IGNORECASE)
@@ -50,7 +50,7 @@ _SEPARATOR = r"=+>?|\\approx|\\to|\\mapsto|\\(?:Right|right|long|Long)+arrow|-+>
 _WORDS = r"(?:[A-Za-z]{3,}\s+){0,3}"
 _GAP = re.compile(
     rf"\s*(?:%|\$|€)?\s*{_WORDS}\)*\s*(?:(?P<operator>{_OPERATOR})|(?P<separator>{_SEPARATOR}))\s*[($]*\s*"
-    rf"|(?P<choice>[ \t]*,?[ \t]*{_WORDS}(?:or|and|\\text\{{or\}}|\\lor|\\vee)[ \t]+)"
+    rf"|(?P<choice>[ \t]*[,;.]?[ \t]*\(?{_WORDS}(?:[Oo]r|and(?:/or)?|\\text\{{or\}}|\\lor|\\vee)[ \t]+)"
     r"|(?P<list>[ \t]*[,;|&][ \t]*|[ \t]*to[ \t]+|[ \t]*vs\.?[ \t]+|:|[ \t]+)"
 )
 _NEGATED = re.compile(r"\b(?:minus|negative)\s+$", re.IGNORECASE)
@@ -58,6 +58,10 @@ _VERB = re.compile(r"[=]|\b(?:is|are|was|were|makes?|equals?|gives?|leaves?|rema
 _ASIDE = re.compile(
     r"(?:\(|\b(?:in|for|per|with|on|at|after|within|among|of|by|across|during|from)\s+(?:the |each |all |every |about )?)$"
 )
+_PAIR = re.compile(r"[(\[{]\s*[-+]?\d+,[-+]?\d+\s*[)\]}]")
+"""A point, an interval or a set, whose comma is no decimal one."""
+_CALL = re.compile(r"(?<![\w)])[A-Za-z]+\([^()=]*$")
+_ARROW = re.compile(r"^[=-]+>\s*")
 _WRAPPERS = (("(", ")"), ("[", "]"), ("{", "}"), ("$", "$"))
 
 
@@ -120,9 +124,11 @@ def _end_of(text: str) -> str:
 
 def _unwrapped(words: str) -> str:
     """Without brackets, dollar signs and quotation marks around the whole."""
-    words = words.strip().strip("\"'").strip()
+    words = _ARROW.sub("", words.strip().strip("\"'").strip())
     for opening, closing in _WRAPPERS * 2:
         inner = words[1:-1]
+        if _PAIR.fullmatch(words):
+            return words
         if words[:1] == opening and words[-1:] == closing and not (opening in inner or closing in inner):
             words = inner.strip()
     return words
@@ -132,7 +138,7 @@ def _last_answer(words: str) -> tuple[Stated | None] | None:
     """What the last "the answer is ..." with a number states; None where nobody says so."""
     for match in reversed(list(_ANSWER_IS.finditer(words))):
         end = _SENTENCE_END.search(words, match.end())
-        segment = words[match.end() : end.start() if end else len(words)]
+        segment = words[match.end() : end.start() if end else len(words)].rstrip("! ")
         if NUMERAL.search(segment):
             stated = _of_numerals(segment, "first") or _of_numerals(segment, "last")
             if stated is None:
@@ -244,8 +250,12 @@ def _operation(gap: str) -> str:
 def _link(words: str, numerals: list[Numeral], i: int) -> str:
     """How numeral i is joined to the next: operator, separator (the same value), rounded, choice, list, or not: ""."""
     this, following = numerals[i], numerals[i + 1]
+    between = words[this.unit_end : following.start]
+    alone = this.unit_end == this.end and words[following.end :].lstrip().startswith(")")
+    if between.strip() == "(" and alone:  # "43 (42)"
+        return "list"
     gap = _GAP.fullmatch(words, this.unit_end, following.start)
-    if gap is None:
+    if gap is None or (gap["separator"] == "=" and between.startswith(")") and _CALL.search(words[: this.start])):
         return ""
     if gap["separator"]:
         return "rounded" if gap["separator"] in ("\\approx", "~") else "separator"

@@ -10,16 +10,17 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from contracts.errors import DataError
 from contracts.ports import Task, Tokenizer
 from contracts.problem import Problem
+from tasks.environment import SingleTurn
+from tasks.prompt_content import refuse_lost_reply, refuse_same_chat
 from tasks.prompts import PromptLengths, check_prompt_lengths
 
 NUM_OF_ENDLESS_TASK = 512
 """Training problems that are looked at where there is no end of them."""
 HASHED_OF_ENDLESS_TASK = 256
 HASHED_HELD_OUT = 64
-"""Where a task does not say how many there are."""
+"""Of runs up to commit be586f9 and some after it, where a task does not say how many there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,11 @@ class TaskData:
     num_train: int | None
     train: tuple[Problem, ...]
     held_out: tuple[Problem, ...]
+    num_held_out_asked: int
     notes: tuple[str, ...]
     faults: tuple[str, ...]
+    several_turns: bool = False
+    """A rollout may go on after the policy's first turn."""
 
     @property
     def counts(self) -> str:
@@ -39,20 +43,26 @@ class TaskData:
         return f"{train} training problems, {len(self.held_out)} held-out ones"
 
     def check_prompts(self, tokenizer: Tokenizer, max_prompt_tokens: int) -> PromptLengths:
-        """Of all of them. Raises DataError for one that is too long."""
+        """Of all of them. Raises DataError for one that is too long, LoadError for a chat template that leaves out a
+        question, or what an environment replies."""
+        if self.several_turns:
+            refuse_lost_reply(tokenizer)
         return check_prompt_lengths([*self.train, *self.held_out], tokenizer, max_prompt_tokens)
 
 
 def look_through(task: Task, num_held_out: int) -> TaskData:
-    """num_held_out: as many as an evaluation asks for. Raises DataError and ConfigError for data that cannot be read."""
+    """num_held_out: as many as an evaluation asks for. Raises DataError and ConfigError for data that cannot be read,
+    LoadError for a task that puts two questions in the same words."""
     num_train = task.num_train
     count = NUM_OF_ENDLESS_TASK if num_train is None else num_train
     train = tuple(task.train_problem(i) for i in range(count))
     held_out = tuple(task.held_out(num_held_out))
+    several_turns = any(not isinstance(task.environment(problem), SingleTurn) for problem in train[:1])
+    if not several_turns:
+        refuse_same_chat([*train, *held_out])
     told: Sequence[str] = getattr(task, "notes", ())
-    return TaskData(
-        num_train, train, held_out, (*told, *_too_few(held_out, num_held_out)), tuple(_faults(train, held_out))
-    )
+    notes, faults = (*told, *_too_few(held_out, num_held_out)), tuple(_faults(train, held_out))
+    return TaskData(num_train, train, held_out, num_held_out, notes, faults, several_turns)
 
 
 def _too_few(held_out: Sequence[Problem], wanted: int) -> list[str]:
@@ -77,19 +87,34 @@ def _faults(train: Sequence[Problem], held_out: Sequence[Problem]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def data_hash(task: Task) -> str:
-    """SHA-256 hex over everything that a run trains on and is measured by, wherever it lies and however it is stored."""
-    num_train = task.num_train
-    count = HASHED_OF_ENDLESS_TASK if num_train is None else num_train
+def data_hash(task: Task, data: TaskData, like: str | None = None) -> str:
+    """SHA-256 hex over everything that a run trains on and is measured by, wherever it lies and however it is stored.
+
+    Where a task does not say how many held-out problems there are, those that `data` asked for are covered, and their number
+    stands before the digest, "200:"; like: an earlier hash of the same task, whose number counts instead (HASHED_HELD_OUT
+    where it names none).
+    """
+    digest = hashlib.sha256(f"{data.num_train}".encode())
+    _add(digest, data.train if data.num_train is not None else data.train[:HASHED_OF_ENDLESS_TASK])
     known: int | None = getattr(task, "num_held_out", None)
-    num_held_out = HASHED_HELD_OUT if known is None else known
-    digest = hashlib.sha256(f"{num_train}".encode())
-    _add(digest, (task.train_problem(i) for i in range(count)))
-    try:
-        _add(digest, task.held_out(num_held_out))
-    except DataError:
-        digest.update(b"no held-out problems")
-    return digest.hexdigest()
+    number, prefix = (known, "") if known is not None else _number_covered(data, like)
+    _add(digest, _held_out(task, data, number))
+    return f"{prefix}{digest.hexdigest()}"
+
+
+def _number_covered(data: TaskData, like: str | None) -> tuple[int, str]:
+    """How many held-out problems of a task without a number of its own, and how the hash says so."""
+    if like is None:
+        return data.num_held_out_asked, f"{data.num_held_out_asked}:"
+    number, colon, _ = like.partition(":")
+    return (int(number), f"{number}:") if colon and number.isdecimal() else (HASHED_HELD_OUT, "")
+
+
+def _held_out(task: Task, data: TaskData, number: int) -> Sequence[Problem]:
+    """What was made already where that is enough: the first ones are always the same."""
+    if number <= data.num_held_out_asked or len(data.held_out) < data.num_held_out_asked:
+        return data.held_out[:number]
+    return task.held_out(number)
 
 
 def _add(digest: "hashlib._Hash", problems: Iterable[Problem]) -> None:

@@ -12,14 +12,16 @@ from dataclasses import replace
 
 from contracts.ports import Answer
 from contracts.problem import Problem
+from contracts.verdict import SCORER
 from tasks.answers import final_answer, render_answer
 from tasks.config import REWARD_NAMES, AnswerForm, TaskSettings
 from tasks.dotted_path import load_dotted, short_name
 from tasks.rewards import RewardFunction, RewardInput
-from tasks.users_code import UsersCodeError, call, finite_number, plain, refused
+from tasks.users_code import UsersCodeError, call, expected_number, finite_number, plain, refused
 
 Scorer = Callable[[Answer, str | None], bool]
-Note = Callable[[str], None]
+Note = Callable[[str, str], None]
+"""Told what failed (SCORER or the part's name in metrics) and in which words."""
 
 
 def users_scorer(path: str) -> Scorer:
@@ -43,7 +45,7 @@ def users_reward(path: str) -> RewardFunction:
         value = call(what, part, inputs)
         number = finite_number(value)
         if number is None:
-            raise refused(what, part, value, "a finite number")
+            raise refused(what, part, value, expected_number(value))
         return number
 
     return valued
@@ -57,22 +59,21 @@ def forgiving_scorer(scorer: Scorer, form: AnswerForm, note: Note) -> Scorer:
             return scorer(answer, final)
         except UsersCodeError as error:
             _raise_unless(_works(lambda: scorer(*_known_answer(answer.problem, answer, form))), answer, error)
-            note(str(error))
+            note(SCORER, str(error))
             return False
 
     return check
 
 
-def forgiving_reward(part: RewardFunction, form: AnswerForm, note: Note) -> RewardFunction:
-    """0, with a note, where the part fails on this answer alone."""
+def forgiving_reward(name: str, part: RewardFunction, form: AnswerForm, note: Note) -> RewardFunction:
+    """0, with a note, where the part fails on this answer alone. name: of the part in metrics."""
 
     def valued(inputs: RewardInput) -> float:
         try:
             return part(inputs)
         except UsersCodeError as error:
-            good, final = _known_answer(inputs.answer.problem, inputs.answer, form)
-            _raise_unless(_works(lambda: part(RewardInput(good, form, final, True))), inputs.answer, error)
-            note(str(error))
+            _raise_unless(_works(lambda: part(on_reference(inputs.answer, form))), inputs.answer, error)
+            note(name, str(error))
             return 0.0
 
     return valued
@@ -83,6 +84,12 @@ def part_names(settings: TaskSettings) -> dict[str, str]:
     given = [part.name for part in settings.rewards]
     short = [name if name in REWARD_NAMES else short_name(name) for name in given]
     return {name: brief if short.count(brief) == 1 else name for name, brief in zip(given, short, strict=True)}
+
+
+def on_reference(answer: Answer, form: AnswerForm) -> RewardInput:
+    """What a part would be given for the reference's own answer."""
+    good, final = _known_answer(answer.problem, answer, form)
+    return RewardInput(good, form, final, True)
 
 
 def _known_answer(problem: Problem, like: Answer, form: AnswerForm) -> tuple[Answer, str | None]:

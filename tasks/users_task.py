@@ -3,7 +3,9 @@
 class named by task.kind --TaskSettings--> methods of contracts.ports.Task --checked--> Problem | ConfigError with file, line
 """
 
+import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from contracts.errors import ConfigError, MemrError
@@ -29,7 +31,7 @@ def load_users_task(settings: TaskSettings) -> Task:
         if isinstance(error.__cause__, MemrError):
             raise error.__cause__ from error
         raise ConfigError(str(error)) from error
-    if missing := [name for name in _METHODS if not hasattr(made, name)]:
+    if missing := [name for name in _METHODS if not _has(made, name)]:
         raise ConfigError(f"{what}: it lacks {', '.join(missing)} of contracts.ports.Task")
     task: Task = made
     return task
@@ -88,7 +90,7 @@ class UsersTask:
         except MemrError:
             raise
         except (Exception, SystemExit) as error:
-            raise ConfigError(told(self._what, error)) from error
+            raise ConfigError(told(self._what, error, type(self._task) if function is getattr else function)) from error
 
     def _place(self, method: Any) -> str:
         return f"{self._what}, {method.__name__} ({defined_at(method)})"
@@ -97,7 +99,7 @@ class UsersTask:
         if faults := list(_faults(problem)):
             raise ConfigError(f"{self._place(method)}: {method.__name__}{call_} gave {'; '.join(faults)}")
         assert isinstance(problem, Problem)
-        return problem
+        return _in_plain_texts(problem)
 
 
 def _own_environment(task: Task) -> Callable[[Problem], Environment] | None:
@@ -120,8 +122,11 @@ def _faults(problem: Any) -> Iterator[str]:
             yield f"a problem whose {name} holds a NUL character or half of a surrogate pair, which no log takes"
     if problem.problem_id == "":
         yield "a problem with an empty problem_id; memory and the ledger go by it"
-    if not problem.messages or not all(_is_message(message) for message in problem.messages):
-        yield f'a problem with messages = {shown(problem.messages)}; they must be ({{"role": "user", "content": "a text"}}, ..)'
+    chat = problem.messages
+    if not isinstance(chat, list | tuple) or not chat or not all(map(_is_message, chat)):
+        yield f'a problem with messages = {shown(chat)}; they must be ({{"role": "user", "content": "a text"}}, ..)'
+    elif any(_unwritable(message["content"]) for message in chat):
+        yield "a problem with a message that holds a NUL character or half of a surrogate pair, which no tokenizer takes"
 
 
 def _unwritable(text: str) -> bool:
@@ -129,6 +134,29 @@ def _unwritable(text: str) -> bool:
 
 
 def _is_message(message: Any) -> bool:
-    return (
-        isinstance(message, dict) and isinstance(message.get("role"), str) and isinstance(message.get("content"), str)
+    """Other keys may be there, which the template reads: what JSON holds."""
+    if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
+        return False
+    try:
+        json.dumps(message)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def _in_plain_texts(problem: Problem) -> Problem:
+    """The same without subclasses of str, whose classes other processes do not have."""
+    texts = {name: str.__str__(getattr(problem, name)) for name in _TEXTS}
+    messages: Any = tuple(
+        {key: str.__str__(value) if isinstance(value, str) else value for key, value in message.items()}
+        for message in problem.messages
     )
+    return replace(problem, **texts, messages=messages)
+
+
+def _has(made: Any, name: str) -> bool:
+    """Through users' own __getattr__ too, which may raise anything."""
+    try:
+        return hasattr(made, name)
+    except Exception:  # noqa: BLE001  it is there, and says why it does not work when it is asked
+        return True

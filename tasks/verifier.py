@@ -5,7 +5,8 @@
                           reply -> Scored | Invalid
                           late or dead -> child replaced, and the answer judged again by another; late or dead
                                           again -> the problem's reference is judged in its place: where that
-                                          goes well the answer is wrong, else it is Invalid
+                                          goes well the answer is wrong, or 0 for the reward part that they
+                                          were at, else it is Invalid
 
 Consumes answers, produces verdicts in order. `verify` waits for children alone and for each no longer than its
 deadline, so it ends after at most 3 x (start + timeout) x heavy answers / processes. `close` unblocks it at once.
@@ -48,6 +49,7 @@ class ProcessVerifier:
         self._verdicts: dict[int, Verdict] = {}
         self._waiting: deque[int] = deque()
         self._ended_judges: dict[int, list[str]] = {}
+        self._ended_in: dict[int, str] = {}
         self._start_failures = 0
         self._last_start_failure = ""
         if self._quick is None:
@@ -55,7 +57,7 @@ class ProcessVerifier:
 
     def verify(self, answers: Sequence[Answer]) -> list[Verdict]:
         with self._lock:
-            self._verdicts, self._ended_judges = {}, {}
+            self._verdicts, self._ended_judges, self._ended_in = {}, {}, {}
             heavy: deque[int] = deque()
             for i, answer in enumerate(answers):
                 scored = self._quick.judge(answer) if self._quick is not None else None
@@ -98,7 +100,7 @@ class ProcessVerifier:
         while waiting and self._idle:
             child, index = self._idle.pop(), waiting.popleft()
             self._busy[child] = index
-            line = encode_answer(answers[index], given_up=self._is_given_up(index))
+            line = encode_answer(answers[index], self._ended_in[index] if self._is_given_up(index) else "")
             child.send(line, self._settings.verifier_timeout_s)
         room = self._settings.verifier_processes - len(self._children())
         for _ in range(min(room, len(waiting) - len(self._starting))):
@@ -152,7 +154,9 @@ class ProcessVerifier:
             self._start_failures += 1
             self._last_start_failure = f"no verifier process started: {reason}"
         else:
-            self._take_back(self._busy.pop(child), reason)
+            index = self._busy.pop(child)
+            self._ended_in[index] = child.at
+            self._take_back(index, reason)
 
     def _take_in(self, index: int, verdict: Verdict) -> None:
         if self._is_given_up(index):
@@ -186,8 +190,14 @@ class ProcessVerifier:
 
 def _verdict(reply: dict[str, object]) -> Verdict:
     match reply:
-        case {"value": float(value), "correct": bool(correct), "parts": dict(parts), "note": str(note)}:
-            return Scored(value, correct, parts, note)
+        case {
+            "value": float(value),
+            "correct": bool(correct),
+            "parts": dict(parts),
+            "note": str(note),
+            "failed": list(f),
+        }:
+            return Scored(value, correct, parts, note, tuple(f))
         case {"invalid": str(reason)}:
             return Invalid(reason)
     return Invalid(f"the verifier process sent {str(reply)[:100]}")

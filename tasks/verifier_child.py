@@ -1,7 +1,8 @@
 """A verifier's child process: `python -m tasks.verifier_child`, one JSON line in, one JSON line out.
 
     first line: limits and task settings  ->  {"ready": true} or {"error": ".."}
-    then:       {"answer": ..}            ->  {"value": .., "correct": .., "parts": ..} or {"invalid": ".."}
+    then:       {"answer": ..}            ->  {"value": .., "correct": .., "parts": ..} or {"invalid": ".."},
+                                              before it {"at": NAME} for each reward part of users' code that begins
 
 Started as a plain program, so it inherits no threads, locks or modules; it imports neither
 torch nor transformers. It ends when its input closes, as it does when the parent dies; an answer under way is ended
@@ -15,6 +16,7 @@ import logging
 import os
 import resource
 import signal
+from collections.abc import Callable
 from typing import IO, Any
 
 from contracts.errors import ConfigError
@@ -42,10 +44,15 @@ def main() -> None:
         _reply(replies, {"error": str(error)})
         return
     _reply(replies, {"ready": True})
+
+    def begins(part: str) -> None:
+        if os.getpid() == me:
+            _reply(replies, {"at": part})
+
     for line in requests:
         signal.setitimer(signal.ITIMER_REAL, settings.verifier_timeout_s + ORPHAN_GRACE_S)
         faulthandler.dump_traceback_later(TOLD_AT * settings.verifier_timeout_s)  # the parent reads where it was
-        reply = _judge(judge, *decode_answer(line))
+        reply = _judge(judge, *decode_answer(line), begins)
         faulthandler.cancel_dump_traceback_later()
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         if os.getpid() != me:  # users' code forked, and its copy of us came back from it too: one answer, one reply
@@ -55,9 +62,9 @@ def main() -> None:
         os.killpg(me, signal.SIGKILL)  # the parent is gone: with this process goes what users' code left running
 
 
-def encode_answer(answer: Answer, given_up: bool = False) -> bytes:
-    """One line. The chat is left out: no judge needs it. given_up: the answer ended the process that judged it, so
-    that only the reference is looked at."""
+def encode_answer(answer: Answer, ended_in: str = "") -> bytes:
+    """One line. The chat is left out: no judge needs it. ended_in: the answer ended the processes that judged it, which
+    were at SCORER or at this reward part, so that the reference is tried there."""
     problem = answer.problem
     fields = {
         "problem": [problem.problem_id, problem.question, problem.answer, problem.metadata],
@@ -65,27 +72,28 @@ def encode_answer(answer: Answer, given_up: bool = False) -> bytes:
         "num_tokens": answer.num_tokens,
         "max_new_tokens": answer.max_new_tokens,
         "truncated": answer.truncated,
-        "given_up": given_up,
+        "ended_in": ended_in,
     }
     return json.dumps(fields).encode() + b"\n"
 
 
-def decode_answer(line: bytes) -> tuple[Answer, bool]:
+def decode_answer(line: bytes) -> tuple[Answer, str]:
     fields = json.loads(line)
     problem_id, question, reference, metadata = fields.pop("problem")
-    given_up = bool(fields.pop("given_up"))
-    return Answer(problem=Problem(problem_id, question, reference, (), metadata), **fields), given_up
+    ended_in = str(fields.pop("ended_in"))
+    return Answer(problem=Problem(problem_id, question, reference, (), metadata), **fields), ended_in
 
 
-def _judge(judge: Judge, answer: Answer, given_up: bool) -> dict[str, Any]:
+def _judge(judge: Judge, answer: Answer, ended_in: str, begins: Callable[[str], None]) -> dict[str, Any]:
     try:
-        scored = judge.give_up(answer) if given_up else judge.judge(answer)
+        scored = judge.give_up(answer, ended_in, begins) if ended_in else judge.judge(answer, begins)
         assert scored is not None, "the full judge always decides"
     except UsersCodeError as error:
         return {"invalid": str(error)}
     except Exception as error:  # noqa: BLE001  whatever a check raises becomes data
         return {"invalid": f"{type(error).__name__}: {str(error)[:300]}"}
-    return {"value": scored.value, "correct": scored.correct, "parts": dict(scored.parts), "note": scored.note}
+    reply = {"value": scored.value, "correct": scored.correct, "parts": dict(scored.parts)}
+    return reply | {"note": scored.note, "failed": list(scored.failed)}
 
 
 def take_over_pipes() -> tuple[IO[bytes], IO[bytes]]:

@@ -15,6 +15,7 @@ import tempfile
 import time
 from typing import IO, Any
 
+from contracts.verdict import SCORER
 from tasks.child_environment import child_environment
 from tasks.config import TaskSettings
 from tasks.users_code import users_place
@@ -25,7 +26,8 @@ LAST_BREATH_S = 1.0
 
 
 class VerifierProcess:
-    """deadline_s: on time.monotonic; when the reply under way (at first: the start) must have arrived."""
+    """deadline_s: on time.monotonic; when the reply under way (at first: the start) must have arrived. at: what the answer
+    under way is at, SCORER or a reward part of users' code."""
 
     def __init__(self, settings: TaskSettings, module: str = "tasks.verifier_child") -> None:
         self._last_words: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed in kill
@@ -45,6 +47,7 @@ class VerifierProcess:
         self._unsent = b""
         self._unread = b""
         self.deadline_s = 0.0
+        self.at = SCORER
         self.send(settings.model_dump_json().encode() + b"\n", START_DEADLINE_S)
 
     @property
@@ -58,6 +61,7 @@ class VerifierProcess:
 
     def send(self, line: bytes, time_limit_s: float) -> None:
         """Queue a request; `flush` moves it as far as the pipe takes it."""
+        self.at = SCORER
         self._unsent += line
         self.deadline_s = time.monotonic() + time_limit_s
         self.flush()
@@ -75,8 +79,8 @@ class VerifierProcess:
 
         What a child forked may hold its pipe open, so that the end of the pipe alone does not tell.
         """
-        if b"\n" in self._unread:
-            return self._next_line()
+        if (reply := self._next_reply()) is not None:
+            return reply
         try:
             chunk = os.read(self.replies_fd, 1 << 16)
         except BlockingIOError:
@@ -86,12 +90,17 @@ class VerifierProcess:
         if not chunk:
             raise EOFError(self._obituary())
         self._unread += chunk
-        return self._next_line() if b"\n" in chunk else None
+        return self._next_reply()
 
-    def _next_line(self) -> dict[str, Any]:
-        line, _, self._unread = self._unread.partition(b"\n")
-        reply: dict[str, Any] = json.loads(line)
-        return reply
+    def _next_reply(self) -> dict[str, Any] | None:
+        """The next whole line that is more than a word of where the child is."""
+        while b"\n" in self._unread:
+            line, _, self._unread = self._unread.partition(b"\n")
+            reply: dict[str, Any] = json.loads(line)
+            if "at" not in reply:
+                return reply
+            self.at = str(reply["at"])
+        return None
 
     def kill(self) -> None:
         """End the child and whatever it started. Waits for the kernel, not for the child."""
@@ -108,7 +117,9 @@ class VerifierProcess:
         return users_place(self._words().rpartition("Timeout (")[2])
 
     def _words(self, limit: int = 20_000) -> str:
-        """The end of what the child wrote to its standard error."""
+        """The end of what the child wrote to its standard error; "" once another thread has ended it."""
+        if self._last_words.closed:
+            return ""
         size = os.fstat(self._last_words.fileno()).st_size
         return os.pread(self._last_words.fileno(), limit, max(0, size - limit)).decode(errors="replace")
 

@@ -28,13 +28,13 @@ from cluster.adapters import AdapterRegistry
 from cluster.checkpoint import log_floor
 from cluster.config import RunConfig, load_config
 from cluster.controller import Controller
+from cluster.data_identity import task_hash
 from cluster.history import History, Past
 from cluster.parts import Parts
 from cluster.recorder import Recorder
 from cluster.resume import read_run_past
 from cluster.run_dir import claim_run, create_run, forget_summary, read_run, refuse_live_run, write_summary
 from cluster.run_log import RunLog
-from cluster.train import task_hash
 from contracts.adapter import Adapter
 from contracts.bounded_json import Stored, read_fields
 from contracts.durable import write_file
@@ -47,6 +47,7 @@ from memory_service import snapshot
 from memory_service.encoder import load_encoder
 from memory_service.service import EpisodicMemory
 from tasks.load import load_task
+from tasks.task_data import look_through
 from tests.fakes import FakeWorker, FakeWorkers
 from tests.power.disk import MARKS
 
@@ -210,7 +211,7 @@ class Life:
             self.past = read_run_past(self.path, self.config)
         else:
             tokenizer = load_worker_tokenizer(self.config.actors, "scripted")
-            identity = {"template_hash": tokenizer.fingerprint, "task_hash": task_hash(task)}
+            identity = {"template_hash": tokenizer.fingerprint, "task_hash": task_hash(task, look_through(task, 1))}
             create_run(self.config, identity | {"model_path": "scripted", "seed": self.config.run.seed})
             self.say({"created": True})
         claim_run(self.path, None)

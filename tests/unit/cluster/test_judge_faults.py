@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cluster.failure_streak import FailureStreak
-from cluster.judge_faults import MAX_TOLD, JudgeFaults
+from cluster.judge_faults import MAX_TOLD, JudgedShares, JudgeFaults
 from cluster.recorder import Recorder
 from contracts.errors import RunStopped
 from contracts.problem import Purpose
@@ -35,6 +35,8 @@ def told(path: Path, *groups: RolloutGroup) -> list[str]:
 
 
 BUG = "task.scorer 'a.py:f' failed at /x/a.py:14 (ValueError): could not convert"
+SCORER_FAILED = Scored(0.0, False, note="c failed at d): e", failed=("scorer",))
+PART_FAILED = Scored(1.0, True, note="part failed at d): e", failed=("a.py:f",))
 OTHER = "task.scorer 'a.py:f' failed at /x/a.py:15 (ValueError): could not convert"
 
 
@@ -45,16 +47,32 @@ def test_one_fault_is_told_once_whatever_the_answer(tmp_path: Path) -> None:
 
 
 def test_two_faults_are_told_and_so_is_what_made_an_answer_wrong(tmp_path: Path) -> None:
-    headlines = told(tmp_path, group(Invalid(BUG), Invalid(OTHER)), group(Scored(0.0, False, note="c failed at d): e")))
-    assert len(headlines) == 3
-    assert headlines[2].endswith("what failed on an answer counts as wrong, of a reward part as 0: c failed at d): e")
+    headlines = told(tmp_path, group(Invalid(BUG), Invalid(OTHER)), group(SCORER_FAILED, PART_FAILED))
+    assert len(headlines) == 4
+    assert headlines[2].endswith("the scorer failed over an answer, which counts as wrong: c failed at d): e")
+    assert headlines[3].endswith(
+        "a reward part failed over an answer and counts 0 there, right or wrong as the answer is: part failed at d): e"
+    )
+
+
+def test_what_failed_is_counted_by_name_as_a_share_of_the_rollouts_since_the_last_update(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, [])
+    faults = JudgeFaults(recorder)
+    assert faults.take_shares() == JudgedShares()
+    both = Scored(0.0, False, failed=("scorer", "a.py:f"))
+    faults.look_at([group(SCORER_FAILED, PART_FAILED, both, Scored(1.0, True)), group(Invalid(BUG))])
+    faults.look_at([replace(group(SCORER_FAILED), purpose=Purpose.EVAL)])
+    faults.look_at([group(Invalid("timeout"), finish=FinishReason.TIMEOUT)])
+    assert faults.take_shares() == JudgedShares(5, {"a.py:f": 0.4, "scorer": 0.4}, 0.2)
+    assert faults.take_shares() == JudgedShares(), "since the last time"
+    recorder.close()
 
 
 def test_an_evaluation_whose_answers_cannot_be_judged_is_told_by_the_evaluation_alone(tmp_path: Path) -> None:
     """There they count as wrong, which `evaluation_invalid` says: nothing of it was to be trained on."""
-    evaluated = replace(group(Invalid(BUG), Scored(0.0, False, note="c failed at d): e")), purpose=Purpose.EVAL)
+    evaluated = replace(group(Invalid(BUG), SCORER_FAILED), purpose=Purpose.EVAL)
     [headline] = told(tmp_path, evaluated)
-    assert headline.endswith("what failed on an answer counts as wrong, of a reward part as 0: c failed at d): e")
+    assert headline.endswith("the scorer failed over an answer, which counts as wrong: c failed at d): e")
     [_, trained] = told(tmp_path / "later", evaluated, group(Invalid(BUG)))
     assert trained.endswith(f"an answer could not be judged and is not trained on: {BUG}"), "it was not told before"
 

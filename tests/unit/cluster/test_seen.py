@@ -85,6 +85,15 @@ async def test_summary_and_status_tell_an_alarm(show: Any, tmp_path: Path) -> No
     assert str(path / "incidents") in text
 
 
+async def test_a_run_without_evaluations_shows_no_empty_table(tmp_path: Path) -> None:
+    _, path = await finished(tmp_path, eval={"problems": 0, "every_updates": 0})
+    console = Console(width=100, record=True)
+    show_summary(console, read_run(path))
+    text = console.export_text()
+    assert "accuracy was not measured: eval.problems = 0" in text
+    assert "before" not in text
+
+
 async def test_the_report_tells_an_alarm(tmp_path: Path) -> None:
     path = await with_alarm(tmp_path)
     assert "100% of groups give no gradient (limit 95%)" in write_report(path).read_text()

@@ -1,11 +1,13 @@
 """What check-task and train say of the same data, and when data is the same data."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from contracts.errors import LoadError
 from contracts.ports import Task
 from contracts.problem import Problem
 from tasks.config import TaskSettings
@@ -26,6 +28,10 @@ def write(path: Path, content: list[dict[str, Any]]) -> Path:
 
 def load(path: Path, **values: Any) -> Task:
     return load_task(TaskSettings(kind="file", path=str(path), **values))
+
+
+def whole_hash(task: Task, held_out: int = 10) -> str:
+    return data_hash(task, look_through(task, held_out))
 
 
 def test_fewer_held_out_problems_than_asked_are_a_note(tmp_path: Path) -> None:
@@ -92,7 +98,7 @@ def test_the_hash_covers_every_row_of_both_files(tmp_path: Path, name: str) -> N
     before = load(write(tmp_path / "a.jsonl", train), held_out_path=str(write(tmp_path / "t.jsonl", test)))
     CHANGES[name](train, test)
     after = load(write(tmp_path / "b.jsonl", train), held_out_path=str(write(tmp_path / "u.jsonl", test)))
-    assert data_hash(before) != data_hash(after)
+    assert whole_hash(before) != whole_hash(after)
 
 
 def test_the_hash_does_not_know_where_the_data_lies(tmp_path: Path) -> None:
@@ -100,7 +106,7 @@ def test_the_hash_does_not_know_where_the_data_lies(tmp_path: Path) -> None:
     second = load(write(tmp_path / "there" / "b.jsonl", rows(300)))
     as_json = tmp_path / "c.json"
     as_json.write_text(json.dumps(rows(300)))
-    assert data_hash(first) == data_hash(second) == data_hash(load(as_json))
+    assert whole_hash(first) == whole_hash(second) == whole_hash(load(as_json))
 
 
 def test_the_hash_covers_worked_examples(tmp_path: Path) -> None:
@@ -109,4 +115,57 @@ def test_the_hash_covers_worked_examples(tmp_path: Path) -> None:
     shown = before.train_problem(0).messages[1]["content"]
     changed = [row | {"answer": 1} if row["question"] == shown else row for row in content]
     assert changed != content
-    assert data_hash(before) != data_hash(load(write(tmp_path / "b.jsonl", changed), worked_examples=1))
+    assert whole_hash(before) != whole_hash(load(write(tmp_path / "b.jsonl", changed), worked_examples=1))
+
+
+class Counting(CountingTask):
+    """Counts what is made."""
+
+    def __init__(self, changed: int = -1) -> None:
+        self.made, self.changed = 0, changed
+
+    def train_problem(self, index: int) -> Problem:
+        self.made += 1
+        return super().train_problem(index)
+
+    def held_out(self, n: int) -> list[Problem]:
+        self.made += n
+        found = super().held_out(n)
+        return [replace(p, answer="7") if i == self.changed else p for i, p in enumerate(found)]
+
+
+def test_the_hash_of_a_task_without_end_makes_no_problem_again() -> None:
+    task = Counting()
+    data = look_through(task, 8)
+    made = task.made
+    assert data_hash(task, data).startswith("8:")
+    assert task.made == made
+
+
+def test_the_hash_covers_each_held_out_problem_that_is_measured_by() -> None:
+    assert whole_hash(Counting(), 100) != whole_hash(Counting(changed=99), 100)
+    assert whole_hash(Counting(), 100) == whole_hash(Counting(changed=100), 100)
+
+
+def test_a_run_is_compared_by_the_number_that_its_own_hash_names() -> None:
+    task, changed = Counting(), Counting(changed=50)
+    first, few = whole_hash(task, 100), look_through(task, 8)
+    assert data_hash(task, few, like=first) == first
+    assert data_hash(changed, look_through(changed, 8), like=first) != first
+    old = "a hash of an earlier commit, over 64 held-out problems"
+    of_64 = data_hash(task, look_through(task, 64)).removeprefix("64:")
+    assert data_hash(task, few, like=old) == of_64 == data_hash(task, look_through(task, 100), like=old)
+
+
+def test_a_held_out_file_with_the_training_rows_is_what_leaves_nothing_to_train_on(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", rows(3))
+    with pytest.raises(
+        LoadError, match=r"Every question that .*a\.jsonl has too leaves.*--unset task\.held_out_path"
+    ) as caught:
+        load(path, held_out_path=str(path))
+    assert "task.held_out_share" not in str(caught.value)
+
+
+def test_a_share_that_leaves_nothing_to_train_on_is_what_is_to_be_lowered(tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match=r"no training problems are left.*lower task\.held_out_share"):
+        load(write(tmp_path / "a.jsonl", rows(3)), held_out_share=0.999)

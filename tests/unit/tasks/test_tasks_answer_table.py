@@ -13,6 +13,7 @@ from tasks.config import AnswerForm, TaskSettings
 from tasks.judge import Judge, full_judge, quick_judge
 from tasks.stated_number import quantity
 from tests.unit.tasks.answer_rows import RIGHT_NUMBERS, RIGHT_TEXTS, WRONG_NUMBERS, WRONG_TEXTS
+from tests.unit.tasks.answer_rows_too import RIGHT_TOO, TEXTS_THAT_DO_NOT, TEXTS_THAT_STATE_42, WRONG_TOO
 
 FORMS: tuple[AnswerForm, ...] = get_args(AnswerForm)
 Row = tuple[str, str]
@@ -42,8 +43,15 @@ def judges() -> dict[AnswerForm, tuple[Judge, Judge]]:
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(
     ("table", "right"),
-    [(RIGHT_NUMBERS, True), (WRONG_NUMBERS, False), (RIGHT_TEXTS, True), (WRONG_TEXTS, False)],
-    ids=["right numbers", "wrong numbers", "right texts", "wrong texts"],
+    [
+        (RIGHT_NUMBERS, True),
+        (WRONG_NUMBERS, False),
+        (RIGHT_TEXTS, True),
+        (WRONG_TEXTS, False),
+        (RIGHT_TOO, True),
+        (WRONG_TOO, False),
+    ],
+    ids=["right numbers", "wrong numbers", "right texts", "wrong texts", "more right", "more wrong"],
 )
 def test_answers_of_the_table_are_judged_as_it_says(
     judges: dict[AnswerForm, tuple[Judge, Judge]], form: AnswerForm, table: dict[str, list[str]], right: bool
@@ -63,7 +71,7 @@ def test_answers_of_the_table_are_judged_as_it_says(
 def test_the_table_is_as_large_as_it_says() -> None:
     assert len(rows(RIGHT_NUMBERS, RIGHT_TEXTS)) >= 150
     assert len(rows(WRONG_NUMBERS, WRONG_TEXTS)) >= 150
-    both = set(rows(RIGHT_NUMBERS, RIGHT_TEXTS)) & set(rows(WRONG_NUMBERS, WRONG_TEXTS))
+    both = set(rows(RIGHT_NUMBERS, RIGHT_TEXTS, RIGHT_TOO)) & set(rows(WRONG_NUMBERS, WRONG_TEXTS, WRONG_TOO))
     assert both == set()
 
 
@@ -75,3 +83,17 @@ def test_a_number_is_judged_without_the_algebra_system(
     answers = [*RIGHT_NUMBERS[reference], *WRONG_NUMBERS.get(reference, ())]
     undecided = [answer for answer in answers if judged(quick, "think_answer", reference, answer) is None]
     assert undecided == []
+
+
+@pytest.mark.parametrize(
+    ("texts", "right"), [(TEXTS_THAT_STATE_42, True), (TEXTS_THAT_DO_NOT, False)], ids=["state it", "do not"]
+)
+def test_whole_texts_of_the_number_form_state_42_or_do_not(
+    judges: dict[AnswerForm, tuple[Judge, Judge]], texts: list[str], right: bool
+) -> None:
+    misjudged = []
+    for text in texts:
+        verdicts = [judge.judge(Answer(Problem("p", "q", "42", ()), text, 5, 10, False)) for judge in judges["number"]]
+        if [v.correct for v in verdicts if v is not None][-1] is not right:
+            misjudged.append(text)
+    assert misjudged == []

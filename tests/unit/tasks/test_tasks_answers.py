@@ -126,7 +126,7 @@ def test_a_decorated_number_has_an_exact_value(text: str, value: Fraction) -> No
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "1,00", "1 2", "3 apples", "1/0", "1e", "9" * 101, "--5", "1.2.3", "1,000,0"]
+    "text", ["", "x", "1,00,0", "1 2", "3 apples", "1/0", "1e", "9" * 101, "--5", "1.2.3", "1,000,0"]
 )
 def test_what_is_not_exactly_one_number_is_none(text: str) -> None:
     assert parse_number(text) is None

@@ -10,7 +10,9 @@ from typing import get_args
 import numpy as np
 import pytest
 
+from contracts.errors import LoadError
 from contracts.ports import Answer
+from contracts.problem import ChatMessage
 from contracts.verdict import Invalid, Scored, Verdict
 from tasks.check_task import GOOD, TaskCheckReport, check_task
 from tasks.config import AnswerForm, TaskSettings
@@ -29,11 +31,11 @@ class LetterTokenizer:
     def encode(self, text: str) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
         return np.array([ord(letter) for letter in text], np.int32)
 
-    def encode_chat(self, messages: Sequence[object]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
-        return np.zeros(len(str(messages)), np.int32)
+    def encode_chat(self, messages: Sequence[ChatMessage]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+        return self.encode("".join(f"{message['role']}: {message['content']}\n" for message in messages))
 
     def encode_reply(self, text: str) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
-        return np.zeros(len(text), np.int32)
+        return self.encode(text)
 
     def decode(self, tokens: np.ndarray[tuple[int], np.dtype[np.int32]]) -> str:
         return "".join(map(chr, tokens.tolist()))
@@ -125,6 +127,22 @@ def test_a_prompt_that_is_too_long_is_a_failure_not_the_end() -> None:
     assert report.prompt_lengths is None
     assert len(report.failures) == 1
     assert "task.max_prompt_tokens" in report.failures[0]
+
+
+class FirstMessageAlone(LetterTokenizer):
+    """A chat template that shows nothing behind the system message."""
+
+    def encode_chat(self, messages: Sequence[ChatMessage]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+        return super().encode_chat(messages[:1])
+
+
+def test_a_question_that_does_not_reach_the_policy_ends_the_check_with_its_own_error() -> None:
+    settings = TaskSettings(max_prompt_tokens=2000)
+    with (
+        contextlib.closing(make_verifier(settings)) as verifier,
+        pytest.raises(LoadError, match="have the same prompt, and their questions are two"),
+    ):
+        check_task(load_task(settings), verifier, FirstMessageAlone(), settings, 2)
 
 
 @pytest.mark.parametrize(

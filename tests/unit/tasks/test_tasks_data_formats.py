@@ -1,6 +1,7 @@
 """A user's own file: every format that is read, marks and spellings that other programs write, and chats."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from contracts.errors import LoadError
+from contracts.errors import DataError, LoadError
 from contracts.problem import Problem
 from tasks.config import TaskSettings
 from tasks.file_task import file_task
+from tasks.problem_files import read_rows
 from tasks.problem_list import ProblemList
 
 ROWS = [{"question": f"What is {i} times two?", "answer": str(2 * i), "level": str(i % 3)} for i in range(40)]
@@ -207,3 +209,19 @@ def test_repeated_questions_are_counted_and_those_that_disagree_named(tmp_path: 
         f"2 rows repeat a question and were left out, the first counts, 1 of them with another answer ({path}, line 42)"
     )
     assert len(problems(task)) == 40
+
+
+def test_floats_of_32_bits_are_the_decimals_that_were_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    level = pa.array([0.1, None, 1.5], pa.float32())
+    answers = pa.array([0.1, 2.0, 1e-7], pa.float32())
+    pq.write_table(pa.table({"question": ["a?", "b?", "c?"], "answer": answers, "level": level}), path)
+    rows = read_rows(path)
+    assert [row.text("answer", "s") for row in rows] == ["0.1", "2.0", "0.0000001"]
+    assert json.loads(rows[0].others("question", "answer")) == {"level": 0.10000000149011612}, (
+        "as rewards always had it"
+    )
+    assert rows[1].others("question", "answer") == ""
+    pq.write_table(pa.table({"question": ["a?"], "answer": pa.array([math.nan], pa.float32())}), path)
+    with pytest.raises(DataError, match="row 1: 'answer' is"):
+        read_rows(path)[0].text("answer", "s")

@@ -123,6 +123,7 @@ def test_worked_examples_show_the_files_own_reasoning_in_the_answer_form(tmp_pat
         ('{"question": ["2 + 2?"], "answer": "4"}', r"line 3: 'question' is \[\"2 \+ 2\?\"\]"),
         ('{"question": "2 + 2?", "answer": null}', r"line 3: 'answer' is null"),
         ('{"question": "2 + 2?", "answer": true}', r"line 3: 'answer' is true"),
+        ('{"question": "2 + 2?", "answer": "3,5"}', r"line 3: the answer '3,5' .*decimal comma.*write a point"),
         ('{"question": "2 + 2?", "answer": "four"}', r"line 3: the answer 'four' is not a number.*answer_form"),
         ('{"question": "2 + 2?", "answer": "so\\n####"}', r"line 3: the answer '' is not a number"),
         ("\udcff", r"line 3: not JSON"),

@@ -1,8 +1,11 @@
 """reasoning_gym's generators as tasks: stable, disjoint, scored strictly."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -145,3 +148,40 @@ def test_only_the_final_answer_is_scored_not_the_first_number_in_the_text() -> N
 def test_a_generator_without_reference_answers_has_no_worked_examples() -> None:
     with pytest.raises(DataError, match=r"task\.worked_examples = 0"):
         ReasoningGymTask(TaskSettings(kind="reasoning_gym", generator="rush_hour", worked_examples=1))
+
+
+def test_a_process_that_dies_is_started_anew_and_gives_the_same_entries() -> None:
+    generator = Generator("chain_sum", {})
+    first = generator.entry(1, 7)
+    os.kill(child_of(generator), signal.SIGKILL)
+    assert generator.entry(1, 7) == first
+    assert generator.entry(1, 8) == Generator("chain_sum", {}).entry(1, 8)
+
+
+def test_an_entry_that_ends_its_process_each_time_is_told_with_what_it_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    generator = Generator("chain_sum", {})
+    os.kill(child_of(generator), signal.SIGKILL)
+    dies = tmp_path / "python"
+    dies.write_text("#!/bin/sh\nread line\necho out of luck >&2\nexit 7\n")
+    dies.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(dies))
+    with pytest.raises(DataError, match=r"entry 3 of stream 1: .* ended twice over it.* with code 7: out of luck"):
+        generator.entry(1, 3)
+
+
+def test_an_entry_that_takes_too_long_is_told_and_the_next_one_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = Generator("chain_sum", {})
+    os.kill(child_of(generator), signal.SIGSTOP)
+    for waits in (generator, generator._process):
+        monkeypatch.setattr(waits, "_deadline_s", 0.1)
+    with pytest.raises(DataError, match=r"not made within 0\.1 s.*task\.generator_params"):
+        generator.entry(1, 3)
+    monkeypatch.undo()
+    assert generator.entry(1, 3)["question"]
+
+
+def child_of(generator: Generator) -> int:
+    assert generator._process is not None
+    return generator._process._process.pid

@@ -133,7 +133,9 @@ def test_the_right_answer_of_another_problem_is_mostly_wrong(name: str) -> None:
 
 
 ENTRIES = """
-import json, random, sys
+import json, os, random, sys
+replies = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)  # some generators print
 from tasks.reasoning_gym_child import Entries
 from tasks.reasoning_gym_entries import carry
 names, indices, params = json.load(sys.stdin)
@@ -142,7 +144,7 @@ made = {}
 for name in names:
     entries = Entries(name, params.get(name, {}))
     made[name] = {i: carry(1, i, entries.entry(1, i)) for i in indices}
-print(json.dumps(made))
+print(json.dumps(made), file=replies, flush=True)
 """
 
 

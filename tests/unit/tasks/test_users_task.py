@@ -373,3 +373,65 @@ def test_a_file_in_a_folder_named_as_one_of_our_packages_is_a_task(
         (folder / name).rename(folder / "tasks" / name)
     task = load(folder / "tasks", opened)
     assert steps(task, "4")[0].outcome is TurnOutcome.DONE
+
+
+ODD = """
+import enum
+from contracts.problem import Problem
+
+class Name(str, enum.Enum):
+    A = "a"
+
+class Text(str): pass
+
+ONCE = iter(({"role": "user", "content": "q"},))
+
+class Odd:
+    num_train = 1
+    def __init__(self, settings): pass
+    def train_problem(self, index): return Problem(IDENTITY, "q?", "1", MESSAGES)
+    def held_out(self, n): return []
+"""
+ASKED = '({"role": "user", "content": "q"},)'
+
+
+def odd_task(tmp_path: Path, identity: str = "'1'", messages: str = ASKED) -> UsersTask:
+    path = tmp_path / "odd.py"
+    path.write_text(ODD.replace("IDENTITY", identity).replace("MESSAGES", messages))
+    made = load_task(TaskSettings(kind=f"{path}:Odd"))
+    assert isinstance(made, UsersTask)
+    return made
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        "ONCE",
+        '{"role": "user", "content": "q"}',
+        '({"role": "user", "content": "q\\ud800"},)',
+        '({"role": "user", "content": "q\\0"},)',
+        '({"role": "user", "content": "q", "image": b"x"},)',
+    ],
+)
+def test_messages_that_no_log_or_template_takes_are_refused_with_the_line(tmp_path: Path, messages: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"train_problem \(.*odd\.py:\d+\): train_problem\(0\) gave a problem with .*messages?"
+    ):
+        odd_task(tmp_path, messages=messages).train_problem(0)
+
+
+@pytest.mark.parametrize("identity", ["Name.A", "Text('a')"])
+def test_texts_of_classes_that_other_processes_lack_become_plain(tmp_path: Path, identity: str) -> None:
+    messages = "({'role': Text('user'), 'content': Text('q'), 'extra': 1},)"
+    problem = odd_task(tmp_path, identity, messages).train_problem(0)
+    assert problem.problem_id == "a"
+    assert type(problem.problem_id) is str
+    assert {type(problem.messages[0][key]) for key in ("role", "content")} == {str}
+    assert dict(problem.messages[0]) == {"role": "user", "content": "q", "extra": 1}
+
+
+def test_a_property_that_raises_is_the_users_line(tmp_path: Path) -> None:
+    path = tmp_path / "odd.py"
+    path.write_text(ODD.replace("num_train = 1", "num_train = property(lambda self: 1 / 0)"))
+    with pytest.raises(ConfigError, match=r"failed at .*odd\.py:\d+ \(ZeroDivisionError\)"):
+        _ = load_task(TaskSettings(kind=f"{path}:Odd")).num_train
