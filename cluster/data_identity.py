@@ -6,7 +6,7 @@ task + what was looked through already + the manifest -> task_hash, data_hash. N
 import hashlib
 from pathlib import Path
 
-from cluster.run_dir import is_run
+from cluster.run_folder import MANIFEST, is_run
 from contracts.bounded_json import read_object
 from contracts.ports import Task
 from tasks.task_data import TaskData, data_hash
@@ -17,7 +17,7 @@ HASHED_PROBLEMS = 256
 def data_identity(run_path: Path, task: Task, data: TaskData) -> dict[str, str]:
     """task_hash: what runs of earlier commits know of their data. data_hash: as the run at run_path counted, where there
     is one."""
-    known = read_object(run_path / "manifest.json").get("data_hash") if is_run(run_path) else None
+    known = read_object(run_path / MANIFEST).get("data_hash") if is_run(run_path) else None
     like = known if isinstance(known, str) else None
     return {"task_hash": task_hash(task, data), "data_hash": data_hash(task, data, like)}
 

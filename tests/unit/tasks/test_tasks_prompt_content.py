@@ -35,7 +35,10 @@ def lost(template: str, settings: TaskSettings) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("template", [FIXED, "{{ bos_token }}assistant: ", "{{ messages | length }}"])
 def test_a_template_without_the_question_is_refused_where_it_is_loaded(template: str) -> None:
-    with pytest.raises(LoadError, match=r"the chat template of the test leaves the question out.*same prompt"):
+    with pytest.raises(
+        LoadError,
+        match=r"the chat template of the test leaves the user's message out, or alters it, so the policy would not see its problem",
+    ):
         tokenizer_with(template)
 
 
