@@ -16,11 +16,12 @@ from tests.unit.tasks.test_tasks_prompts import TEMPLATE
 FIRST_ONLY = "{{ messages[0]['role'] }}: {{ messages[0]['content'] }}\nassistant: "
 FIXED = "user: What is 7 + 12?\nassistant: "
 CUT = "{% for m in messages %}{{ m['role'] }}: {{ m['content'][:20] }}\n{% endfor %}assistant: "
-SHOUTS = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] | upper | trim }}\n{% endfor %}assistant: "
+TRIMS = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] | trim }}\n{% endfor %}assistant: "
 NO_EXAMPLES = (
     "{% for m in messages %}{% if m['role'] == 'system' or loop.last %}{{ m['role'] }}: {{ m['content'] }}\n{% endif %}"
     "{% endfor %}assistant: "
 )
+EARLIER_TURNS = "leaves earlier turns out of a chat of several"
 SPLITS = "{% for m in messages %}{{ m['role'] }}: {{ m['content'].split('</think>')[-1] }}\n{% endfor %}assistant: "
 
 
@@ -42,14 +43,14 @@ def test_a_template_without_the_question_is_refused_where_it_is_loaded(template:
         tokenizer_with(template)
 
 
-def test_a_template_that_changes_case_and_white_space_is_none_of_these() -> None:
-    assert lost(SHOUTS, TaskSettings(answer_form="think_answer", worked_examples=2)) == ()
+def test_a_template_that_trims_is_none_of_these() -> None:
+    assert lost(TRIMS, TaskSettings(answer_form="think_answer", worked_examples=2)) == ()
 
 
 def test_a_template_that_shows_the_first_message_alone_is_refused_where_examples_come_first() -> None:
     alone = TaskSettings(system_prompt="")
     assert lost(FIRST_ONLY, alone) == ()
-    with pytest.raises(LoadError, match=r"have the same prompt, and their questions are two: 'What is"):
+    with pytest.raises(LoadError, match=EARLIER_TURNS):
         lost(FIRST_ONLY, alone.model_copy(update={"worked_examples": 1}))
 
 
@@ -72,12 +73,11 @@ def test_a_tokenizer_that_knows_no_character_of_the_questions_is_refused() -> No
         check_prompt_lengths(two, blind, 4000)
 
 
-def test_an_instruction_and_examples_that_the_template_leaves_out_are_said() -> None:
+def test_a_part_of_an_instruction_that_the_template_leaves_out_is_said_and_lost_examples_are_refused() -> None:
     [note] = lost(SPLITS, TaskSettings(answer_form="think_answer"))
     assert note.startswith("the chat template leaves a part of the system message (task.system_prompt) out of prompts")
-    [examples, answers] = lost(NO_EXAMPLES, TaskSettings(worked_examples=1))
-    assert "messages of the assistant" in examples
-    assert "worked examples' questions" in answers
+    with pytest.raises(LoadError, match=EARLIER_TURNS):
+        lost(NO_EXAMPLES, TaskSettings(worked_examples=1))
 
 
 def test_reasoning_that_a_template_takes_out_of_earlier_turns_is_its_models_own_way() -> None:
@@ -91,7 +91,7 @@ def test_reasoning_that_a_template_takes_out_of_earlier_turns_is_its_models_own_
 def test_a_reply_that_the_template_does_not_show_is_refused_where_a_task_replies() -> None:
     cut_short = TEMPLATE.replace("{% for m in messages %}", "{% for m in messages[:2] %}")
     assert lost(cut_short, TaskSettings()) == ()
-    with pytest.raises(LoadError, match="would never see what this task's environment replies"):
+    with pytest.raises(LoadError, match=EARLIER_TURNS):
         lost(cut_short, TaskSettings(environment="retry"))
 
 
