@@ -31,7 +31,8 @@ _OF_A_MODEL: tuple[str, ...] = (
 @dataclass(frozen=True, slots=True)
 class Rule:
     """keys: names, * for all of a section; without: what of them acts all the same. switch: what turns them off, and why.
-    acts: whether they act. refused: given by --set; what a run without a model ignores is said only."""
+    acts: whether they act. refused: given by --set; what a run without a model, or without
+    evaluation, ignores is said only: both are switches for a quick try of a line that has more."""
 
     keys: tuple[str, ...]
     switch: str
@@ -173,7 +174,13 @@ RULES = (
         lambda c: c.learner.overlong == "penalty",
     ),
     Rule(_of("learner", "clip_low"), "learner.loss = 'cispo' has no lower side", lambda c: c.learner.loss != "cispo"),
-    Rule(("eval.*",), "eval.problems = 0 turns evaluation off", lambda c: c.eval.problems > 0, ("eval.problems",)),
+    Rule(
+        ("eval.*",),
+        "eval.problems = 0 turns evaluation off",
+        lambda c: c.eval.problems > 0,
+        ("eval.problems",),
+        refused=False,
+    ),
     Rule(_of("eval", "pass_at_k_problems"), "eval.pass_at_k = 0 turns pass@k off", lambda c: c.eval.pass_at_k > 0),
     Rule(
         ("cluster.autoscale.*",),

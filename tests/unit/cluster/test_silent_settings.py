@@ -130,7 +130,6 @@ CASES: list[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = [
     ),
     ((), ("learner.overlong=penalty",), ("learner.overlong_penalty=0.1",)),
     (("learner.loss=cispo",), (), ("learner.clip_low=0.1",)),
-    (("eval.problems=0",), (), ("eval.every_updates=3", "eval.pass_at_k=4", "eval.max_new_tokens=9")),
     ((), ("eval.pass_at_k=4",), ("eval.pass_at_k_problems=9",)),
     ((), ("cluster.autoscale.enabled=true",), ("cluster.autoscale.max_workers=4",)),
     (("cluster.worker_restarts=0",), (), ("cluster.worker_restart_window_s=5.0",)),
@@ -220,6 +219,14 @@ def test_the_bonus_settings_that_were_refused_before_are_in_the_table() -> None:
 def test_what_a_scripted_run_ignores_is_said_and_not_refused(empty: Path) -> None:
     config = load_config(empty, [*SCRIPTED, "learner.learning_rate=0.5", "learner.lora_r=4"])
     assert any("computes no gradient" in line and "learning_rate" in line for line in silent_lines(config))
+
+
+def test_a_run_without_evaluation_says_what_of_it_does_not_act(empty: Path) -> None:
+    """A quick try adds eval.problems=0 to a line that has more of [eval]."""
+    config = load_config(empty, ["eval.problems=0", "eval.every_updates=3", "eval.pass_at_k=4"])
+    assert silent_lines(config) == [
+        "eval.every_updates, eval.pass_at_k: no effect, as eval.problems = 0 turns evaluation off"
+    ]
 
 
 def test_what_is_off_beside_what_is_off_is_no_contradiction(empty: Path) -> None:
