@@ -26,12 +26,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.slope import Floats, Slope, slope_of
 from contracts.adapter import Amplified, Probe
 
 Scores = tuple[NDArray[np.float32], ...]
 """An engine's log-probs [P] of each probe; entry 0 of each is left out."""
-
-Floats = NDArray[np.float64]
 
 EXACT = 1e-3
 """Largest mean |difference| in nats that is served where rounding is that of float32; honest ones were below 1e-5."""
@@ -57,9 +56,6 @@ LARGEST_PER_MEAN = 25.0
 SLOPE_OFF = 0.06
 """How far the slope of the engine's movement on the learner's may lie, with confidence, from that of the learner's own
 bfloat16 path."""
-
-STANDARD_ERRORS = 4.0
-"""Half the width of that confidence interval."""
 
 UNMOVED = 0.25
 """An engine whose log-probs moved by less than this share of what the learner's moved still runs what it ran before. Both
@@ -91,22 +87,6 @@ class Generated:
 
     reported_T: NDArray[np.float32]
     scored_T: NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Slope:
-    """Least squares through the origin, with the half width of its confidence interval."""
-
-    value: float
-    half_width: float
-
-    @property
-    def lowest(self) -> float:
-        return self.value - self.half_width
-
-    @property
-    def highest(self) -> float:
-        return self.value + self.half_width
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -295,17 +275,6 @@ def _generates(generated: Sequence[Generated], limit: float) -> str | None:
         f"of tokens that it generates, what it reports and what it scores disagree, {found}: decoding (cache, masks, "
         "attention, rows of unequal length) computes something else than a plain forward"
     )
-
-
-def slope_of(engine_N: Floats, learner_N: Floats) -> Slope:
-    """Of the engine's movement on the learner's. Standard errors allow for noise that differs from token to token (White 1980,
-    HC0). Without any movement the interval is unbounded."""
-    size = float(learner_N @ learner_N)
-    if size == 0:
-        return Slope(1.0, np.inf)
-    value = float(engine_N @ learner_N) / size
-    error = float(np.linalg.norm(learner_N * (engine_N - value * learner_N))) / size
-    return Slope(value, STANDARD_ERRORS * error)
 
 
 def _beyond(gaps_N: Floats, limit: float) -> str | None:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from actors.proof import EngineScores, Floats, Generated, Judge, Known, OtherWeights, slope_of
+from actors.proof import EngineScores, Generated, Judge, Known, OtherWeights
+from actors.slope import Floats, slope_of
 from contracts.adapter import Amplified, AmplifiedProbe, Probe, Reading
 
 LENGTHS = (30, 60, 256, 96)
