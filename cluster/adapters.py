@@ -239,7 +239,7 @@ def _version(folder: Path) -> int:
 
 
 def _manifest_dict(manifest: AdapterManifest) -> dict[str, object]:
-    """Everything but the probes, which belong to the live hand-over and not to the disk copy."""
-    fields = {f.name: getattr(manifest, f.name) for f in dataclasses.fields(manifest) if f.name != "probes"}
+    """Without what the learner reads for the proof, which belongs to the live hand-over and not to the disk copy."""
+    fields = {name: getattr(manifest, name) for name in _StoredManifest.model_fields}
     fields["lora"] = dataclasses.asdict(manifest.lora)
     return fields

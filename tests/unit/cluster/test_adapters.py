@@ -1,11 +1,14 @@
 """Versions count up, reach disk whole, and go when nobody needs them."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from cluster.adapters import AdapterRegistry, adapter_folder, read_adapter, write_adapter
-from contracts.adapter import Adapter
+from contracts.adapter import Adapter, Amplified, AmplifiedProbe, Probe, Reading
 from contracts.errors import DataError
 from tests.fakes import make_adapter
 
@@ -45,6 +48,20 @@ def test_adapter_comes_back_from_disk_and_damage_is_noticed(tmp_path: Path) -> N
     (folder / "adapter_model.safetensors").write_bytes(b"other")
     with pytest.raises(DataError, match="the artifact is damaged"):
         read_adapter(folder)
+
+
+def test_what_the_learner_read_for_the_proof_stays_out_of_the_disk_copy(tmp_path: Path) -> None:
+    tokens_P, scores_P = np.zeros(2, np.int32), np.zeros(2, np.float32)
+    reading = Reading(scores_P, scores_P)
+    made = make_adapter(1)
+    read: dict[str, Any] = {
+        "probes": (Probe(tokens_P, reading, reading),),
+        "amplified": Amplified(64.0, (AmplifiedProbe(tokens_P, scores_P, scores_P),)),
+    }
+    adapter = Adapter(replace(made.manifest, **read), made.weights)
+    back = read_adapter(write_adapter(adapter, tmp_path))
+    assert back.weights == adapter.weights
+    assert (back.manifest.probes, back.manifest.amplified) == ((), None)
 
 
 def test_a_folder_without_manifest_is_no_adapter(tmp_path: Path) -> None:
