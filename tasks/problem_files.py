@@ -112,9 +112,14 @@ def _column(column: pa.ChunkedArray) -> list[Any]:
     try:
         return list(column.to_pylist())
     except (pa.ArrowException, ValueError, OverflowError):
-        return list(column.cast(pa.string()).to_pylist())
+        texts = list(column.cast(pa.string()).to_pylist())
+        if beyond := next((text for text in texts if text is not None and text.startswith(_BEYOND)), None):
+            raise DataError(f"a time that no calendar has: {beyond.removeprefix(_BEYOND).strip(' :>')}") from None
+        return texts
 
 
+_BEYOND = "<value out of range"
+"""What Arrow writes for such a time."""
 _READERS: dict[str, Callable[[Path], Iterator[PlacedRow]]] = {
     ".jsonl": json_lines,
     ".json": json_file,

@@ -60,6 +60,13 @@ def test_a_template_that_cuts_questions_is_refused_although_prompts_differ() -> 
         check_prompt_lengths(long, tokenizer_with(CUT), 4000)
 
 
+def test_a_template_that_leaves_out_how_every_question_begins_is_said() -> None:
+    [note] = lost(TEMPLATE.replace("m['content']", "m['content'].removeprefix('What is ')"), TaskSettings())
+    assert note.startswith(
+        "the chat template leaves a part of the questions, at their beginning, out of prompts: 'What is"
+    )
+
+
 def test_a_tokenizer_that_knows_no_character_of_the_questions_is_refused() -> None:
     made = tokenizer_with(TEMPLATE)
     two = [Problem(str(i), f"{i}?", "1", (user(f"{i}?"),)) for i in (1, 2)]
