@@ -114,7 +114,7 @@ def _column(column: pa.ChunkedArray) -> list[Any]:
     except (pa.ArrowException, ValueError, OverflowError):
         texts = list(column.cast(pa.string()).to_pylist())
         if beyond := next((text for text in texts if text is not None and text.startswith(_BEYOND)), None):
-            raise DataError(f"a time that no calendar has: {beyond.removeprefix(_BEYOND).strip(' :>')}") from None
+            raise OverflowError(f"a time that no calendar has: {beyond.removeprefix(_BEYOND).strip(' :>')}") from None
         return texts
 
 
