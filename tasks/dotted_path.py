@@ -42,7 +42,7 @@ def load_dotted(path: str, setting: str) -> Any:
     found = getattr(module, name)
     if not callable(found):
         raise ConfigError(
-            f"{setting} = '{path}': '{name}' in {where} is {shown(found)}, a {type(found).__name__}; name a "
+            f"{setting} = '{path}': '{name}' in {where} is {shown(found)}, of type {type(found).__name__}; name a "
             f"{'class' if setting == 'task.kind' else 'function'} that takes what docs/own_code.md says"
         )
     return found

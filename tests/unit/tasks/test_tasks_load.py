@@ -120,7 +120,7 @@ def test_settings_and_the_verifiers_child_load_without_torch() -> None:
     [
         ("import sys\nsys.exit('usage: mine.py FILE')\n", r"loading mine\.py failed: SystemExit: usage: .*mine\.py:2"),
         ("raise SystemExit(0)\n", r"loading mine\.py failed: SystemExit: 0 .*mine\.py:1"),
-        ("Mine = 5\n", "'Mine' is 5, and neither a function nor a class"),
+        ("Mine = 5\n", r"'Mine' in .*mine\.py is 5, of type int; name a class"),
         ("from pathlib import Path as other\n", "has no 'Mine'"),
     ],
 )

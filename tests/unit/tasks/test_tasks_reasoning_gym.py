@@ -96,8 +96,8 @@ def test_worked_examples_never_occur_as_problems() -> None:
 
 
 def test_a_domain_that_runs_dry_says_what_to_change() -> None:
-    with pytest.raises(DataError, match=r"does not give 5000 distinct training.*task\.num_train"):
-        ReasoningGymTask(SMALL.model_copy(update={"num_train": 5000}))
+    with pytest.raises(DataError, match=r"does not give 600 distinct training.*task\.num_train"):
+        ReasoningGymTask(SMALL.model_copy(update={"num_train": 600}))
 
 
 def test_fewer_held_out_problems_than_asked_are_all_there_are() -> None:
