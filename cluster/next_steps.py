@@ -44,7 +44,10 @@ def _question(run: RunRecord) -> str:
         question = read_groups(files[-1])[0].group.question.strip() if files else ""
     except MemrError:  # torn by a power cut
         question = ""
-    last = question.splitlines()[-1][-_LONGEST_QUESTION:].strip() if question else ""
+    last = question.splitlines()[-1] if question else ""
+    if len(last) > _LONGEST_QUESTION:  # its end, from a whole word on
+        last = last[-_LONGEST_QUESTION:].partition(" ")[2] or last[-_LONGEST_QUESTION:]
+    last = last.strip()
     return "a question" if not last or last.startswith("-") else last  # a dash would begin an option
 
 

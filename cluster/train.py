@@ -13,7 +13,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import ExitStack, asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,12 +64,13 @@ MAX_FAULTS_SHOWN = 10
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended. exit_code: 0 done, 130 stopped on request after a checkpoint."""
+    """How a run ended. exit_code: 0 done, 130 stopped on request after a checkpoint. episodes: in memory then."""
 
     run_path: Path
     exit_code: int
     updates: int
     wall_s: float
+    episodes: int = 0
 
 
 def train(
@@ -150,8 +151,9 @@ def _train(
         site = _site(config, session, placement, logs)
         outcome = asyncio.run(_run(config, task, inputs, past, console, site, begin_this_life))
         hear_no_more()
-    outcome = Outcome(run_path, outcome.exit_code, outcome.updates, time.monotonic() - started)
-    write_summary(run_path, {"exit_code": outcome.exit_code, "updates": outcome.updates, "wall_s": outcome.wall_s})
+    outcome = replace(outcome, wall_s=time.monotonic() - started)
+    summary = {"exit_code": outcome.exit_code, "updates": outcome.updates, "wall_s": outcome.wall_s}
+    write_summary(run_path, summary | {"memory_episodes": outcome.episodes})
     return outcome
 
 
@@ -221,7 +223,7 @@ async def _run(
         async with beside(signs_of_life(controller, recorder), keeper.run()):
             check = functools.partial(keeper.refuse_what_will_not_fit, local_ray=site.one_machine)
             await drive(controller, recorder, check, on_taken_up)
-        return Outcome(run_path, 130 if controller.stopped_early else 0, controller.step, 0.0)
+        return Outcome(run_path, 130 if controller.stopped_early else 0, controller.step, 0.0, controller.episodes)
     except asyncio.CancelledError:
         if not stop.seen:
             raise

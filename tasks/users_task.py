@@ -67,6 +67,10 @@ class UsersTask:
         return tuple(map(str, getattr(self._task, "notes", ())))
 
     def train_problem(self, index: int) -> Problem:
+        """The task is asked for indices below its num_train alone: what lies beyond may be what it holds out."""
+        number = self.num_train
+        if number is not None:
+            index %= number
         return self._checked(self._asked(self._task.train_problem, index), self._task.train_problem, f"({index})")
 
     def held_out(self, n: int) -> list[Problem]:

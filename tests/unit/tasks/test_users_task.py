@@ -129,6 +129,21 @@ def steps(task: UsersTask, *texts: str) -> list[EnvironmentReply]:
     return asyncio.run(all_of_them())
 
 
+def test_a_task_is_never_asked_for_what_lies_beyond_its_training_problems(tmp_path: Path) -> None:
+    """Beyond them one keeps what it holds out: 1,792 different problems were trained on of a task that had 100."""
+    (tmp_path / "mine.py").write_text(
+        "from contracts.problem import Problem\n"
+        "class Mine:\n"
+        "    num_train = 3\n"
+        "    def __init__(self, settings): pass\n"
+        "    def train_problem(self, index): return Problem(f'p{index}', f'{index}?', '1', ({'role': 'user', 'content': f'{index}?'},))\n"
+        "    def held_out(self, n): return [self.train_problem(3 + i) for i in range(n)]\n"
+    )
+    task = load_task(TaskSettings(kind=f"{tmp_path}/mine.py:Mine"))
+    assert [task.train_problem(i).problem_id for i in range(7)] == ["p0", "p1", "p2", "p0", "p1", "p2", "p0"]
+    assert [problem.problem_id for problem in task.held_out(2)] == ["p3", "p4"]
+
+
 def test_a_file_beside_others_is_a_task(folder: Path, opened: list[UsersTask]) -> None:
     task = load(folder, opened)
     assert (task.num_train, task.train_problem(7).problem_id, len(task.held_out(9))) == (5, "p2", 3)
