@@ -46,6 +46,8 @@ def _show(console: Console, report: TaskCheckReport) -> None:
         question = judged.problem.question.strip()[:60]
         table.add_row(question, judged.problem.answer, judged.kind, judged.text[:40], _verdict_text(judged.verdict))
     console.print(table)
+    for fault in report.faults:
+        console.print(Text.assemble(("note", "yellow"), f"  {fault}"), soft_wrap=True)
     for failure in report.failures:
         console.print(Text.assemble(("no", "red"), f"  {failure}"), soft_wrap=True)
     if report.ok:

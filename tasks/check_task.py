@@ -6,13 +6,14 @@ problems -> reference answer in the answer form   must be correct
          -> environments                          must reply to all of it
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from contracts.errors import DataError, LoadError
 from contracts.ports import Answer, Task, Tokenizer, Verifier
 from contracts.problem import Problem
-from contracts.verdict import Scored, Verdict
+from contracts.verdict import SCORER, Scored, Verdict
 from tasks.answers import parse_number, render_answer
 from tasks.check_environment import step_environments
 from tasks.config import TaskSettings
@@ -54,6 +55,19 @@ class TaskCheckReport:
     prompt_lengths: PromptLengths | None
     without_reference: int
     failures: tuple[str, ...]
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """A sentence for whatever failed over answers of the known kinds, each with how many and the first error: a policy
+        writes such answers too, and a run does not end for them."""
+        scored = [judged.verdict for judged in self.judged if isinstance(judged.verdict, Scored)]
+        failed = Counter(name for verdict in scored for name in verdict.failed)
+        return tuple(
+            f"{'the scorer' if name == SCORER else f'reward part {name}'} failed over {count} of {len(scored)} answers, "
+            f"{'which count as wrong' if name == SCORER else 'and counts 0 there'}: "
+            f"{next(verdict.note for verdict in scored if name in verdict.failed)}"
+            for name, count in sorted(failed.items())
+        )
 
     @property
     def ok(self) -> bool:

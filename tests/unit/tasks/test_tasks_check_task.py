@@ -15,7 +15,7 @@ from contracts.ports import Answer
 from contracts.problem import ChatMessage
 from contracts.verdict import Invalid, Scored, Verdict
 from tasks.check_task import GOOD, TaskCheckReport, check_task
-from tasks.config import AnswerForm, TaskSettings
+from tasks.config import AnswerForm, RewardPart, TaskSettings
 from tasks.load import load_task, make_verifier
 from tests.fakes import CountingTask
 
@@ -199,6 +199,18 @@ def test_a_scorer_with_a_bug_is_told_once_with_its_line(tmp_path: Path) -> None:
         f"could not be judged: task.scorer 'close.py:close' failed at {tmp_path}/close.py:2 (TypeError)"
         in report.failures[0]
     )
+
+
+def test_a_reward_part_that_fails_over_many_answers_is_said_with_its_share_and_line(tmp_path: Path) -> None:
+    """It counts 0 there and ends no run: without a word the check said ok, and three rollouts of four failed in training."""
+    (tmp_path / "mine.py").write_text("def part(inputs):\n    return 1.0 / len(inputs.final)\n")
+    rewards = (RewardPart(name="correctness"), RewardPart(name=f"{tmp_path}/mine.py:part", weight=0.2))
+    report = run(TaskSettings(rewards=rewards, max_prompt_tokens=2000), num_problems=4)
+    assert report.ok
+    [fault] = report.faults
+    assert re.match(r"reward part mine\.py:part failed over 32 of 48 answers, and counts 0 there: .*TypeError", fault)
+    assert f"{tmp_path}/mine.py:2" in fault
+    assert run(TaskSettings(max_prompt_tokens=2000), num_problems=4).faults == ()
 
 
 def test_prompts_and_ids_are_looked_at_as_far_as_a_run_would(tmp_path: Path) -> None:
