@@ -65,13 +65,19 @@ class TaskCheckReport:
         return tuple(
             f"{'the scorer' if name == SCORER else f'reward part {name}'} failed over {count} of {len(scored)} answers, "
             f"{'which count as wrong' if name == SCORER else 'and counts 0 there'}: "
-            f"{next(verdict.note for verdict in scored if name in verdict.failed)}"
+            f"{_first_error(scored, name)}"
             for name, count in sorted(failed.items())
         )
 
     @property
     def ok(self) -> bool:
         return not self.failures
+
+
+def _first_error(scored: Iterable[Scored], name: str) -> str:
+    """A verdict has the words of what failed first over it alone."""
+    words = (verdict.note for verdict in scored if verdict.failed[:1] == (name,) and verdict.note)
+    return next(words, "it hung, ended its process, or failed behind another part")
 
 
 def check_task(
