@@ -6,13 +6,13 @@ Loads without torch and Ray. Mistakes come back as one ConfigError that names fi
 nearest known key.
 """
 
-import json
 import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import tomli_w
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from actors.config import ActorSettings
@@ -174,10 +174,7 @@ def load_config(path: Path, overrides: Sequence[str] = (), unset: Sequence[str] 
 
 def dump_config(config: RunConfig) -> str:
     """The resolved configuration as TOML that `load_config` reads back to an equal object."""
-    sections = []
-    for section, values in config.model_dump(mode="json", exclude_none=True).items():
-        sections.extend(_toml_table([section], values))
-    return "\n".join(sections) + "\n"
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
 
 
 def _read(path: Path) -> str:
@@ -212,25 +209,3 @@ def _refuse_depth(path: Path, raw: dict[str, Any]) -> None:
         if not level:
             return
     raise ConfigError(f"{path}: tables or lists more than {MAX_DEPTH} deep; no setting is")
-
-
-def _toml_table(names: list[str], values: dict[str, Any]) -> list[str]:
-    """Scalars and lists first, then inner tables, then arrays of tables, as TOML demands."""
-    lines = [f"[{'.'.join(names)}]"]
-    tables = {key: value for key, value in values.items() if isinstance(value, dict)}
-    arrays = {
-        key: value for key, value in values.items() if value and isinstance(value, list) and isinstance(value[0], dict)
-    }
-    lines += [
-        f"{key} = {json.dumps(value, ensure_ascii=False)}"
-        for key, value in values.items()
-        if key not in tables | arrays
-    ]
-    lines.append("")
-    for key, table in tables.items():
-        lines += _toml_table([*names, key], table)
-    for key, array in arrays.items():
-        for entry in array:
-            inner = _toml_table([*names, key], entry)
-            lines += [f"[[{'.'.join([*names, key])}]]", *inner[1:]]
-    return lines
