@@ -26,7 +26,7 @@ from cluster.recorder import Recorder
 from cluster.run_dir import RunRecord, create_run, read_run
 from cluster.run_log import RunLog
 from contracts.adapter import Adapter
-from contracts.ports import MemoryService, PolicyLearner, Task, Tokenizer
+from contracts.ports import PolicyLearner, Task, Tokenizer
 from contracts.problem import Lease
 from contracts.reports import MemoryReport, StepReport, WorkerReport
 from contracts.rollout import RolloutGroup, ScoredGroup
@@ -86,7 +86,7 @@ class OneWorker:
 class LocalMemory:
     """cluster.parts.MemoryHandle around an EpisodicMemory of this process."""
 
-    memory: MemoryService
+    memory: EpisodicMemory
 
     async def score(self, groups: Sequence[RolloutGroup]) -> tuple[list[ScoredGroup], MemoryReport]:
         return self.memory.score(groups), self.memory.report()
@@ -173,7 +173,7 @@ def _learner(config: RunConfig, model_path: str, tokenizer: Tokenizer, task: Tas
     )
 
 
-def _memory(config: RunConfig) -> MemoryService:
+def _memory(config: RunConfig) -> EpisodicMemory:
     return EpisodicMemory(config.memory, load_encoder(config.memory), value_of_correct=config.value_of_correct)
 
 

@@ -28,11 +28,8 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """curable: False where the same would happen again (wrong configuration, damaged data, a broken invariant)."""
-
     part: Part
     at_s: float
-    curable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +57,6 @@ def decide(failures: Sequence[Failure], budget: Budget, now_s: float, *, enough_
     newest = failures[-1]
     recent = [f for f in failures if f.part is newest.part and now_s - f.at_s <= budget.window_s]
     spent = len(recent)
-    if not newest.curable:
-        return Verdict(Decision.STOP, spent=spent)
     within = spent <= budget.restarts
     match newest.part:
         case Part.WORKER:

@@ -162,6 +162,12 @@ def read_past(directory: Path, past: Past, start: Position, *, memory_on: bool, 
     return past
 
 
+def largest_gap(first: ScoredGroup, again: ScoredGroup) -> float:
+    """Over intrinsic rewards and bonus of the group's rollouts."""
+    pairs = ((first.exploit_G, again.exploit_G), (first.explore_G, again.explore_G), (first.bonus_G, again.bonus_G))
+    return max(float(np.abs(a - b).max(initial=0.0)) for a, b in pairs)
+
+
 def _why(error: KeyError | ValueError | DataError) -> str:
     return f"it names lease {error}, which is not there" if isinstance(error, KeyError) else str(error)
 

@@ -21,7 +21,6 @@ class Plan:
     total_rollouts: int
     max_policy_lag: int
     slots: int
-    buffer_bytes_expected: int
     memory_bytes_expected: int
     threads: dict[str, tuple[int, int]]
 
@@ -30,8 +29,6 @@ def make_plan(config: RunConfig, encoder_dimension: int = 384) -> Plan:
     """encoder_dimension: 384 is all-MiniLM-L6-v2's."""
     rollouts = config.cluster.groups_per_batch * config.actors.rollouts_per_group
     total = rollouts * config.learner.num_updates
-    # A token costs an id (4), a log-prob (4), a mask bit (1) and about 4 bytes of text.
-    group_bytes = config.actors.rollouts_per_group * config.actors.max_new_tokens * 13
     memory = config.memory
     counts = {pool.name: pool.num_workers for pool in config.actors.pools}
     threads = {
@@ -48,7 +45,6 @@ def make_plan(config: RunConfig, encoder_dimension: int = 384) -> Plan:
         total_rollouts=total,
         max_policy_lag=config.learner.max_policy_lag,
         slots=config.slots,
-        buffer_bytes_expected=config.slots * group_bytes,
         memory_bytes_expected=memory_bytes(config, encoder_dimension),
         threads=threads,
     )

@@ -6,15 +6,12 @@ RUN/log -> every call of memory, in order -> a fresh memory service -> largest d
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from cluster.checkpoint import log_floor
 from cluster.environment import apply_environment
-from cluster.history import Past, read_past
+from cluster.history import Past, largest_gap, read_past
 from cluster.run_dir import read_run
 from cluster.run_log import BEGINNING
 from contracts.errors import ConfigError
-from contracts.rollout import ScoredGroup
 from memory_service.encoder import load_encoder
 from memory_service.service import EpisodicMemory
 
@@ -46,9 +43,3 @@ def replay_run(run_path: Path) -> ReplayReport:
             if gap > largest:
                 largest, worst = gap, f"lease {first.group.lease_id}, memory version {first.memory_version}"
     return ReplayReport(len(past.calls), rollouts, largest, worst)
-
-
-def largest_gap(first: ScoredGroup, again: ScoredGroup) -> float:
-    """Over intrinsic rewards and bonus of the group's rollouts."""
-    pairs = ((first.exploit_G, again.exploit_G), (first.explore_G, again.explore_G), (first.bonus_G, again.bonus_G))
-    return max(float(np.abs(a - b).max(initial=0.0)) for a, b in pairs)

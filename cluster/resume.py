@@ -15,11 +15,10 @@ from typing import Any
 from cluster.checkpoint import log_floor, read_checkpoint
 from cluster.config import RunConfig, load_config
 from cluster.config_paths import CODE, DATA
-from cluster.history import Past, read_past
+from cluster.history import Past, largest_gap, read_past
 from cluster.incidents import append_event
 from cluster.parts import Parts
 from cluster.recorder import Recorder
-from cluster.replay import largest_gap
 from cluster.run_dir import create_run, has_begun, read_run, refuse_live_run, renew_run, write_config
 from cluster.run_folder import MANIFEST, is_run
 from contracts.adapter import Adapter

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from contracts.adapter import Adapter
 from contracts.problem import ChatMessage, Problem, Sampling
-from contracts.reports import MemoryReport, StepReport
-from contracts.rollout import FinishReason, RolloutGroup, ScoredGroup, TurnOutcome
+from contracts.reports import StepReport
+from contracts.rollout import FinishReason, ScoredGroup, TurnOutcome
 from contracts.verdict import Verdict
 
 
@@ -178,20 +178,6 @@ class VectorIndex(Protocol):
         """ids_QK (-1 where fewer than k are stored) and cosines_QK (0 there), best first, ties by lower id."""
 
     def __len__(self) -> int: ...
-
-
-class MemoryService(Protocol):
-    """Scores groups against what was known before them, then writes them."""
-
-    def score(self, groups: Sequence[RolloutGroup]) -> list[ScoredGroup]:
-        """In order: group i is read against memory with groups < i written."""
-
-    def report(self) -> MemoryReport: ...
-
-    def save(self, directory: Path) -> str:
-        """Write an atomic snapshot below `directory`; returns its name."""
-
-    def restore(self, snapshot: Path) -> None: ...
 
 
 class PolicyLearner(Protocol):

@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, TypedDict
 
-JsonScalar = str | int | float | bool | None
-
 
 class ChatMessage(TypedDict):
     """One message of a chat, in the form tokenizers' chat templates take."""

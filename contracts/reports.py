@@ -72,7 +72,7 @@ class MemoryReport:
     """The memory service's own account of itself.
 
     successes, failures: stored episodes. late: groups past the deadline, counted by the caller.
-    encode_s, read_s, write_s: seconds spent since the start.
+    encode_s, read_s: seconds spent since the start.
     """
 
     memory_version: int
@@ -86,7 +86,6 @@ class MemoryReport:
     duplicates: int
     encode_s: float
     read_s: float
-    write_s: float
 
 
 @dataclass(frozen=True, slots=True)

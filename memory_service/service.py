@@ -58,7 +58,7 @@ class Scores:
 
 
 class EpisodicMemory:
-    """Implements contracts.ports.MemoryService. clock: seconds, monotonic. value_of_correct: task reward that a right
+    """Scores groups against what was known before them, then writes them. clock: seconds, monotonic. value_of_correct: task reward that a right
     answer earns over a wrong one in this run, what mix = "scaled" takes its share of."""
 
     def __init__(
@@ -79,7 +79,7 @@ class EpisodicMemory:
         self._recent: OrderedDict[str, Scores] = OrderedDict()
         self._version = self._groups_scored = self._rollouts_scored = self._duplicates = 0
         self._batch_key = ""
-        self._encode_s = self._read_s = self._write_s = 0.0
+        self._encode_s = self._read_s = 0.0
         self._reset()
 
     def _reset(self) -> None:
@@ -110,7 +110,6 @@ class EpisodicMemory:
         return scored
 
     def _score_one(self, item: _Encoded) -> ScoredGroup:
-        started = self._clock()
         version = self._version
         neighbours = self._neighbours(item)
         before = self._clock()
@@ -122,7 +121,6 @@ class EpisodicMemory:
             exploit_N, explore_N = self._write_then_read(item)
             read = self._clock()
         self._read_s += read - before
-        self._write_s += self._clock() - read + before - started
         self._version += 1
         self._groups_scored += 1
         self._rollouts_scored += len(item.rollouts)
@@ -263,7 +261,6 @@ class EpisodicMemory:
             duplicates=self._duplicates,
             encode_s=self._encode_s,
             read_s=self._read_s,
-            write_s=self._write_s,
         )
 
     def query(self, text: str, k: int) -> list[Neighbour]:

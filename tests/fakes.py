@@ -210,7 +210,7 @@ class FakeMemory:
             replace(make_scored(group, bonus=0.25), memory_version=self.version + i) for i, group in enumerate(groups)
         ]
         self.version += len(groups)
-        report = MemoryReport(self.version, 2 * self.version, self.version, 0, 0, 0, self.version, 0, 0, 0.0, 0.0, 0.0)
+        report = MemoryReport(self.version, 2 * self.version, self.version, 0, 0, 0, self.version, 0, 0, 0.0, 0.0)
         return scored, report
 
     async def save(self, directory: Path) -> str:

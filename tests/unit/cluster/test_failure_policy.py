@@ -45,11 +45,6 @@ def test_the_budget_of_one_part_is_not_spent_by_another() -> None:
     assert decide(history, TWO_A_MINUTE, 3.0) == Verdict(Decision.RESTART_PART, spent=1)
 
 
-@pytest.mark.parametrize("part", list(Part))
-def test_what_would_happen_again_stops_at_once(part: Part) -> None:
-    assert decide([Failure(part, 0.0, curable=False)], TWO_A_MINUTE, 0.0).decision is Decision.STOP
-
-
 def test_pauses_before_a_restart_of_the_run_double_up_to_a_limit() -> None:
     generous = Budget(restarts=20, window_s=1e6)
     pauses = [decide(failures(Part.RUN, *range(n)), generous, float(n)).after_s for n in range(1, 12)]
