@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.char_tokenizer import CharTokenizer
 from actors.config import ActorSettings
-from actors.one_thread_engine import OneThreadEngine
-from actors.scripted_engine import ScriptedEngine
+from actors.engines.scripted.char_tokenizer import CharTokenizer
+from actors.engines.scripted.scripted_engine import ScriptedEngine
+from actors.engines.torch_decoding.one_thread_engine import OneThreadEngine
 from contracts.device import cards, choose_device
 from contracts.errors import ConfigError, LoadError
 from contracts.loading import loading
@@ -53,7 +53,7 @@ async def start_engine(
         "actors.engine = 'vllm', and vLLM cannot be imported",
         "On a CPU `make setup` installs it; on a GPU install the extra `gpu`",
     ):
-        from actors.vllm_engine import VllmEngine
+        from actors.engines.vllm_engine import VllmEngine
     return await VllmEngine.start(
         str(model_path),
         tokenizer,
@@ -98,7 +98,7 @@ def _load_transformers(settings: ActorSettings, model_path: Path | str, tokenize
     from transformers import AutoModelForCausalLM
     from transformers.pytorch_utils import Conv1D
 
-    from actors.transformers_engine import TransformersEngine
+    from actors.engines.torch_decoding.transformers_engine import TransformersEngine
 
     device = "cuda" if _on_gpu(settings) else "cpu"
     torch.set_num_threads(settings.torch_threads)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from actors.adapter_shelf import AdapterShelf
+from actors.adapter_cache import AdapterShelf
 from actors.config import ActorSettings
 from actors.episodes import Episode, close_episodes, open_episodes, play
 from actors.prover import Prover

@@ -8,7 +8,7 @@ Comparisons want something that memr does not ship, so they are started by hand:
 import subprocess
 import sys
 
-from cluster.model_store import PACKAGED_MODEL, resolve_model
+from cluster.launch.model_store import PACKAGED_MODEL, resolve_model
 
 
 def main() -> None:

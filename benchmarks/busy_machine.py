@@ -31,10 +31,10 @@ import numpy as np
 import psutil
 
 from benchmarks.results_table import RESULTS, show
-from cluster.environment import DEFAULTS, OMP_WAIT_POLICY, waiting
-from cluster.model_store import PACKAGED_MODEL, resolve_model
-from cluster.process_env import actor_environment, thread_environment
-from cluster.process_tree import ProcessTree
+from cluster.launch.environment import DEFAULTS, OMP_WAIT_POLICY, waiting
+from cluster.launch.model_store import PACKAGED_MODEL, resolve_model
+from cluster.launch.process_env import actor_environment, thread_environment
+from cluster.recovery.process_tree import ProcessTree
 
 PARTS = ("learner", "transformers", "vllm")
 SIDES = ("memr", "libraries")

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.results_table import show
-from cluster.adapters import adapter_folder
+from cluster.record.adapter_registry import adapter_folder
 
 
 def fingerprint(path: Path) -> str:

@@ -14,17 +14,17 @@ from pathlib import Path
 
 from actors.load import EngineNeeds, load_worker_tokenizer, start_engine
 from actors.rollout_worker import RolloutWorker
-from cluster.adapters import AdapterRegistry
-from cluster.config import RunConfig
-from cluster.context_room import find_room
-from cluster.controller import Controller
-from cluster.history import History
-from cluster.model_store import resolve_model
-from cluster.parts import Parts, WorkerHandle
-from cluster.probes import probe_sequences
-from cluster.recorder import Recorder
-from cluster.run_dir import RunRecord, create_run, read_run
-from cluster.run_log import RunLog
+from cluster.config.run_config import RunConfig
+from cluster.flow.controller import Controller
+from cluster.handles import Parts, WorkerHandle
+from cluster.launch.context_room import find_room
+from cluster.launch.model_store import resolve_model
+from cluster.launch.probes import probe_sequences
+from cluster.record.adapter_registry import AdapterRegistry
+from cluster.record.history import History
+from cluster.record.recorder import Recorder
+from cluster.record.run_dir import RunRecord, create_run, read_run
+from cluster.record.run_log import RunLog
 from contracts.adapter import Adapter
 from contracts.ports import PolicyLearner, Task, Tokenizer
 from contracts.problem import Lease
@@ -49,7 +49,7 @@ class InProcessRun:
 
 @dataclass(slots=True)
 class LocalWorker:
-    """cluster.parts.WorkerHandle around a RolloutWorker of this process."""
+    """cluster.handles.WorkerHandle around a RolloutWorker of this process."""
 
     worker_id: str
     worker: RolloutWorker
@@ -71,7 +71,7 @@ class LocalWorker:
 
 @dataclass(slots=True)
 class OneWorker:
-    """cluster.parts.WorkerStarter of the one worker there is."""
+    """cluster.handles.WorkerStarter of the one worker there is."""
 
     worker: RolloutWorker
 
@@ -84,7 +84,7 @@ class OneWorker:
 
 @dataclass(slots=True)
 class LocalMemory:
-    """cluster.parts.MemoryHandle around an EpisodicMemory of this process."""
+    """cluster.handles.MemoryHandle around an EpisodicMemory of this process."""
 
     memory: EpisodicMemory
 
@@ -100,7 +100,7 @@ class LocalMemory:
 
 @dataclass(slots=True)
 class LocalLearner:
-    """cluster.parts.LearnerHandle around a learner of this process; keeps the adapters of the versions in `wanted`."""
+    """cluster.handles.LearnerHandle around a learner of this process; keeps the adapters of the versions in `wanted`."""
 
     learner: PolicyLearner
     wanted: Collection[int] = ()

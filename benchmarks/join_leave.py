@@ -22,9 +22,9 @@ import psutil
 
 from benchmarks.results_table import show
 from benchmarks.scripted_run import scripted_config
-from cluster.config import dump_config
-from cluster.run_control import ask
-from cluster.run_dir import RunRecord, read_run
+from cluster.config.run_config import dump_config
+from cluster.record.requests import ask
+from cluster.record.run_dir import RunRecord, read_run
 from contracts.arrow import read_groups
 
 LATENCY_S = 0.5

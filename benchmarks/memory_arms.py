@@ -189,7 +189,7 @@ def _check(args: argparse.Namespace) -> int:
     from benchmarks.in_process_run import train_in_process
     from benchmarks.tiny_cell import TinyRun, tiny_config
     from benchmarks.tiny_model import tiny_model
-    from cluster.config import dump_config
+    from cluster.config.run_config import dump_config
 
     differ = 0
     for task in args.tasks:
@@ -214,7 +214,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def newest_adapter_hash(adapters: Path) -> str:
-    from cluster.adapters import adapter_folder
+    from cluster.record.adapter_registry import adapter_folder
 
     weights = adapter_folder(adapters) / "adapter_model.safetensors"
     return hashlib.sha256(weights.read_bytes()).hexdigest()[:16]

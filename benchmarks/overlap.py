@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.results_table import show
 from benchmarks.scripted_run import run_scripted, seconds_between
-from cluster.run_dir import RunRecord, read_run
+from cluster.record.run_dir import RunRecord, read_run
 
 WARM = 5
 

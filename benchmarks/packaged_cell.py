@@ -16,8 +16,8 @@ from typing import Any
 
 from benchmarks.arms_plan import Cell, memory_settings
 from benchmarks.tiny_cell import NUM_EVALUATIONS, PASS_AT, training_facts
-from cluster.config import load_config
-from cluster.run_dir import RunRecord, read_run
+from cluster.config.run_config import load_config
+from cluster.record.run_dir import RunRecord, read_run
 
 CONFIGS = {"dense": Path("configs/quickstart.toml"), "sparse": Path("configs/sparse.toml")}
 EVERY_UPDATES = 5
@@ -72,7 +72,7 @@ def run_packaged(cell: Cell, settings: Mapping[str, Any], directory: Path) -> di
 
 def evaluate_last(path: Path, task: str, last: int) -> list[dict[str, Any]]:
     """The EvalReports of three versions, greedy and sampled, those of an earlier life included."""
-    from cluster.offline_eval import evaluate_target
+    from cluster.commands.evaluate import evaluate_target
 
     file = path / EVALUATIONS_FILE
     reports = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []

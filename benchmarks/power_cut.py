@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results_table import show
-from cluster.adapters import write_adapter
-from cluster.history import History
-from cluster.run_log import RunLog
+from cluster.record.adapter_registry import write_adapter
+from cluster.record.history import History
+from cluster.record.run_log import RunLog
 from contracts.arrow import write_groups
 from tests.fakes import make_adapter, make_group, make_scored
 from tests.power.crash import (

@@ -27,13 +27,13 @@ from safetensors.torch import save as bytes_of
 from torch import Tensor
 
 from actors.config import ActorSettings
+from actors.engines.torch_decoding.one_thread_engine import OneThreadEngine
 from actors.load import EngineNeeds, load_engine, load_worker_tokenizer, start_engine
-from actors.one_thread_engine import OneThreadEngine
 from actors.prover import Prover
 from benchmarks.results_table import RESULTS, show
-from cluster.config import RunConfig
-from cluster.model_store import PACKAGED_MODEL, resolve_model
-from cluster.probes import probe_sequences
+from cluster.config.run_config import RunConfig
+from cluster.launch.model_store import PACKAGED_MODEL, resolve_model
+from cluster.launch.probes import probe_sequences
 from contracts.adapter import Adapter
 from contracts.errors import ProofError
 from contracts.ports import AsyncEngine, GenerationRequest, Tokenizer

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from actors.transformers_engine import TransformersEngine
+from actors.engines.torch_decoding.transformers_engine import TransformersEngine
 from contracts.adapter import Adapter, AdapterManifest, LoraShape
 from contracts.ports import GenerationRequest, Tokenizer
 from contracts.problem import Sampling

@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from cluster.config import RunConfig, dump_config
-from cluster.run_dir import RunRecord, read_run
+from cluster.config.run_config import RunConfig, dump_config
+from cluster.record.run_dir import RunRecord, read_run
 
 
 def scripted_config(directory: str, **sections: dict[str, Any]) -> RunConfig:

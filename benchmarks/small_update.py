@@ -21,10 +21,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from actors.transformers_engine import TransformersEngine
+from actors.engines.torch_decoding.transformers_engine import TransformersEngine
 from benchmarks.results_table import show
 from benchmarks.rollout_engine import EndlessTokenizer, adapter_of
-from cluster.model_store import PACKAGED_MODEL, resolve_model
+from cluster.launch.model_store import PACKAGED_MODEL, resolve_model
 from contracts.ports import Tokenizer
 from learner.config import LearnerSettings
 from learner.lora_forward import frozen_weight, lora_layers

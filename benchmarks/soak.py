@@ -16,9 +16,9 @@ from typing import Any
 import psutil
 
 from benchmarks.results_table import show
-from cluster.resource_keeper import folder_bytes
-from cluster.resource_watch import slope
-from cluster.run_processes import recorded_processes
+from cluster.record.run_processes import recorded_processes
+from cluster.watch.resources.keeper import folder_bytes
+from cluster.watch.resources.pressure import slope
 from tests.faults.fault_run import FaultRun
 
 EVERY_S = 10.0

@@ -22,8 +22,8 @@ import numpy as np
 
 from benchmarks.in_process_run import InProcessRun, run_in_process
 from benchmarks.tiny_model import WORLDS, tiny_model
-from cluster.config import RunConfig
-from cluster.evaluation import EvalPlan, eval_leases, evaluate_groups
+from cluster.config.run_config import RunConfig
+from cluster.flow.evaluation import EvalPlan, eval_leases, evaluate_groups
 from contracts.problem import Sampling
 from contracts.reports import EvalReport
 from contracts.rollout import RolloutGroup

@@ -28,7 +28,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from benchmarks.scratchpad_task import KIND, Slip, terms_of, worked
-from cluster.model_store import cache_path
+from cluster.launch.model_store import cache_path
 from contracts.problem import Problem
 from tasks.answers import compare, final_answer
 from tasks.config import TaskSettings

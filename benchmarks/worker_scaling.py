@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.results_table import show
 from benchmarks.scripted_run import run_scripted
-from cluster.run_dir import RunRecord
+from cluster.record.run_dir import RunRecord
 
 G = 8
 

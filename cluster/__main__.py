@@ -6,12 +6,12 @@ from pathlib import Path
 
 def main() -> None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the next lines; `put_first` orders all of it
-    from cluster.early_signals import end_at_once
+    from cluster.commands.early_signals import end_at_once
     from contracts.own_packages import put_first
 
     end_at_once()
     put_first()
-    from cluster.cli import main as command_line
+    from cluster.commands.cli import main as command_line
 
     command_line()
 

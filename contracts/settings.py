@@ -1,6 +1,6 @@
 """The root of every settings class: frozen and strict. Unknown keys fail.
 
-Settings sit beside their owner in a light `config.py`; `cluster/config.py` puts them together, and turns
+Settings sit beside their owner in a light `config.py`; `cluster/config/run_config.py` puts them together, and turns
 pydantic's complaints into messages with file, section, line and the nearest known name.
 """
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.environment import waiting
-from cluster.model_store import PACKAGED_MODEL, resolve_model
+from cluster.launch.environment import waiting
+from cluster.launch.model_store import PACKAGED_MODEL, resolve_model
 
 os.environ |= waiting(
     os.environ

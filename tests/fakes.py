@@ -179,7 +179,7 @@ class FakeWorker:
 
 @dataclass
 class FakeWorkers:
-    """cluster.parts.WorkerStarter: hands out the given workers in order, then makes new ones with `make`."""
+    """cluster.handles.WorkerStarter: hands out the given workers in order, then makes new ones with `make`."""
 
     ready: list[FakeWorker]
     events: list[tuple[Any, ...]] = field(default_factory=list)

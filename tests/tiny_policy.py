@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from actors.char_tokenizer import CharTokenizer
+from actors.engines.scripted.char_tokenizer import CharTokenizer
 from contracts.adapter import Adapter, AdapterManifest, LoraShape
 from contracts.ports import GenerationRequest
 from contracts.problem import Sampling

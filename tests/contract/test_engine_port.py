@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from actors.config import ScriptedSettings
-from actors.scripted_engine import ScriptedEngine
-from actors.transformers_engine import TransformersEngine
+from actors.engines.scripted.scripted_engine import ScriptedEngine
+from actors.engines.torch_decoding.transformers_engine import TransformersEngine
 from contracts.errors import AdapterMissingError
 from contracts.ports import Engine, Generation
 from contracts.rollout import FinishReason

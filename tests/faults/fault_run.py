@@ -12,10 +12,10 @@ from typing import Any
 
 import psutil
 
-from cluster.history import Kind
-from cluster.incidents import headlines
-from cluster.run_log import read_log
-from cluster.run_processes import recorded_processes
+from cluster.record.history import Kind
+from cluster.record.incidents import headlines
+from cluster.record.run_log import read_log
+from cluster.record.run_processes import recorded_processes
 from contracts.arrow import groups_from_bytes
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.history import Kind
-from cluster.run_log import read_log
+from cluster.record.history import Kind
+from cluster.record.run_log import read_log
 from contracts.arrow import groups_from_bytes
 from contracts.verdict import Invalid
 from tests.faults.bad_rewards import FAULTS, fault_of

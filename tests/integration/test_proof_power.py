@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from actors.engines.torch_decoding.one_thread_engine import OneThreadEngine
+from actors.engines.torch_decoding.transformers_engine import TransformersEngine
 from actors.load import load_engine
-from actors.one_thread_engine import OneThreadEngine
-from actors.transformers_engine import TransformersEngine
 from benchmarks.proof_power import FAULTS, Candidate, Trainee, applied, candidate, run_config
 from contracts.adapter import Adapter
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.run_dir import read_run
+from cluster.record.run_dir import read_run
 from tests.integration.test_resume_run import fingerprint, finish, kill_at_step, resume, start
 from tests.integration.test_scripted_run import lines, memr
 

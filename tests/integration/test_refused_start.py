@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.incidents import headlines
+from cluster.record.incidents import headlines
 from tests.integration.test_scripted_run import SCRIPTED, memr, sets
 
 

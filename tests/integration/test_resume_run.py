@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from cluster.run_dir import read_run
+from cluster.record.run_dir import read_run
 from contracts.arrow import read_groups
 from tests.integration.test_scripted_run import ROOT, lines
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cluster.run_dir import read_run
+from cluster.record.run_dir import read_run
 from tests.integration.test_resume_run import finish, start
 from tests.integration.test_scripted_run import ROOT, lines
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.run_dir import read_run
+from cluster.record.run_dir import read_run
 from tests.integration.test_scripted_run import ROOT, lines
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cluster.adapters import read_adapter
-from cluster.checkpoint import log_floor, read_checkpoint, verify
-from cluster.history import Kind
-from cluster.replay import replay_run
-from cluster.resume import read_run_past
-from cluster.run_dir import RunRecord, read_run, refuse_live_run
-from cluster.run_log import BEGINNING, Position, read_log
+from cluster.commands.replay import replay_run
+from cluster.record.adapter_registry import read_adapter
+from cluster.record.checkpoint import log_floor, read_checkpoint, verify
+from cluster.record.history import Kind
+from cluster.record.resume import read_run_past
+from cluster.record.run_dir import RunRecord, read_run, refuse_live_run
+from cluster.record.run_log import BEGINNING, Position, read_log
 from contracts.arrow import read_groups
 from contracts.bounded_json import parse_object, read_object
 from contracts.errors import MemrError

@@ -24,17 +24,17 @@ import numpy as np
 from safetensors.numpy import save as save_tensors
 
 from actors.load import load_worker_tokenizer
-from cluster.adapters import AdapterRegistry
-from cluster.checkpoint import log_floor
-from cluster.config import RunConfig, load_config
-from cluster.controller import Controller
-from cluster.data_identity import task_hash
-from cluster.history import History, Past
-from cluster.parts import Parts
-from cluster.recorder import Recorder
-from cluster.resume import read_run_past
-from cluster.run_dir import claim_run, create_run, forget_summary, read_run, refuse_live_run, write_summary
-from cluster.run_log import RunLog
+from cluster.config.run_config import RunConfig, load_config
+from cluster.flow.controller import Controller
+from cluster.handles import Parts
+from cluster.launch.data_identity import task_hash
+from cluster.record.adapter_registry import AdapterRegistry
+from cluster.record.checkpoint import log_floor
+from cluster.record.history import History, Past
+from cluster.record.recorder import Recorder
+from cluster.record.resume import read_run_past
+from cluster.record.run_dir import claim_run, create_run, forget_summary, read_run, refuse_live_run, write_summary
+from cluster.record.run_log import RunLog
 from contracts.adapter import Adapter
 from contracts.bounded_json import Stored, read_fields
 from contracts.durable import write_file
@@ -80,7 +80,7 @@ class _Chain(Stored):
 
 
 class HashLearner:
-    """cluster.parts.LearnerHandle. The scripted learner, with weights that are a hash of what it was trained on."""
+    """cluster.handles.LearnerHandle. The scripted learner, with weights that are a hash of what it was trained on."""
 
     def __init__(self, lag: int, *, hashed: bool) -> None:
         self._learner = ScriptedLearner(lag, ScriptedLearnerSettings())
@@ -123,7 +123,7 @@ class HashLearner:
 
 
 class OneAtATime:
-    """cluster.parts.MemoryHandle. The real memory in a thread, its calls in the order in which they came, as an actor."""
+    """cluster.handles.MemoryHandle. The real memory in a thread, its calls in the order in which they came, as an actor."""
 
     def __init__(self, config: RunConfig) -> None:
         self.memory = EpisodicMemory(config.memory, load_encoder(config.memory))
@@ -179,7 +179,7 @@ class Life:
         self.told.append(mark)
 
     async def live(self) -> None:
-        """As cluster/train.py does it, to the last update."""
+        """As cluster/launch/train.py does it, to the last update."""
         task = load_task(self.config.task)
         self._begin(task)
         recorder = _Telling(self.path, self.say)

@@ -19,13 +19,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cluster.adapters import read_adapter, write_adapter
-from cluster.checkpoint import Cut, _read, _write
-from cluster.config import load_config
-from cluster.history import History, Kind, Past, read_past
-from cluster.ledger import Fate, Ledger, LedgerEvent
-from cluster.run_dir import read_run
-from cluster.run_log import BEGINNING, Position, RunLog
+from cluster.config.run_config import load_config
+from cluster.record.adapter_registry import read_adapter, write_adapter
+from cluster.record.checkpoint import Cut, _read, _write
+from cluster.record.history import History, Kind, Past, read_past
+from cluster.record.ledger import Fate, Ledger, LedgerEvent
+from cluster.record.run_dir import read_run
+from cluster.record.run_log import BEGINNING, Position, RunLog
 from contracts.arrow import groups_from_bytes, groups_to_bytes, read_groups, write_groups
 from contracts.errors import MemrError
 from learner import checkpoint as learner_checkpoint

@@ -18,14 +18,14 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from cluster.adapters import AdapterRegistry, read_adapter, write_adapter
-from cluster.checkpoint import Cut, _write, read_checkpoint, verify
-from cluster.config import load_config
-from cluster.export import export_run
-from cluster.history import History, Kind, Past, read_past
-from cluster.ledger import Fate, Ledger, LedgerEvent
-from cluster.run_dir import owner_alive, read_run
-from cluster.run_log import BEGINNING, Position, RunLog, read_log
+from cluster.commands.export import export_run
+from cluster.config.run_config import load_config
+from cluster.record.adapter_registry import AdapterRegistry, read_adapter, write_adapter
+from cluster.record.checkpoint import Cut, _write, read_checkpoint, verify
+from cluster.record.history import History, Kind, Past, read_past
+from cluster.record.ledger import Fate, Ledger, LedgerEvent
+from cluster.record.run_dir import owner_alive, read_run
+from cluster.record.run_log import BEGINNING, Position, RunLog, read_log
 from contracts.adapter import Adapter, AdapterManifest, LoraShape
 from contracts.arrow import (
     SCORED_GROUP_SCHEMA,
@@ -530,7 +530,7 @@ def test_nothing_of_an_adapters_own_peft_configuration_or_neighbours_is_exported
     edit_json(folder / "adapter_config.json", base_model_name_or_path="../../etc", auto_mapping={"x": "os.system"})
     (folder / "adapter_model.bin").write_bytes(trap.pickled)
     (folder / "secret").symlink_to("/etc/passwd")
-    monkeypatch.setattr("cluster.export._write_tokenizer", lambda model_path, out: None)
+    monkeypatch.setattr("cluster.commands.export._write_tokenizer", lambda model_path, out: None)
     export_run(run, tmp_path / "out", merge=False)
     names = ["adapter_config.json", "adapter_model.safetensors"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names

@@ -6,7 +6,7 @@ from typing import get_args
 
 from pydantic import BaseModel
 
-from cluster.config import RunConfig
+from cluster.config.run_config import RunConfig
 
 PAGE = (Path(__file__).parents[2] / "docs" / "coming_from_trl.md").read_text()
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from actors.char_tokenizer import CharTokenizer
 from actors.config import ActorSettings
+from actors.engines.scripted.char_tokenizer import CharTokenizer
 from actors.load import load_engine
 from contracts.errors import ConfigError
 from learner.config import LearnerSettings

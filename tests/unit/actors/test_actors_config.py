@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from actors.char_tokenizer import CharTokenizer
 from actors.config import ActorSettings, ScriptedSettings
+from actors.engines.scripted.char_tokenizer import CharTokenizer
+from actors.engines.scripted.scripted_engine import ScriptedEngine
+from actors.engines.torch_decoding.transformers_engine import TransformersEngine
 from actors.load import load_engine, load_worker_tokenizer
-from actors.scripted_engine import ScriptedEngine
-from actors.transformers_engine import TransformersEngine
 from contracts.errors import ConfigError, DataError
 from tests.tiny_policy import ask, tiny_adapter, tiny_llama, tiny_tokenizer
 

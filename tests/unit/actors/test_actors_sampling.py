@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from actors.sampling import BLOCK, inverse_cdf, sample_tokens
+from actors.engines.torch_decoding.sampling import BLOCK, inverse_cdf, sample_tokens
 from actors.seeds import rollout_seed, turn_seed, uniforms
 
 

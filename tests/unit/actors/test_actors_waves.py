@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.waves import ROW_STEP, Slice, plan_waves, rows_after_compaction
+from actors.engines.torch_decoding.waves import ROW_STEP, Slice, plan_waves, rows_after_compaction
 
 
 def test_groups_fill_waves_in_order_of_prompt_length() -> None:

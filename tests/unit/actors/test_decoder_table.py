@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from actors.config import ActorSettings
-from actors.decoder_check import choose_decoder
-from actors.decoders import ExpandedDecoder, SharedPrefixDecoder
+from actors.engines.torch_decoding.decoder_check import choose_decoder
+from actors.engines.torch_decoding.decoders import ExpandedDecoder, SharedPrefixDecoder
+from actors.engines.torch_decoding.lora_weights import ALL_LINEAR
+from actors.engines.torch_decoding.transformers_engine import TransformersEngine
 from actors.load import load_engine
-from actors.lora_weights import ALL_LINEAR
-from actors.transformers_engine import TransformersEngine
 from contracts.errors import DataError
 from tests.tiny_policy import adapter_of, ask, reference_logprobs, tiny_tokenizer
 from tests.toy_models import TOYS, toy

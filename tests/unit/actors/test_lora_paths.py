@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from actors.config import ActorSettings, PoolSettings
+from actors.engines.torch_decoding.lora_paths import SideLora
+from actors.engines.torch_decoding.lora_weights import LoraPair, LoraWeights
 from actors.load import load_engine
-from actors.lora_paths import SideLora
-from actors.lora_weights import LoraPair, LoraWeights
 from tests.small_updates import SEEDS, Scores, arrived, bfloat16_llama
 from tests.tiny_policy import adapter_of, tiny_tokenizer
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from actors.lora_weights import read_lora
+from actors.engines.torch_decoding.lora_weights import read_lora
 from tests.tiny_policy import TARGETS, adapter_of, lora_tensors, tiny_llama
 
 A = "base_model.model.model.layers.1.mlp.up_proj.lora_A.weight"

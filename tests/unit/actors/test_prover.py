@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from actors.config import ActorSettings
-from actors.decoders import ExpandedDecoder, SharedPrefixDecoder
-from actors.one_thread_engine import OneThreadEngine
+from actors.engines.torch_decoding.decoders import ExpandedDecoder, SharedPrefixDecoder
+from actors.engines.torch_decoding.one_thread_engine import OneThreadEngine
+from actors.engines.torch_decoding.transformers_engine import TransformersEngine
 from actors.prover import FIRST_COPY, Prover
-from actors.transformers_engine import TransformersEngine
 from contracts.adapter import Adapter
 from contracts.errors import EngineError, ProofError, RefusalCause
 from contracts.ports import Generation, GenerationRequest

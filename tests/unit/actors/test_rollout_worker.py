@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from actors.config import ActorSettings
-from actors.one_thread_engine import OneThreadEngine
+from actors.engines.torch_decoding.one_thread_engine import OneThreadEngine
 from actors.prover import FIRST_COPY
 from actors.rollout_worker import RolloutWorker, Unverified
 from actors.seeds import rollout_seed, turn_seed

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.char_tokenizer import CharTokenizer
 from actors.config import ScriptedSettings
-from actors.scripted_answers import arithmetic_answer, wrong_answer
-from actors.scripted_engine import ScriptedEngine
+from actors.engines.scripted.char_tokenizer import CharTokenizer
+from actors.engines.scripted.scripted_answers import arithmetic_answer, wrong_answer
+from actors.engines.scripted.scripted_engine import ScriptedEngine
 from contracts.errors import EngineError
 from contracts.ports import Generation, GenerationRequest
 from contracts.problem import Sampling

@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
-from actors.decoder_check import choose_decoder
-from actors.decoders import ExpandedDecoder, SharedPrefixDecoder
-from actors.transformers_engine import TransformersEngine
+from actors.engines.torch_decoding.decoder_check import choose_decoder
+from actors.engines.torch_decoding.decoders import ExpandedDecoder, SharedPrefixDecoder
+from actors.engines.torch_decoding.transformers_engine import TransformersEngine
 from contracts.errors import EngineError
 from contracts.ports import Generation, GenerationRequest
 from contracts.rollout import FinishReason
@@ -178,7 +178,7 @@ def test_want_of_memory_while_decoding_says_what_to_lower(monkeypatch: pytest.Mo
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
 
     engine = make_engine()
-    monkeypatch.setattr("actors.transformers_engine.prefill", prefill)
+    monkeypatch.setattr("actors.engines.torch_decoding.transformers_engine.prefill", prefill)
     with pytest.raises(EngineError, match=r"lower actors\.max_batch_rows"):
         engine.generate([ask("x", (1,))], 0, 60.0)
 

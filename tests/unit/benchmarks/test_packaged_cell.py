@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.arms_plan import ANNEALED, ARMS, Cell
 from benchmarks.packaged_cell import CONFIGS, EVERY_UPDATES, PROBLEMS, evaluate_last, measures, settings_of
-from cluster.config import load_config
+from cluster.config.run_config import load_config
 from tasks.load import load_task
 
 ROOT = Path(__file__).parents[3]
@@ -39,7 +39,7 @@ def test_three_versions_are_evaluated_once_whatever_cuts_it_off(
         k = samples if samples > 1 else None
         return {"policy_version": version, "k": k, "accuracy": share, "pass_at_k": k and 2 * share}
 
-    monkeypatch.setattr("cluster.offline_eval.evaluate_target", evaluated)
+    monkeypatch.setattr("cluster.commands.evaluate.evaluate_target", evaluated)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             evaluate_last(tmp_path, "sparse", 40)

@@ -13,7 +13,7 @@ from benchmarks.in_process_run import run_in_process, train_in_process
 from benchmarks.memory_arms import newest_adapter_hash
 from benchmarks.tiny_cell import TinyRun, evaluate, evaluated_versions, measures, tiny_config
 from benchmarks.tiny_model import ALPHABET, WORLDS, build_competent, char_tokenizer
-from cluster.config import RunConfig
+from cluster.config.run_config import RunConfig
 from contracts.errors import ConfigError, EngineError
 from contracts.ports import AsyncEngine
 from learner.load import load_learner

@@ -16,13 +16,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cluster.alarm import Action, Alarm
-from cluster.checkpoint import read_checkpoint
-from cluster.config import RunConfig
-from cluster.drive import drive
-from cluster.history import Kind
-from cluster.ledger import FATES, Books, Fate
-from cluster.run_log import read_log
+from cluster.config.run_config import RunConfig
+from cluster.flow.drive import drive
+from cluster.record.checkpoint import read_checkpoint
+from cluster.record.history import Kind
+from cluster.record.ledger import FATES, Books, Fate
+from cluster.record.run_log import read_log
+from cluster.watch.alarms.alarm import Action, Alarm
 from contracts.adapter import Adapter
 from contracts.errors import PartLostError, RunStopped
 from contracts.ports import PolicyLearner
@@ -114,7 +114,7 @@ class ChainedLearner(FakeLearner):
 
 
 class ThreadLearner:
-    """A learner of ours behind cluster.parts.LearnerHandle: one thread owns it, as in its process."""
+    """A learner of ours behind cluster.handles.LearnerHandle: one thread owns it, as in its process."""
 
     def __init__(self, make: Callable[[], PolicyLearner]) -> None:
         self._thread = ThreadPoolExecutor(1)
@@ -240,7 +240,7 @@ class Watch:
 
 
 def ctrl_c(run: Run, drives: "asyncio.Task[None]") -> None:
-    """As cluster.train.StopSignals."""
+    """As cluster.launch.train.StopSignals."""
     if run.controller.taken_up:
         run.controller.stop()
     else:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster.adapters import AdapterRegistry, adapter_folder, read_adapter, write_adapter
+from cluster.record.adapter_registry import AdapterRegistry, adapter_folder, read_adapter, write_adapter
 from contracts.adapter import Adapter, Amplified, AmplifiedProbe, Probe, Reading
 from contracts.errors import DataError
 from tests.fakes import make_adapter

@@ -11,9 +11,9 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from cluster.alarm_settings import AlarmAction
-from cluster.alarms import MONITORS, Action, Alarm, AlarmSettings, alarms, newly_raised, preflight
-from cluster.memory_effect import effect_text, memory_effect
+from cluster.config.alarms import AlarmAction
+from cluster.record.memory_effect import effect_text, memory_effect
+from cluster.watch.alarms.alarms import MONITORS, Action, Alarm, AlarmSettings, alarms, newly_raised, preflight
 from tasks.config import REWARD_NAMES
 
 SETTINGS = AlarmSettings()
@@ -412,5 +412,5 @@ def test_an_alarm_is_new_once_until_it_clears() -> None:
 
 
 def test_alarms_load_without_torch_and_ray() -> None:
-    code = "import sys, cluster.alarms; sys.exit(bool({'torch', 'ray', 'numpy'} & sys.modules.keys()))"
+    code = "import sys, cluster.watch.alarms.alarms; sys.exit(bool({'torch', 'ray', 'numpy'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -6,9 +6,9 @@ from typing import get_args
 
 import pytest
 
-from actors.char_tokenizer import CharTokenizer
-from cluster.answer_rule_change import EVENT, tell_changed_rule
-from cluster.resume import begin_or_go_on
+from actors.engines.scripted.char_tokenizer import CharTokenizer
+from cluster.launch.answer_rule_change import EVENT, tell_changed_rule
+from cluster.record.resume import begin_or_go_on
 from tasks.answer_rule import ANSWER_RULE, changes_since
 from tasks.config import AnswerForm, TaskSettings
 from tests.unit.cluster.test_controller import make_config

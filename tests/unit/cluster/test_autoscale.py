@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from cluster.autoscale import Waits, bottleneck, wanted_workers
-from cluster.cluster_settings import AutoscaleSettings
+from cluster.config.cluster import AutoscaleSettings
+from cluster.flow.autoscale import Waits, bottleneck, wanted_workers
 
 SETTINGS = AutoscaleSettings(enabled=True, min_workers=1, max_workers=8)
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster.checkpoint import MANIFEST, newest_checkpoint, newest_verified, prune_checkpoints, read_checkpoint
-from cluster.history import History
-from cluster.ledger import Fate, LedgerEvent
-from cluster.run_log import RunLog
+from cluster.record.checkpoint import MANIFEST, newest_checkpoint, newest_verified, prune_checkpoints, read_checkpoint
+from cluster.record.history import History
+from cluster.record.ledger import Fate, LedgerEvent
+from cluster.record.run_log import RunLog
 from contracts.arrow import read_groups, write_groups
 from tests.fakes import make_group, make_scored
 from tests.unit.cluster.stops import (

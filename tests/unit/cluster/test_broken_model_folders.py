@@ -12,7 +12,7 @@ from torch import Tensor
 
 from actors.config import ActorSettings
 from actors.load import load_engine
-from cluster.model_store import resolve_model
+from cluster.launch.model_store import resolve_model
 from contracts.errors import LoadError
 from learner.config import LearnerSettings
 from learner.load import load_learner

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.buffer import RolloutBuffer, publication_waits_for
+from cluster.flow.rollout_buffer import RolloutBuffer, publication_waits_for
 from tests.fakes import make_group, make_scored
 
 

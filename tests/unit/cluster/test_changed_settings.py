@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from cluster.config import RunConfig, load_config
-from cluster.drive import drive
-from cluster.resume import check_same_run, nothing_left, record_changes
-from cluster.run_dir import create_run, write_summary
+from cluster.config.run_config import RunConfig, load_config
+from cluster.flow.drive import drive
+from cluster.record.resume import check_same_run, nothing_left, record_changes
+from cluster.record.run_dir import create_run, write_summary
 from contracts.errors import ConfigError, DataError, RunStopped
 from tests.unit.cluster.test_controller import Run, make_config
 

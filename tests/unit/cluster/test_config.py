@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.config import RunConfig, RunSettings, dump_config, load_config
-from cluster.plan import Plan, make_plan, plan_rows
+from cluster.config.run_config import RunConfig, RunSettings, dump_config, load_config
+from cluster.launch.plan import Plan, make_plan, plan_rows
 from contracts.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[3] / "configs").glob("*.toml"))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.config import dump_config, load_config
-from cluster.model_store import model_before, model_of
+from cluster.config.run_config import dump_config, load_config
+from cluster.launch.model_store import model_before, model_of
 from contracts.errors import ConfigError, LoadError
 
 
@@ -171,7 +171,7 @@ def test_a_model_folder_that_is_gone_is_told_with_where_it_was(
 ) -> None:
     run = older_run(tmp_path)
     shutil.rmtree(project / "models")
-    monkeypatch.setattr("cluster.model_store.resolve_model", _gone)
+    monkeypatch.setattr("cluster.launch.model_store.resolve_model", _gone)
     config = load_config(run / "config.toml", [f"run.directory={run.parent}", "run.name=old"])
     with pytest.raises(
         LoadError, match=r"no such folder\. .*runs/old was begun with .*models/small: put it back there, or name"

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from actors.char_tokenizer import CharTokenizer
+from actors.engines.scripted.char_tokenizer import CharTokenizer
 from actors.load import EngineNeeds
-from cluster.config import RunConfig
-from cluster.context_room import find_room, longest_answer, model_context
-from cluster.ray_parts import PartInputs, RayWorkers, Site
-from cluster.run_processes import RunProcesses
+from cluster.config.run_config import RunConfig
+from cluster.launch.context_room import find_room, longest_answer, model_context
+from cluster.launch.ray_handles import PartInputs, RayWorkers, Site
+from cluster.record.run_processes import RunProcesses
 from contracts.errors import ConfigError
 from tasks.environment import TRY_AGAIN
 
@@ -162,7 +162,7 @@ def test_workers_are_started_with_the_room_of_the_whole_run(monkeypatch: pytest.
             return {}
 
     nowhere: Any = None
-    monkeypatch.setattr("cluster.ray_parts.actor_with", lambda *_: Actor())
+    monkeypatch.setattr("cluster.launch.ray_handles.actor_with", lambda *_: Actor())
     config = config_of(eval={"generous_max_new_tokens": 300})
     inputs = PartInputs("model", "hash", (), 400)
     RayWorkers(config, inputs, Anywhere(nowhere), RunProcesses(tmp_path)).create("worker-0", "worker")

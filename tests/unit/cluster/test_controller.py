@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from cluster.adapters import AdapterRegistry
-from cluster.checkpoint import log_floor
-from cluster.config import RunConfig
-from cluster.controller import Controller
-from cluster.drive import drive
-from cluster.history import History
-from cluster.parts import Parts
-from cluster.recorder import Recorder
-from cluster.resume import read_run_past
-from cluster.run_log import RunLog
+from cluster.config.run_config import RunConfig
+from cluster.flow.controller import Controller
+from cluster.flow.drive import drive
+from cluster.handles import Parts
+from cluster.record.adapter_registry import AdapterRegistry
+from cluster.record.checkpoint import log_floor
+from cluster.record.history import History
+from cluster.record.recorder import Recorder
+from cluster.record.resume import read_run_past
+from cluster.record.run_log import RunLog
 from contracts.adapter import Adapter
 from contracts.errors import PartLostError, RunStopped
 from contracts.problem import Lease

@@ -9,18 +9,16 @@ from pathlib import Path
 import pytest
 import typer
 
-from cluster.early_signals import LINE, SIGNALS
-from cluster.exit_codes import run_command
-from cluster.supervision_settings import SupervisionSettings
-from cluster.supervisor import Supervisor
+from cluster.commands.early_signals import LINE, SIGNALS
+from cluster.commands.exit_codes import run_command
+from cluster.config.supervision import SupervisionSettings
+from cluster.recovery.supervisor import Supervisor
 from contracts.errors import ConfigError, DataError, LoadError, RunStopped
 
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_while_modules_are_imported_leaves_one_line(number: signal.Signals) -> None:
-    script = (
-        f"import os\nfrom cluster.early_signals import end_at_once\nend_at_once()\nos.kill(os.getpid(), {int(number)})"
-    )
+    script = f"import os\nfrom cluster.commands.early_signals import end_at_once\nend_at_once()\nos.kill(os.getpid(), {int(number)})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (130, f"{LINE}\n")
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cluster.cli import app
-from cluster.drive import drive
-from cluster.environment import apply_environment, prepare_environment
-from cluster.process_env import actor_environment, thread_environment
-from cluster.run_dir import create_run
+from cluster.commands.cli import app
+from cluster.flow.drive import drive
+from cluster.launch.environment import apply_environment, prepare_environment
+from cluster.launch.process_env import actor_environment, thread_environment
+from cluster.record.run_dir import create_run
 from tests.unit.cluster.test_controller import Run, make_config
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from cluster.alarm_settings import AlarmSettings
-from cluster.alarm_watcher import AlarmWatcher
+from cluster.config.alarms import AlarmSettings
+from cluster.watch.alarms.watcher import AlarmWatcher
 from contracts.errors import EngineError, RunStopped
 from contracts.problem import Lease
 from contracts.reports import EvalReport
@@ -173,7 +173,7 @@ async def test_what_broke_an_evaluation_is_not_lost_by_a_stop(tmp_path: Path) ->
 
 
 class Listener:
-    """cluster.recorder.Watcher of events alone."""
+    """cluster.record.recorder.Watcher of events alone."""
 
     def __init__(self, heard: Callable[[dict[str, Any]], None]) -> None:
         self._heard = heard

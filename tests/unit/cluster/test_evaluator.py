@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from cluster.evaluator import Evaluator
+from cluster.flow.evaluator import Evaluator
 from contracts.problem import Lease, Problem
 from contracts.reports import EvalReport
 from tests.fakes import CountingTask

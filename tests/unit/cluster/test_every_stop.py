@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cluster.checkpoint import read_checkpoint
-from cluster.resume import read_run_past
+from cluster.record.checkpoint import read_checkpoint
+from cluster.record.resume import read_run_past
 from contracts.errors import RunStopped
 from contracts.problem import Lease
 from contracts.rollout import FinishReason

@@ -9,11 +9,11 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
-from actors.transformers_engine import TransformersEngine
-from cluster.adapters import write_adapter
-from cluster.config import RunConfig
-from cluster.export import export_run
-from cluster.run_dir import create_run
+from actors.engines.torch_decoding.transformers_engine import TransformersEngine
+from cluster.commands.export import export_run
+from cluster.config.run_config import RunConfig
+from cluster.record.adapter_registry import write_adapter
+from cluster.record.run_dir import create_run
 from contracts.errors import ConfigError, LoadError
 from tests.small_updates import bfloat16_llama, one_update, sequences
 from tests.tiny_policy import adapter_of, reference_logprobs, tiny_tokenizer
@@ -23,7 +23,7 @@ from tests.tiny_policy import adapter_of, reference_logprobs, tiny_tokenizer
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A bfloat16 model, and an adapter of one update at the default learning rate."""
     bfloat16_llama(0).save_pretrained(tmp_path / "base")
-    monkeypatch.setattr("cluster.export._write_tokenizer", lambda model_path, out: None)
+    monkeypatch.setattr("cluster.commands.export._write_tokenizer", lambda model_path, out: None)
     config = RunConfig.model_validate({"run": {"directory": str(tmp_path), "name": "run"}})
     path = create_run(config, {"model_path": str(tmp_path / "base")})
     write_adapter(adapter_of(1, one_update(0, sequences())), path / "adapters")
@@ -102,7 +102,7 @@ def test_an_export_that_fails_leaves_nothing_and_may_be_tried_again(
         raise OSError("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr("cluster.export._write_tokenizer", fails)
+        patch.setattr("cluster.commands.export._write_tokenizer", fails)
         with pytest.raises(ConfigError, match=r"cannot write .*out: no space left"):
             export_run(run, tmp_path / "out", merge=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "run"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.failure_policy import LONGEST_PAUSE_S, Budget, Decision, Failure, Part, Verdict, decide
+from cluster.recovery.failure_policy import LONGEST_PAUSE_S, Budget, Decision, Failure, Part, Verdict, decide
 
 TWO_A_MINUTE = Budget(restarts=2, window_s=60.0)
 

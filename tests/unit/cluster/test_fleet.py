@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from actors.config import ActorSettings
-from cluster.run_control import RunControl, ask
-from cluster.seat import Seat, SeatState
+from cluster.flow.worker_state import Seat, SeatState
+from cluster.record.requests import RunControl, ask
 from contracts.errors import ConfigError, DataError, EngineError, LoadError, PartLostError, ProofError, RunStopped
 from contracts.problem import Lease
 from contracts.rollout import FinishReason
@@ -433,7 +433,7 @@ def test_a_run_that_is_not_there_says_so(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(ConfigError, match="takes no requests"):
         ask(tmp_path, ask="stop")
     (tmp_path / "control").mkdir()
-    monkeypatch.setattr("cluster.run_control.ANSWER_WITHIN_S", 0.2)
+    monkeypatch.setattr("cluster.record.requests.ANSWER_WITHIN_S", 0.2)
     with pytest.raises(DataError, match="no controller took the request"):
         ask(tmp_path, ask="stop")
     assert not list((tmp_path / "control").iterdir()), "the request is withdrawn"

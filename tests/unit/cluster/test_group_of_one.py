@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from actors.char_tokenizer import CharTokenizer
-from cluster.config import RunConfig, dump_config, load_config
-from cluster.resume import begin_or_go_on
-from cluster.task_check import run_task_check
+from actors.engines.scripted.char_tokenizer import CharTokenizer
+from cluster.commands.check_task import run_task_check
+from cluster.config.run_config import RunConfig, dump_config, load_config
+from cluster.record.resume import begin_or_go_on
 from contracts.errors import ConfigError
 from tests.unit.cluster.test_controller import make_config
 

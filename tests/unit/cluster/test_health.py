@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster.alarm import Action, Alarm
-from cluster.checkpoint import read_checkpoint
-from cluster.health import Health, alarms_due
-from cluster.incidents import headlines
-from cluster.recorder import Recorder
+from cluster.flow.run_health import Health, alarms_due
+from cluster.record.checkpoint import read_checkpoint
+from cluster.record.incidents import headlines
+from cluster.record.recorder import Recorder
+from cluster.watch.alarms.alarm import Action, Alarm
 from contracts.adapter import Adapter
 from contracts.errors import RunStopped
 from contracts.problem import Lease

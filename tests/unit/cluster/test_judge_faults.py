@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.failure_streak import FailureStreak
-from cluster.judge_faults import MAX_TOLD, JudgedShares, JudgeFaults
-from cluster.recorder import Recorder
+from cluster.flow.failure_streak import FailureStreak
+from cluster.record.judge_faults import MAX_TOLD, JudgedShares, JudgeFaults
+from cluster.record.recorder import Recorder
 from contracts.errors import RunStopped
 from contracts.problem import Purpose
 from contracts.rollout import FinishReason, RolloutGroup

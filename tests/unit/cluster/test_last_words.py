@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.alarm import Action, Alarm
-from cluster.checkpoint import read_checkpoint
-from cluster.undivided import Undivided
+from cluster.flow.undivided import Undivided
+from cluster.record.checkpoint import read_checkpoint
+from cluster.watch.alarms.alarm import Action, Alarm
 from contracts.adapter import Adapter
 from contracts.errors import RunStopped
 from contracts.reports import MemoryReport, StepReport
@@ -21,7 +21,7 @@ from tests.unit.cluster.test_controller import Run, make_config
 
 
 class Alarmed:
-    """A watcher that obeys an alarm of one update's metrics, as cluster.alarms.AlarmWatcher does."""
+    """A watcher that obeys an alarm of one update's metrics, as cluster.watch.alarms.alarms.AlarmWatcher does."""
 
     def __init__(self, run: Run, action: Action) -> None:
         self.run, self.action = run, action

@@ -20,8 +20,8 @@ import typer
 import yaml  # type: ignore[import-untyped]
 
 from actors.config import ActorSettings
-from cluster.cli import app
-from cluster.config import load_config
+from cluster.commands.cli import app
+from cluster.config.run_config import load_config
 
 ROOT = Path(__file__).parents[3]
 DOCKER = ROOT / "docker"

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.checkpoint import books_from_table, books_to_table
-from cluster.ledger import Fate, Ledger, LedgerEvent
+from cluster.record.checkpoint import books_from_table, books_to_table
+from cluster.record.ledger import Fate, Ledger, LedgerEvent
 from contracts.errors import LedgerError
 
 

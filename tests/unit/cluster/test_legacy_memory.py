@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster.config import RunConfig, dump_config, load_config
-from cluster.resume import check_same_run
+from cluster.config.run_config import RunConfig, dump_config, load_config
+from cluster.record.resume import check_same_run
 from contracts.rollout import RolloutGroup
 from learner.credit import credit
 from memory_service.encoder import HashEncoder

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from actors.char_tokenizer import CharTokenizer
-from cluster.config import RunConfig, dump_config, load_config
-from cluster.resume import begin_or_go_on, check_same_run, nothing_left
-from cluster.run_dir import create_run, write_summary
+from actors.engines.scripted.char_tokenizer import CharTokenizer
+from cluster.config.run_config import RunConfig, dump_config, load_config
+from cluster.record.resume import begin_or_go_on, check_same_run, nothing_left
+from cluster.record.run_dir import create_run, write_summary
 from contracts.errors import ConfigError
 from tests.unit.cluster.test_controller import make_config
 

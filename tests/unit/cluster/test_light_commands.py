@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from cluster.doctor import Finding, show
-from cluster.run_control import ask
-from cluster.run_dir import create_run, read_run, write_summary
-from cluster.terminal import terminal
+from cluster.commands.doctor import Finding, show
+from cluster.record.requests import ask
+from cluster.record.run_dir import create_run, read_run, write_summary
+from cluster.watch.terminal import terminal
 from contracts.errors import ConfigError
 from tests.unit.cluster.test_controller import make_config
 from tests.unit.cluster.test_recorder import finished
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[3]
 HEAVY = {"torch", "ray", "transformers", "vllm", "peft", "sentence_transformers", "datasets", "math_verify", "sympy"}
 PROBE = """
 import json, sys
-from cluster.cli import main
+from cluster.commands.cli import main
 code = 0
 try:
     main()

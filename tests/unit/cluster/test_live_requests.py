@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from cluster.autoscale import Waits
-from cluster.autoscaler import Autoscaler
-from cluster.config import RunConfig
-from cluster.live_requests import scale_run, stop_run
-from cluster.parts import Shortages
-from cluster.placement import Node, place, shortages_of
-from cluster.run_control import RunControl
-from cluster.run_dir import create_run
-from cluster.run_folder import refuse_other_than_run
+from cluster.commands.live_requests import scale_run, stop_run
+from cluster.config.run_config import RunConfig
+from cluster.config.run_folder import refuse_other_than_run
+from cluster.flow.autoscale import Waits
+from cluster.flow.autoscaler import Autoscaler
+from cluster.handles import Shortages
+from cluster.launch.placement import Node, place, shortages_of
+from cluster.record.requests import RunControl
+from cluster.record.run_dir import create_run
 from contracts.errors import ConfigError
 from tests.unit.cluster.test_controller import Run, make_config
 

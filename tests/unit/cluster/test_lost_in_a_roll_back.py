@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from cluster.alarm import Action, Alarm
-from cluster.failure_policy import Part
-from cluster.history import Kind
-from cluster.parts import LearnerHandle
-from cluster.revival import RevivedLearner
-from cluster.run_log import read_log
+from cluster.handles import LearnerHandle
+from cluster.record.history import Kind
+from cluster.record.run_log import read_log
+from cluster.recovery.failure_policy import Part
+from cluster.recovery.restartable import RevivedLearner
+from cluster.watch.alarms.alarm import Action, Alarm
 from contracts.adapter import Adapter
 from contracts.errors import PartLostError, RunStopped
 from contracts.reports import StepReport
@@ -43,7 +43,7 @@ TURNED = 4
 
 
 class OnceLost:
-    """cluster.parts.LearnerHandle around another, whose process dies the given deaths."""
+    """cluster.handles.LearnerHandle around another, whose process dies the given deaths."""
 
     def __init__(self, inner: Any, *deaths: "Death") -> None:
         self._inner, self._deaths = inner, deaths

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from cluster.alarms import AlarmSettings, alarms
-from cluster.console import step_text
-from cluster.memory_effect import effect_text, memory_effect, short_text
-from cluster.report import _pictures
-from cluster.run_dir import RunRecord
+from cluster.commands.report import _pictures
+from cluster.record.memory_effect import effect_text, memory_effect, short_text
+from cluster.record.run_dir import RunRecord
+from cluster.watch.alarms.alarms import AlarmSettings, alarms
+from cluster.watch.console import step_text
 from tests.unit.cluster.test_controller import make_config
 
 HISTORIES = Path(__file__).parents[2] / "data" / "histories"

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-from cluster.memory_lane import GROUPS_PER_CALL, MemoryLane
+from cluster.flow.scoring_stage import GROUPS_PER_CALL, MemoryLane
 from contracts.reports import MemoryReport
 from contracts.rollout import RolloutGroup, ScoredGroup
 from tests.fakes import FakeMemory, make_group

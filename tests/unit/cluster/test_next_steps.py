@@ -11,11 +11,11 @@ import pytest
 import typer
 from rich.console import Console
 
-from cluster.checkpoint import MANIFEST
-from cluster.cli import app
-from cluster.next_steps import next_steps
-from cluster.run_dir import claim_run, read_run, write_summary
-from cluster.summary import after_label, show_status, show_summary
+from cluster.commands.cli import app
+from cluster.commands.next_steps import next_steps
+from cluster.commands.summary import after_label, show_status, show_summary
+from cluster.record.checkpoint import MANIFEST
+from cluster.record.run_dir import claim_run, read_run, write_summary
 from contracts.arrow import write_groups
 from tests.fakes import make_group, make_scored
 from tests.unit.cluster.test_recorder import finished

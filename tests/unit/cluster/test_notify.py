@@ -15,8 +15,8 @@ import psutil
 import pytest
 from pydantic import ValidationError
 
-from cluster.notify import QUEUE_EVENTS, Notifier
-from cluster.notify_settings import NotifySettings
+from cluster.config.notify import NotifySettings
+from cluster.watch.notify import QUEUE_EVENTS, Notifier
 
 WITHIN_S = 30.0  # a bound for slow machines; nothing here takes it
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.config import RunConfig, load_config
-from cluster.placement import Node, Placement, place, placement_rows
-from cluster.resources import refuse_old_driver, refuse_uncounted_cards, resources_of, this_machine, usable_cores
+from cluster.config.run_config import RunConfig, load_config
+from cluster.launch.nodes import refuse_old_driver, refuse_uncounted_cards, resources_of, this_machine, usable_cores
+from cluster.launch.placement import Node, Placement, place, placement_rows
 from contracts.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).resolve().parents[3] / "configs").glob("*.toml"))

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster.config import RunConfig
-from cluster.probes import MAX_TOKENS, MIN_TOKENS, longest_probe, probe_sequences
+from cluster.config.run_config import RunConfig
+from cluster.launch.probes import MAX_TOKENS, MIN_TOKENS, longest_probe, probe_sequences
 from tasks.load import load_task
 from tests.tiny_policy import tiny_tokenizer
 

@@ -12,13 +12,13 @@ import pytest
 import ray
 from rich.console import Console
 
-from cluster.placement import Bundle, Placement
-from cluster.process_env import actor_environment
-from cluster.process_log import CONTROLLER_LOG, begin_log, last_error, new_attempt, newest_attempt
-from cluster.ray_parts import Site, actor_with, with_root_cause
-from cluster.supervision_settings import SupervisionSettings
-from cluster.supervisor import Supervisor
-from cluster.watchers import watchers
+from cluster.config.supervision import SupervisionSettings
+from cluster.launch.placement import Bundle, Placement
+from cluster.launch.process_env import actor_environment
+from cluster.launch.ray_handles import Site, actor_with, with_root_cause
+from cluster.record.process_log import CONTROLLER_LOG, begin_log, last_error, new_attempt, newest_attempt
+from cluster.recovery.supervisor import Supervisor
+from cluster.watch.watchers import watchers
 from contracts.errors import DataError
 from tests.unit.cluster.test_controller import make_config
 
@@ -75,7 +75,7 @@ def test_a_log_of_the_runs_own_process_that_cannot_be_opened_is_no_reason_not_to
     """A folder is in the way of each file, for want of a disk that is full."""
     (tmp_path / "controller.err").mkdir()
     (tmp_path / CONTROLLER_LOG).mkdir()
-    monkeypatch.setattr("cluster.last_words.new_attempt", lambda _run_path: tmp_path)
+    monkeypatch.setattr("cluster.recovery.last_words.new_attempt", lambda _run_path: tmp_path)
     assert supervised(tmp_path / "r", BEGINS + "print('words of a library', file=sys.stderr)") == 0
     assert capfd.readouterr().err == "words of a library\n"
     config = make_config(tmp_path)
@@ -122,7 +122,7 @@ def in_a_child(body: str) -> None:
 def test_what_a_process_and_its_children_print_goes_to_its_log(tmp_path: Path) -> None:
     path = tmp_path / "worker-0.log"
     in_a_child(
-        "import os, sys, logging\nfrom cluster.process_log import begin_log\n"
+        "import os, sys, logging\nfrom cluster.record.process_log import begin_log\n"
         f"begin_log(None, {str(path)!r}, 'info')\n"
         "print('a print', flush=True); sys.stderr.write('an error\\n'); os.system('echo of a child')\n"
         "logging.getLogger('lib').info('told'); logging.getLogger('lib').debug('not told')"
@@ -136,7 +136,9 @@ def test_what_a_process_and_its_children_print_goes_to_its_log(tmp_path: Path) -
 def test_a_part_that_is_brought_back_goes_on_in_its_log(tmp_path: Path) -> None:
     path = tmp_path / "learner.log"
     for life in (1, 2):
-        in_a_child(f"from cluster.process_log import begin_log; begin_log(None, {str(path)!r}, 'info'); print({life})")
+        in_a_child(
+            f"from cluster.record.process_log import begin_log; begin_log(None, {str(path)!r}, 'info'); print({life})"
+        )
     assert path.read_text() == "1\n2\n"
 
 
@@ -148,7 +150,7 @@ def test_a_node_that_does_not_see_the_run_directory_keeps_its_own_files(tmp_path
 
 def test_the_controllers_logging_goes_to_a_file(tmp_path: Path) -> None:
     in_a_child(
-        "import logging\nfrom pathlib import Path\nfrom cluster.process_log import log_to_file\n"
+        "import logging\nfrom pathlib import Path\nfrom cluster.record.process_log import log_to_file\n"
         f"log_to_file(Path({str(tmp_path / 'c.log')!r}), 'warning'); logging.warning('seen'); logging.info('not')"
     )
     assert (tmp_path / "c.log").read_text().endswith("WARNING root: seen\n")
@@ -157,7 +159,7 @@ def test_the_controllers_logging_goes_to_a_file(tmp_path: Path) -> None:
 def test_a_log_that_cannot_be_opened_is_no_reason_not_to_run(tmp_path: Path) -> None:
     path = tmp_path / "no" / "c.log"
     in_a_child(
-        f"from pathlib import Path\nfrom cluster.process_log import log_to_file\nlog_to_file(Path({str(path)!r}), 'info')"
+        f"from pathlib import Path\nfrom cluster.record.process_log import log_to_file\nlog_to_file(Path({str(path)!r}), 'info')"
     )
     assert not path.exists()
 

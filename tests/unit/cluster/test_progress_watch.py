@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from cluster.progress_watch import ProgressWatch
-from cluster.supervision_settings import SupervisionSettings
+from cluster.config.supervision import SupervisionSettings
+from cluster.recovery.progress import ProgressWatch
 
 SETTINGS = SupervisionSettings(start_s=100.0, heartbeat_s=10.0, progress_s=50.0)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.proof_votes import REMEMBERED, Blame, ProofVotes
+from cluster.flow.proof_votes import REMEMBERED, Blame, ProofVotes
 
 
 def votes(refused: str = "", proven: str = "") -> ProofVotes:

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cluster.cli import resume, train
-from cluster.config import RunConfig
-from cluster.console import LiveConsole, PlainConsole, eval_text, event_text, spark
-from cluster.recorder import Recorder
-from cluster.report import _transcripts, write_report
-from cluster.run_dir import FOLDERS, claim_run, create_run, read_run, write_summary
-from cluster.summary import before_after, recent_bottleneck, state_of
+from cluster.commands.cli import resume, train
+from cluster.commands.report import _transcripts, write_report
+from cluster.commands.summary import before_after, recent_bottleneck, state_of
+from cluster.config.run_config import RunConfig
+from cluster.record.recorder import Recorder
+from cluster.record.run_dir import FOLDERS, claim_run, create_run, read_run, write_summary
+from cluster.watch.console import LiveConsole, PlainConsole, eval_text, event_text, spark
 from contracts.errors import ConfigError, DataError
 from contracts.reports import EvalReport
 from contracts.rollout import ScoredGroup

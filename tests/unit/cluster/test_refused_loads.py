@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cluster import cli
-from cluster.model_store import PACKAGED_MODEL, resolve_model
+from cluster.commands import cli
+from cluster.launch.model_store import PACKAGED_MODEL, resolve_model
 from contracts.errors import ConfigError, DataError, LoadError, PartLostError, RunStopped
 from learner.config import LearnerSettings
 from learner.load import load_learner

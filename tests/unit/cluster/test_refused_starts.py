@@ -15,20 +15,20 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 
-from actors.char_tokenizer import CharTokenizer
-from cluster.config import RunConfig
-from cluster.core_parts import CoreParts, refusal, start_parts
-from cluster.failure_policy import Part
-from cluster.incidents import headlines, kinds, write_incident
-from cluster.ray_parts import answer
-from cluster.recorder import Recorder
-from cluster.resume import begin_or_go_on, refuse_other_prompts
-from cluster.revival import RevivedLearner
-from cluster.run_dir import create_run, has_begun, renew_run
-from cluster.run_processes import RunProcesses, oom_kills
-from cluster.supervised import supervised
-from cluster.supervision_settings import SupervisionSettings
-from cluster.supervisor import FAILED, MAY_RESTART, Supervisor
+from actors.engines.scripted.char_tokenizer import CharTokenizer
+from cluster.config.run_config import RunConfig
+from cluster.config.supervision import SupervisionSettings
+from cluster.launch.core_services import CoreParts, refusal, start_parts
+from cluster.launch.ray_handles import answer
+from cluster.record.incidents import headlines, kinds, write_incident
+from cluster.record.recorder import Recorder
+from cluster.record.resume import begin_or_go_on, refuse_other_prompts
+from cluster.record.run_dir import create_run, has_begun, renew_run
+from cluster.record.run_processes import RunProcesses, oom_kills
+from cluster.recovery.failure_policy import Part
+from cluster.recovery.restartable import RevivedLearner
+from cluster.recovery.run_process import supervised
+from cluster.recovery.supervisor import FAILED, MAY_RESTART, Supervisor
 from contracts.errors import ConfigError, LoadError, MemrError, PartLostError
 from contracts.process import ProcessId, own_process
 from tasks.prompts import HfTokenizer
@@ -120,12 +120,12 @@ async def test_a_part_that_dies_while_it_loads_is_told_by_its_process(
     with pytest.raises(PartLostError, match=r"^the memory died while it loaded: process \d+ is gone$"):
         await core_of(config)._loaded("memory", actor)
     core, kills = core_of(config), oom_kills()
-    monkeypatch.setattr("cluster.run_processes.oom_kills", lambda: kills + 1)
+    monkeypatch.setattr("cluster.record.run_processes.oom_kills", lambda: kills + 1)
     with pytest.raises(LoadError, match=r"the memory died while it loaded.*memory ran out\. Choose a smaller model"):
         await core._loaded("memory", actor)
     (config.run_path / "checkpoints" / "step-000000").mkdir(parents=True)
     core = core_of(config)
-    monkeypatch.setattr("cluster.run_processes.oom_kills", lambda: kills + 2)
+    monkeypatch.setattr("cluster.record.run_processes.oom_kills", lambda: kills + 2)
     with pytest.raises(PartLostError, match="memory ran out$"):
         await core._loaded("memory", actor)
 
@@ -220,7 +220,7 @@ async def test_a_run_that_has_begun_tries_again_what_does_not_load(tmp_path: Pat
 @pytest.fixture
 def restored_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """`supervised` takes the process that it is called in for its own."""
-    monkeypatch.setattr("cluster.supervised.faulthandler.enable", lambda: None)
+    monkeypatch.setattr("cluster.recovery.run_process.faulthandler.enable", lambda: None)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     yield
     for number, handler in before.items():

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster.ray_session import ray_session
-from cluster.recorder import Recorder
-from cluster.resource_keeper import ResourceKeeper
-from cluster.resource_need import FreeResources
-from cluster.run_processes import RunProcesses
+from cluster.launch.ray_session import ray_session
+from cluster.record.recorder import Recorder
+from cluster.record.run_processes import RunProcesses
+from cluster.watch.resources.keeper import ResourceKeeper
+from cluster.watch.resources.projection import FreeResources
 from contracts.errors import ConfigError
 from tests.unit.cluster.test_controller import make_config
 
@@ -40,7 +40,7 @@ def preflight(path: Path, *, enabled: bool = True) -> None:
 def test_a_run_that_will_not_fit_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: FreeResources, said: str
 ) -> None:
-    monkeypatch.setattr("cluster.resource_keeper.free_resources", lambda _path: free)
+    monkeypatch.setattr("cluster.watch.resources.keeper.free_resources", lambda _path: free)
     with pytest.raises(ConfigError, match=said):
         preflight(tmp_path)
     preflight(tmp_path, enabled=False)
@@ -48,13 +48,13 @@ def test_a_run_that_will_not_fit_is_refused(
 
 def test_a_run_that_fits_is_let_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plenty = FreeResources(10**15, 10**15, 10**15)
-    monkeypatch.setattr("cluster.resource_keeper.free_resources", lambda _path: plenty)
+    monkeypatch.setattr("cluster.watch.resources.keeper.free_resources", lambda _path: plenty)
     preflight(tmp_path)
 
 
 def test_ray_is_not_started_where_its_store_would_land_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = FreeResources(10**15, 10**15, 64 * MB)
-    monkeypatch.setattr("cluster.ray_session.free_resources", lambda _path: small)
+    monkeypatch.setattr("cluster.launch.ray_session.free_resources", lambda _path: small)
     refused = pytest.raises(ConfigError, match=r"/dev/shm has 64.0 MiB free: .* --shm-size=320m. To go on all the same")
     with refused, ray_session(make_config(tmp_path), None):
         pytest.fail("it was started")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.resource_need import (
+from cluster.watch.resources.projection import (
     Footprint,
     FreeResources,
     Projection,

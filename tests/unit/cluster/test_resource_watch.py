@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from cluster.resource_settings import ResourceSettings
-from cluster.resource_watch import (
+from cluster.config.resources import ResourceSettings
+from cluster.watch.resources.pressure import (
     ProcessSampler,
     Relief,
     Sample,

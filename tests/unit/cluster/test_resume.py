@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from cluster.checkpoint import read_checkpoint, verify
-from cluster.config import RunConfig, dump_config, load_config
-from cluster.history import Past, read_past
-from cluster.resume import calls_after, check_same_run, read_run_past
-from cluster.run_log import BEGINNING
+from cluster.config.run_config import RunConfig, dump_config, load_config
+from cluster.record.checkpoint import read_checkpoint, verify
+from cluster.record.history import Past, read_past
+from cluster.record.resume import calls_after, check_same_run, read_run_past
+from cluster.record.run_log import BEGINNING
 from contracts.errors import ConfigError, DataError
 from contracts.rollout import ScoredGroup
 from tests.fakes import FakeLearner, FakeMemory, FakeWorker, make_group, make_scored
@@ -58,8 +58,8 @@ async def train(path: Path, lag: int, seed: int, *, interrupted: bool, **section
 def trained(path: Path) -> list[tuple[int, list[int]]]:
     """(step, lease ids) of every update in the log."""
     found = []
-    from cluster.history import Kind
-    from cluster.run_log import read_log
+    from cluster.record.history import Kind
+    from cluster.record.run_log import read_log
 
     for frame in read_log(path / "log"):
         if frame.kind == Kind.TRAINED:

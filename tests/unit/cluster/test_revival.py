@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from cluster.config import RunConfig
-from cluster.failure_policy import Budget, Part
-from cluster.recorder import Recorder
-from cluster.resume import read_run_past
-from cluster.revival import RevivedLearner, RevivedMemory, Wardship
+from cluster.config.run_config import RunConfig
+from cluster.record.recorder import Recorder
+from cluster.record.resume import read_run_past
+from cluster.recovery.failure_policy import Budget, Part
+from cluster.recovery.restartable import RevivedLearner, RevivedMemory, Wardship
 from contracts.adapter import Adapter
 from contracts.errors import PartLostError
 from contracts.reports import MemoryReport, StepReport

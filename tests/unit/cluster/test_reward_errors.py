@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cluster.alarms import Action, AlarmSettings, alarms
-from cluster.reward_errors import error_shares, errors_text
-from cluster.summary import show_reward_errors
+from cluster.commands.summary import show_reward_errors
+from cluster.watch.alarms.alarms import Action, AlarmSettings, alarms
+from cluster.watch.alarms.reward_errors import error_shares, errors_text
 from tests.unit.cluster.test_alarms import run
 
 Line = dict[str, Any]

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cluster.failure_policy import Part
-from cluster.revival import RevivedLearner
+from cluster.recovery.failure_policy import Part
+from cluster.recovery.restartable import RevivedLearner
 from tests.unit.cluster.stops import (
     UPDATES,
     ChainedLearner,

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from cluster import run_control
-from cluster.run_dir import claim_run, is_copy, owner_alive, refuse_live_run, surely_over
-from cluster.run_lock import FILE, held, lock_run
-from cluster.run_processes import birth
+from cluster.record import requests as run_control
+from cluster.record.run_dir import claim_run, is_copy, owner_alive, refuse_live_run, surely_over
+from cluster.record.run_lock import FILE, held, lock_run
+from cluster.record.run_processes import birth
 from contracts.errors import ConfigError
 
 RACES = 50
 RACER = """
 import os, sys, time
 from pathlib import Path
-from cluster.run_lock import lock_run
+from cluster.record.run_lock import lock_run
 from contracts.errors import ConfigError
 for race in range(int(sys.argv[1])):
     run = Path(sys.argv[2]) / str(race)
@@ -67,7 +67,7 @@ def test_of_two_processes_one_has_the_run_and_the_other_is_told_who(tmp_path: Pa
 HOLDER = """
 import sys, time
 from pathlib import Path
-from cluster.run_lock import lock_run
+from cluster.record.run_lock import lock_run
 with lock_run(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -89,9 +89,9 @@ def test_a_holder_that_is_killed_leaves_no_stale_lock(tmp_path: Path) -> None:
 HEIR = """
 import subprocess, sys, time
 from pathlib import Path
-from cluster.run_lock import lock_run
+from cluster.record.run_lock import lock_run
 child = (
-    "import sys, time; from pathlib import Path; from cluster.run_lock import keep_lock;"
+    "import sys, time; from pathlib import Path; from cluster.record.run_lock import keep_lock;"
     "keep_lock(Path(sys.argv[1]), int(sys.argv[2])); print('kept', flush=True); time.sleep(60)"
 )
 with lock_run(Path(sys.argv[1])) as lock:

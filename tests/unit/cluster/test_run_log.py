@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.run_log import BEGINNING, Position, RunLog, read_log
+from cluster.record.run_log import BEGINNING, Position, RunLog, read_log
 from contracts.errors import DataError
 
 Frames = list[tuple[int, bytes]]

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cluster.console import LiveConsole, PlainConsole
-from cluster.incidents import incident_lines, write_incident
-from cluster.recorder import Recorder, Watcher
-from cluster.report import write_report
-from cluster.run_dir import read_run
-from cluster.summary import show_status, show_summary
+from cluster.commands.report import write_report
+from cluster.commands.summary import show_status, show_summary
+from cluster.record.incidents import incident_lines, write_incident
+from cluster.record.recorder import Recorder, Watcher
+from cluster.record.run_dir import read_run
+from cluster.watch.console import LiveConsole, PlainConsole
 from tests.unit.cluster.test_recorder import finished
 
 ALARM = "the last 25 updates: 100% of groups give no gradient (limit 95%). Choose another task difficulty"

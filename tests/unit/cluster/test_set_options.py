@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from cluster.config import RunConfig, load_config
-from cluster.ray_address import held_back_stderr, refuse_unreachable, why_not_joined
-from cluster.resources import resources_of
-from cluster.set_options import lay_over, overridden
-from cluster.setting_names import FIELDS_WORDS, leaf_settings
+from cluster.config.run_config import RunConfig, load_config
+from cluster.config.set_options import lay_over, overridden
+from cluster.config.setting_names import FIELDS_WORDS, leaf_settings
+from cluster.launch.nodes import resources_of
+from cluster.launch.ray_address import held_back_stderr, refuse_unreachable, why_not_joined
 from contracts.errors import ConfigError, RunStopped
 from memory_service.config import MemorySettings
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from cluster.config import RunConfig, dump_config, load_config
-from cluster.setting_names import leaf_settings
-from cluster.silent_settings import silent_lines, silent_settings
-from cluster.summary import show_plan
-from cluster.terminal import into
-from cluster.without_effect import RULES, Rule
+from cluster.commands.summary import show_plan
+from cluster.config.run_config import RunConfig, dump_config, load_config
+from cluster.config.setting_names import leaf_settings
+from cluster.config.silent_settings import silent_lines, silent_settings
+from cluster.config.without_effect import RULES, Rule
+from cluster.watch.terminal import into
 from contracts.errors import ConfigError
 from memory_service.config import OF_THE_BONUS
 

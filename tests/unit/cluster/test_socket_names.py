@@ -4,8 +4,8 @@ import errno
 
 import pytest
 
-from cluster.config import RunConfig
-from cluster.ray_session import MAX_SOCKET_BYTES, ray_session
+from cluster.config.run_config import RunConfig
+from cluster.launch.ray_session import MAX_SOCKET_BYTES, ray_session
 from contracts.errors import ConfigError
 
 
@@ -39,7 +39,7 @@ def test_a_folder_that_ray_cannot_write_is_named_and_no_memory_is_asked_for(
     def refuses(**_: object) -> None:
         raise error
 
-    monkeypatch.setattr("cluster.ray_session.ray.init", refuses)
+    monkeypatch.setattr("cluster.launch.ray_session.ray.init", refuses)
     with (
         pytest.raises(ConfigError, match=rf"Ray cannot write /f.*: {error.strerror}\. .*TMPDIR.*HOME"),
         ray_session(RunConfig.model_validate({"resources": {"enabled": False}})),

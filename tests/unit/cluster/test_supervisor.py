@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from cluster.incidents import headlines
-from cluster.run_processes import birth
-from cluster.supervision_settings import SupervisionSettings
-from cluster.supervisor import Supervisor
+from cluster.config.supervision import SupervisionSettings
+from cluster.record.incidents import headlines
+from cluster.record.run_processes import birth
+from cluster.recovery.supervisor import Supervisor
 
 FIRST_TIME = "import os, pathlib, signal, subprocess, sys, time; first = not pathlib.Path('{run}/was').exists(); pathlib.Path('{run}/was').touch(); "
 
@@ -112,7 +112,7 @@ def test_a_signal_while_the_process_is_being_started_reaches_it(
         os.kill(os.getpid(), signal.SIGUSR1)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr("cluster.supervisor.subprocess.Popen", interrupted)
+    monkeypatch.setattr("cluster.recovery.supervisor.subprocess.Popen", interrupted)
     run = tmp_path / "r"
     code, told = supervise(run, "time.sleep(600)", stop_s=20)
     assert code == 130
@@ -160,7 +160,7 @@ def test_a_signal_after_the_end_is_known_does_not_change_it(tmp_path: Path) -> N
     """While Ray is shut down and the summary is written."""
     ends = "hear_no_more(); [os.kill(os.getpid(), n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]"
     body = (
-        "from cluster.supervised import hear_no_more, supervised\n"
+        "from cluster.recovery.run_process import hear_no_more, supervised\n"
         f"def life():\n    {ends}\n    time.sleep(0.1)\n    return 0\n"
         f"sys.exit(supervised(life, pathlib.Path({str(tmp_path)!r}), 5.0))"
     )

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cluster.run_dir import read_run
-from cluster.tensorboard_watcher import TensorboardWatcher
+from cluster.record.run_dir import read_run
+from cluster.watch.tensorboard import TensorboardWatcher
 from tests.unit.cluster.test_recorder import evaluation, finished
 
 

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from cluster.cli import main
-from cluster.terminal import terminal
+from cluster.commands.cli import main
+from cluster.watch.terminal import terminal
 
 
 def test_text_in_brackets_is_printed_as_it_is() -> None:

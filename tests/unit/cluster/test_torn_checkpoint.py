@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.checkpoint import newest_verified, read_checkpoint
+from cluster.record.checkpoint import newest_verified, read_checkpoint
 from tests.unit.cluster.test_controller import Run, make_config
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster import checkpoint
-from cluster.checkpoint import newest_verified, prune_checkpoints, read_checkpoint
-from cluster.verified import Verified
+from cluster.record import checkpoint
+from cluster.record.checkpoint import newest_verified, prune_checkpoints, read_checkpoint
+from cluster.record.verified import Verified
 from tests.unit.cluster.test_controller import Run, make_config
 
 

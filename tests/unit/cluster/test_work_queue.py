@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.evaluation import EvalPlan, eval_leases, evaluate_groups, pass_at_k
-from cluster.work_queue import WorkQueue
+from cluster.flow.evaluation import EvalPlan, eval_leases, evaluate_groups, pass_at_k
+from cluster.flow.work_queue import WorkQueue
 from contracts.problem import Lease, Problem, Purpose, Sampling
 from tests.fakes import make_group
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.config import RunConfig
-from cluster.plan import make_plan
+from cluster.config.run_config import RunConfig
+from cluster.launch.plan import make_plan
 from contracts.rollout import RolloutGroup
 from memory_service.config import MemorySettings
 from memory_service.embedding_cache import EmbeddingCache

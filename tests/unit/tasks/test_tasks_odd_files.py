@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.config import load_config
-from cluster.first_look import refuse_missing_files
+from cluster.config.run_config import load_config
+from cluster.launch.first_look import refuse_missing_files
 from contracts.errors import LoadError
 from tests.unit.tasks.test_tasks_data_formats import load, problems
 

@@ -1,0 +1,49 @@
+"""From the first checkpoint to the last: what a controller is asked for in one life of a run.
+
+take up -> (a run that begins: first checkpoint -> does it fit this machine?) -> run -> last checkpoint
+"""
+
+from collections.abc import Callable
+
+from cluster.flow.controller import Controller
+from cluster.record.recorder import Recorder
+from contracts.errors import MemrError, PartLostError, RunStopped
+
+
+async def drive(
+    controller: Controller,
+    recorder: Recorder,
+    check_resources: Callable[[], None],
+    on_taken_up: Callable[[], None] = lambda: None,
+) -> None:
+    """To the last update or to the first thing that no part can cure, and a checkpoint wherever the parts are well.
+    on_taken_up: called before anything new is made: whatever an attempt writes down that must not outlive its failure."""
+    try:
+        begins = await controller.take_up()
+        on_taken_up()
+        if begins:
+            await controller.checkpoint()  # the first: what it weighs is measured, and there is one to go back to
+            check_resources()
+        await controller.run()
+    except PartLostError as error:
+        recorder.incident("part_lost", str(error))
+        raise  # the supervisor takes the run up again from what is on disk
+    except RunStopped as error:  # learner and memory are well: keep what they hold
+        recorder.incident("stopped", str(error))
+        await _checkpoint_after(error, controller)
+        raise
+    except MemrError as error:
+        recorder.incident("stopped", str(error))
+        raise
+    await controller.checkpoint()
+
+
+async def _checkpoint_after(stopped: RunStopped, controller: Controller) -> None:
+    """Raises RunStopped, which tells both, where none can be written: the run then goes on from the one before."""
+    try:
+        await controller.checkpoint()
+    except (MemrError, OSError) as error:
+        raise RunStopped(
+            f"{stopped}. No checkpoint could be written after that ({error}): `memr resume` goes on from the one before "
+            "and makes the updates since then again"
+        ) from error

@@ -1,0 +1,185 @@
+"""The fleet: rollout workers join, leave, are lost and replaced while the run goes on. No fixed world size anywhere.
+
+ targets --> join: start process -> load model -> serve (newest version -> fetch -> prove -> leases) --> end process
+    ^                                             |
+    |  scale, autoscale                           +-- lost: replaced within the restart budget, else the target sinks;
+    +-- below min_workers: RunStopped                 below min_workers the run stops with the reason
+
+Consumes targets and losses; produces served seats; waits for either; unblocked by the signal.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+from cluster.config.run_config import RunConfig
+from cluster.flow.change_signal import Signal, cancelled
+from cluster.flow.worker_state import Seat, SeatState
+from cluster.handles import Shortages, WorkerHandle, WorkerStarter, nothing_short
+from cluster.record.recorder import Recorder
+from cluster.recovery.failure_policy import Budget, Decision, Failure, Part, decide
+from contracts.errors import ConfigError, DataError, LoadError, MemrError, RunStopped
+from contracts.loading import out_of_memory
+
+
+class Fleet:
+    """serve: the dispatcher's loop for one seat. clock: seconds, monotonic. shortages: of `Parts`."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        starter: WorkerStarter,
+        serve: Callable[[Seat], Awaitable[Exception | None]],
+        recorder: Recorder,
+        changed: Signal,
+        clock: Callable[[], float] = time.monotonic,
+        shortages: Shortages = nothing_short,
+    ) -> None:
+        self._settings = config.cluster
+        self._shortages = shortages
+        self._kinds = config.actors.kinds
+        self._starter = starter
+        self._serve = serve
+        self._recorder = recorder
+        self._changed = changed
+        self._clock = clock
+        counts = {pool.name: pool.num_workers for pool in config.actors.pools}
+        self._targets = counts or {name: kind.num_workers for name, kind in self._kinds.items()}
+        self._serial = 0
+        self._joining: dict[str, str] = {}  # worker id -> kind
+        self._seats: dict[str, Seat] = {}
+        self._lives: set[asyncio.Task[None]] = set()
+        self._failures: list[Failure] = []
+        self._ever_served = False
+        self._num_first = self.target
+        self._untried = dict(self._targets)  # of the first workers those that were not lost, by kind
+
+    @property
+    def seats(self) -> list[Seat]:
+        return list(self._seats.values())
+
+    @property
+    def target(self) -> int:
+        return sum(self._targets.values())
+
+    @property
+    def targets(self) -> Mapping[str, int]:
+        return dict(self._targets)
+
+    @property
+    def joining(self) -> int:
+        return len(self._joining)
+
+    @property
+    def serving(self) -> int:
+        return sum(1 for seat in self._seats.values() if seat.state is SeatState.SERVING and seat.version >= 0)
+
+    def scale(self, workers: int, kind: str | None = None) -> None:
+        """Set how many workers there shall be, of `kind` or of the first kind beside the others as they are.
+
+        Raises ConfigError for a kind that does not exist, a number below min_workers, more than can be placed.
+        """
+        kind = kind or next(iter(self._targets))
+        if kind not in self._targets:
+            raise ConfigError(f"there is no pool '{kind}'; this run has {', '.join(self._targets)}")
+        total = self.target - self._targets[kind] + workers
+        if workers < 0 or total < self._settings.min_workers:
+            raise ConfigError(f"{total} workers in all, cluster.min_workers is {self._settings.min_workers}")
+        if workers > self._targets[kind] and (short := self._shortages(self._targets | {kind: workers})):
+            raise ConfigError("; ".join(short))
+        self._recorder.event("scaled", kind=kind, workers=workers, before=self._targets[kind])
+        self._targets[kind] = workers
+        self._changed.notify()
+
+    async def run(self) -> None:
+        """Until cancelled. Raises RunStopped when too few workers are left, or what a worker's start said."""
+        try:
+            while True:
+                for life in [life for life in self._lives if life.done()]:
+                    self._lives.discard(life)
+                    life.result()
+                self._match_targets()
+                await self._changed.wait()
+        finally:
+            await cancelled(self._lives)
+
+    def _match_targets(self) -> None:
+        for kind, target in self._targets.items():
+            staying = [
+                seat for seat in self._seats.values() if seat.kind == kind and seat.state is not SeatState.DRAINING
+            ]
+            alive = len(staying) + sum(1 for joining in self._joining.values() if joining == kind)
+            for _ in range(target - alive):
+                self._join(kind)
+            for seat in staying[::-1][: max(0, alive - target)]:  # the youngest go first
+                seat.drain()
+                self._recorder.event("draining", worker=seat.worker_id, rollouts_in_hand=seat.rows)
+                self._changed.notify()
+
+    def _join(self, kind: str) -> None:
+        worker_id = f"{kind}-{self._serial}"
+        self._serial += 1
+        self._joining[worker_id] = kind
+        life = asyncio.ensure_future(self._live(worker_id, kind))
+        life.add_done_callback(lambda _: self._changed.notify())
+        self._lives.add(life)
+
+    async def _live(self, worker_id: str, kind: str) -> None:
+        """One worker from start to end."""
+        started = self._clock()
+        handle = self._starter.create(worker_id, kind)
+        try:
+            lost = await self._started(handle)
+            if lost is None:
+                self._recorder.event("joined", worker=worker_id, seconds=round(self._clock() - started, 3))
+                self._ever_served = True
+                self._seats[worker_id] = Seat(handle, kind, self._kinds[kind])
+                del self._joining[worker_id]
+                lost = await self._serve(self._seats[worker_id])
+            if lost is None:
+                self._recorder.event("left", worker=worker_id)
+        finally:
+            self._joining.pop(worker_id, None)
+            self._seats.pop(worker_id, None)
+            found = self._starter.end(handle)
+        if lost is not None:
+            self._lost(worker_id, kind, lost, found)
+
+    async def _started(self, handle: WorkerHandle) -> Exception | None:
+        """None when its model is loaded, else why it is not."""
+        limit_s = self._settings.worker_start_s
+        try:
+            async with asyncio.timeout(limit_s):
+                await handle.start()
+        except TimeoutError:
+            return DataError(f"{handle.worker_id} did not start within cluster.worker_start_s = {limit_s:.0f} s")
+        except (MemrError, ValueError) as error:
+            return error
+        return None
+
+    def _lost(self, worker_id: str, kind: str, error: Exception, found: str) -> None:
+        """Decide on a replacement; raises RunStopped where too few workers would be left."""
+        loads = isinstance(error, LoadError) or out_of_memory(error)
+        may_pass = loads and self._recorder.last_step() > 0  # workers of an earlier life did load
+        if int(worker_id.rpartition("-")[2]) < self._num_first:
+            self._untried[kind] -= 1
+        refused = isinstance(error, ConfigError | DataError) and not may_pass
+        if not self._ever_served and refused and self._untried[kind] <= 0:
+            raise error  # what none of the first workers could load, none can; one alone may have a bad GPU or node
+        now, settings = self._clock(), self._settings
+        self._failures.append(Failure(Part.WORKER, now))
+        budget = Budget(settings.worker_restarts, settings.worker_restart_window_s)
+        enough = self.target > settings.min_workers
+        verdict = decide(self._failures, budget, now, enough_without=enough)
+        replaced = verdict.decision is Decision.RESTART_PART
+        headline = f"{error}; {found}"
+        self._recorder.incident("worker_lost", headline, worker=worker_id, replaced=replaced)
+        if replaced:
+            return
+        self._targets[kind] -= 1
+        if verdict.decision is Decision.STOP:
+            raise RunStopped(
+                f"{self.target} rollout workers are left, cluster.min_workers is {settings.min_workers}, and the "
+                f"budget of {budget.restarts} replacements within {budget.window_s:.0f} s is spent. The last one lost "
+                f"was {worker_id}: {error}"
+            )

@@ -1,0 +1,138 @@
+"""What ends or turns back a run although nobody asked: alarms, a first batch without signal, updates with bad numbers.
+
+first batch --preflight--> alarm -+-> obey: warn, halt, roll back after the next update
+metrics --AlarmWatcher--> alarm --+
+report.skipped, three in a row ---------> roll back to the newest whole checkpoint; twice in vain: halt
+
+A halt is raised by `check`, between two updates: the update that it comes of is booked first. What a life of the run left
+undone when it ended (a pause that was not raised yet, a roll-back that was not made, a count that stood at two) is there
+in the next one: `resume` reads it from the run's own lines.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from itertools import takewhile
+from typing import Any
+
+from cluster.config.run_config import RunConfig
+from cluster.handles import LearnerHandle
+from cluster.record.checkpoint import newest_verified
+from cluster.record.incidents import ALARM
+from cluster.record.recorder import Recorder
+from cluster.watch.alarms.alarm import Action, Alarm
+from cluster.watch.alarms.alarms import preflight
+from cluster.watch.alarms.first_batch import shares_of
+from contracts.adapter import Adapter
+from contracts.errors import RunStopped
+from contracts.reports import StepReport
+from contracts.rollout import ScoredGroup
+
+IN_A_ROW = 3
+ROLL_BACKS = 2
+
+
+def alarms_due(events: Iterable[dict[str, Any]], step: int) -> list[tuple[str, str, str]]:
+    """Name, action and headline of alarms that were raised at `step`, after which no update was booked. Where a pause ended
+    a life of the run, it is done, and those beside it."""
+    due: list[tuple[str, str, str]] = []
+    for event in events:
+        what = str(event.get("event"))
+        if what == "stopped" and any(action == Action.PAUSE and why in event["headline"] for _, action, why in due):
+            due = [alarm for alarm in due if alarm[1] != Action.PAUSE]
+        elif what.startswith(ALARM) and event.get("step") == step:
+            due.append((what.removeprefix(ALARM), str(event["action"]), str(event["headline"])))
+    return due
+
+
+class Health:
+    """notify: wakes whoever waits, so that a halt is seen. step: updates booked so far."""
+
+    def __init__(
+        self, config: RunConfig, recorder: Recorder, notify: Callable[[], None], step: Callable[[], int]
+    ) -> None:
+        self._config, self._recorder, self._notify, self._step = config, recorder, notify, step
+        self._halted = ""
+        self._roll_back_for = ""
+        self._skipped_in_a_row = 0
+        self._micro_batch_tokens = config.learner.micro_batch_tokens
+
+    def resume(self) -> None:
+        """From metrics.jsonl and events.jsonl, once the run stands where it stood: how many updates in a row were skipped,
+        and what alarms asked for that nobody had done yet. A person who resumes after a halt gets all tries again."""
+        lines = [line for line in self._recorder.lines("metrics.jsonl") if line["step"] <= self._step()]
+        skipped = sum(1 for _ in takewhile(lambda line: line.get("skipped"), reversed(lines)))
+        self._skipped_in_a_row = skipped % ((ROLL_BACKS + 1) * IN_A_ROW)
+        self._roll_back_for = ""
+        for name, action, headline in alarms_due(self._recorder.lines("events.jsonl"), self._step()):
+            if getattr(self._config.alarms, name, action) == action:
+                self._act(Alarm(name, Action(action), headline))
+
+    def halt(self, reason: str) -> None:
+        """The run ends with RunStopped at the next `check`, which writes a last checkpoint."""
+        self._halted = self._halted or reason
+        self._notify()
+
+    def check(self) -> None:
+        if self._halted:
+            raise RunStopped(self._halted)
+
+    def obey(self, alarm: Alarm) -> None:
+        """Report an alarm and do what its settings ask for."""
+        self._recorder.incident(f"{ALARM}{alarm.name}", alarm.headline, action=alarm.action.value, step=self._step())
+        self._act(alarm)
+
+    def _act(self, alarm: Alarm) -> None:
+        if alarm.action is Action.PAUSE:
+            self.halt(f"{alarm.headline} (alarms.{alarm.name} = 'pause'; 'warn' lets the run go on)")
+        elif alarm.action is Action.ROLL_BACK:
+            self._roll_back_for = alarm.headline
+
+    def look_at_first(self, batch: Sequence[ScoredGroup], dropped_rollouts: int) -> None:
+        """Raises RunStopped for a batch that nothing can be learned from, before it costs a night."""
+        shares = shares_of(batch, dropped_rollouts)
+        for alarm in preflight(
+            truncated_share=shares.truncated,
+            invalid_share=shares.invalid,
+            zero_variance_share=shares.zero_variance,
+            settings=self._config.alarms,
+        ):
+            self.obey(alarm)
+        self.check()
+
+    async def after_update(self, report: StepReport, adapter: Adapter, learner: LearnerHandle) -> tuple[Adapter, str]:
+        """The adapter to publish, and the name of the checkpoint whose weights it has under the present version, else
+        an empty name."""
+        self._tell_of_memory(report)
+        reason = self._why_roll_back(report)
+        return await self._roll_back(reason, adapter, learner) if reason else (adapter, "")
+
+    def _tell_of_memory(self, report: StepReport) -> None:
+        now, before = report.micro_batch_tokens, self._micro_batch_tokens
+        if 0 < now < before:
+            self._micro_batch_tokens = now
+            self._recorder.incident(
+                "out_of_memory",
+                f"the learner ran out of memory and goes on with micro-batches of {now} tokens in place of {before}: the same "
+                f"gradient, in more pieces. `memr resume` with --set learner.micro_batch_tokens={now} spares the tries",
+            )
+
+    def _why_roll_back(self, report: StepReport) -> str:
+        self._skipped_in_a_row = self._skipped_in_a_row + 1 if report.skipped else 0
+        if report.skipped:
+            self._recorder.incident("update_skipped", report.skipped, version=report.policy_version)
+        if self._skipped_in_a_row and self._skipped_in_a_row % IN_A_ROW == 0:
+            return f"{self._skipped_in_a_row} updates in a row were skipped, the last because {report.skipped}"
+        reason, self._roll_back_for = self._roll_back_for, ""
+        return reason
+
+    async def _roll_back(self, reason: str, adapter: Adapter, learner: LearnerHandle) -> tuple[Adapter, str]:
+        checkpoint = await asyncio.to_thread(newest_verified, self._config.run_path)
+        if checkpoint is None or self._skipped_in_a_row > ROLL_BACKS * IN_A_ROW:
+            self.halt(
+                f"{reason}, and going back to a checkpoint does not help. Lower learner.learning_rate, or train in "
+                "learner.dtype = 'float32' (`memr resume` takes either with --override)"
+            )
+            return adapter, ""
+        adapter = await learner.roll_back(checkpoint / "learner")
+        self._recorder.incident("rolled_back", f"back to the weights of {checkpoint.name}: {reason}")
+        return adapter, checkpoint.name

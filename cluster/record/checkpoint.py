@@ -1,0 +1,298 @@
+"""A checkpoint: everything a run is at one step, in one folder, written whole or not at all.
+
+    checkpoints/step-000120/  learner/  memory/snapshot-*/  ledger.parquet  buffered.parquet  sampled.parquet
+                              [untold.parquet]  checkpoint.json (last: step, place in the log, SHA-256 of every other file)
+
+Under a temporary name first, every file and folder synced, the log too; what resume reads is read back; then one rename. A
+folder that does not match its checkpoint.json, or whose parts tell of different moments (`checkpoint_parts.py`), is none,
+and resume walks back to the newest that is one: the log is whole, so an older one only costs time. Old ones go only after a
+newer one was read back, and two always stay. A step that has a whole checkpoint keeps it: the log holds what came since.
+"""
+
+import asyncio
+import hashlib
+import json
+import shutil
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster.handles import Parts
+from cluster.record.checkpoint_parts import check_agree, lease_ids, read_through
+from cluster.record.history import Past
+from cluster.record.ledger import FATES, Books
+from cluster.record.run_log import BEGINNING, Position
+from cluster.record.verified import Verified
+from contracts.arrow import groups_to_parquet, read_groups
+from contracts.bounded_json import Count, Stored, read_fields
+from contracts.bounded_tables import read_parquet
+from contracts.durable import place_folder, remove_folder, sync_file, write_file
+from contracts.errors import DataError
+from contracts.rollout import RolloutGroup, ScoredGroup
+
+MANIFEST = "checkpoint.json"
+UNTOLD = "untold.parquet"
+"""Only where there are such groups: runs of 57c9e8c know no such file."""
+LEAST_KEPT = 2
+_LEDGER_SCHEMA = pa.schema(
+    [
+        ("lease_id", pa.int64()),
+        ("problem_id", pa.string()),
+        ("fate", pa.string()),
+        ("reason", pa.string()),
+        ("policy_version", pa.int64()),
+    ]
+)
+
+
+class Manifest(Stored):
+    """checkpoint.json. log: segment and offset. sha256: of every other file, by its path below the checkpoint."""
+
+    step: Count
+    log: tuple[Count, Count]
+    sha256: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The controller's state at one moment: what is before `position` in the log. untold: groups that went on without
+    bonus, being late, and that memory has not answered for."""
+
+    step: int
+    position: Position
+    books: Books
+    buffered: tuple[ScoredGroup, ...]
+    sampled: tuple[RolloutGroup, ...]
+    untold: tuple[RolloutGroup, ...] = ()
+
+
+async def save_checkpoint(
+    run_path: Path, cut: Cut, parts: Parts, keep: int, *, sync: Callable[[], Awaitable[None]], verified: Verified
+) -> Path:
+    """Returns the folder. Learner and memory write side by side. What memory was told after the cut may be in its
+    snapshot too: its version tells, and resume does not tell it again. sync: puts log and metrics on disk; it is called
+    after memory has saved, because the log must hold all that the snapshot holds, and before the checkpoint has its name.
+
+    Raises DataError for a checkpoint that resume would pass over; it stays under its temporary name."""
+    folder = run_path / "checkpoints" / f"step-{cut.step:06d}"
+    if await asyncio.to_thread(verified.is_good, folder, _is_good):
+        await sync()
+        return folder
+    temporary = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    saves = [parts.learner.save(temporary / "learner")]
+    if parts.memory is not None:
+        saves.append(_save_memory(parts, temporary))
+    await asyncio.gather(*saves)
+    await asyncio.to_thread(_write, temporary, cut)
+    await sync()
+    try:
+        await asyncio.to_thread(read_back, temporary)
+    except DataError as error:
+        raise DataError(
+            f"the checkpoint of step {cut.step} cannot be read back: {error}. The one before it stays the newest"
+        ) from error
+    await asyncio.to_thread(_name, temporary, folder)
+    await asyncio.to_thread(verified.add, folder)
+    await asyncio.to_thread(prune_checkpoints, run_path, keep, verified)
+    return folder
+
+
+async def _save_memory(parts: Parts, directory: Path) -> None:
+    assert parts.memory is not None
+    await parts.memory.save(directory / "memory")
+
+
+def _write(folder: Path, cut: Cut) -> None:
+    pq.write_table(books_to_table(cut.books), folder / "ledger.parquet", compression="zstd")
+    sync_file(folder / "ledger.parquet")
+    sampled = [ScoredGroup.without_bonus(group) for group in cut.sampled]
+    write_file(folder / "buffered.parquet", groups_to_parquet(cut.buffered))
+    write_file(folder / "sampled.parquet", groups_to_parquet(sampled))
+    if cut.untold:
+        untold = [ScoredGroup.without_bonus(group, late=True) for group in cut.untold]
+        write_file(folder / UNTOLD, groups_to_parquet(untold))
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    manifest = {
+        "step": cut.step,
+        "log": [cut.position.segment, cut.position.offset],
+        "sha256": {str(path.relative_to(folder)): _sha256(path) for path in files},
+    }
+    write_file(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
+
+
+def _name(temporary: Path, folder: Path) -> None:
+    """A damaged checkpoint of the same step makes room."""
+    if folder.exists():
+        remove_folder(folder)
+    place_folder(temporary, folder)
+
+
+def books_to_table(books: Books) -> pa.Table:
+    """A row per lease, in their order."""
+    leases = range(len(books))
+    columns = [
+        pa.array(np.arange(len(books))),
+        pa.array(books.problems_N, pa.string()),
+        pa.DictionaryArray.from_arrays(pa.array(books.fates_N), [fate.value for fate in FATES]).cast(pa.string()),
+        pa.array([books.reasons.get(lease_id, "") for lease_id in leases], pa.string()),
+        pa.array(books.into_N.astype(np.int64)),
+    ]
+    return pa.Table.from_arrays(columns, schema=_LEDGER_SCHEMA)
+
+
+def books_from_table(table: pa.Table) -> Books:
+    """Raises ValueError for rows that no ledger wrote."""
+    if table["lease_id"].to_pylist() != list(range(table.num_rows)):
+        raise ValueError("the lease ids are not 0, 1, 2 and so on")
+    codes = {fate.value: code for code, fate in enumerate(FATES)}
+    fates = table["fate"].to_pylist()
+    if unknown := set(fates) - codes.keys():
+        raise ValueError(f"{min(unknown)[:80]!r} is no fate")
+    into_N = table["policy_version"].to_numpy()
+    if not np.all((into_N >= -1) & (into_N < 2**31)):
+        raise ValueError("a policy version is out of range")
+    return Books(
+        fates_N=np.array([codes[fate] for fate in fates], np.uint8),
+        problems_N=tuple(table["problem_id"].to_pylist()),
+        into_N=into_N.astype(np.int32),
+        reasons={lease_id: reason for lease_id, reason in enumerate(table["reason"].to_pylist()) if reason},
+    )
+
+
+def newest_checkpoint(run_path: Path) -> Path | None:
+    """By name alone, for those who only look."""
+    folders = _folders(run_path)
+    return folders[-1] if folders else None
+
+
+def newest_verified(run_path: Path) -> Path | None:
+    """The newest that resume would take."""
+    return next((folder for folder in reversed(_folders(run_path)) if _is_good(folder)), None)
+
+
+def read_back(folder: Path) -> None:
+    """Everything that resume reads, without keeping it: groups a few at a time, of tensors the hash and the header.
+    Raises DataError where resume would pass the folder over."""
+    _checked(folder)
+    for path in {*folder.glob("*.parquet")} - {folder / "ledger.parquet"}:
+        read_through(path)
+
+
+def _checked(folder: Path) -> tuple[Manifest, Books]:
+    """A folder that is what it says, and whose parts tell of one moment. Raises DataError otherwise."""
+    manifest = verify(folder)
+    try:
+        books = books_from_table(read_parquet(folder / "ledger.parquet", _LEDGER_SCHEMA, nullable=()))
+    except ValueError as error:
+        raise DataError(f"{folder / 'ledger.parquet'}: {error}") from error
+    buffered, sampled = (lease_ids(folder / name) for name in ("buffered.parquet", "sampled.parquet"))
+    check_agree(folder, manifest.step, manifest.sha256, books, buffered, sampled)
+    return manifest, books
+
+
+def read_checkpoint(run_path: Path) -> tuple[Past, Position]:
+    """The newest checkpoint that matches its manifest; the beginning where there is none. `Past.notes` says what was
+    passed over."""
+    notes: list[str] = []
+    for folder in reversed(_folders(run_path)):
+        try:
+            past, position = _read(folder)
+        except DataError as error:
+            notes.append(f"passed over {folder.name}: {error}")
+            continue
+        past.notes = notes
+        return past, position
+    return Past(notes=notes), BEGINNING
+
+
+def log_floor(run_path: Path) -> Position:
+    """The furthest place in the log that a checkpoint points to; one whose checkpoint.json cannot be read points nowhere."""
+    floor = BEGINNING
+    for folder in _folders(run_path):
+        with suppress(DataError):
+            floor = max(floor, Position(*read_fields(folder / MANIFEST, Manifest).log))
+    return floor
+
+
+def verify(folder: Path) -> Manifest:
+    """checkpoint.json of a folder that is what it says, no file more or less. Raises DataError otherwise."""
+    manifest = read_fields(folder / MANIFEST, Manifest)
+    present = _files(folder)
+    for name in sorted(manifest.sha256.keys() ^ present.keys()):
+        if name in present:
+            raise DataError(f"{folder / name} is not named in {MANIFEST}: take it away, or use an older checkpoint")
+        raise DataError(
+            f"{folder / MANIFEST} names {name[:200]!r}, which is missing from the checkpoint or outside the checkpoint"
+        )
+    for name, path in present.items():
+        if _sha256(path) != manifest.sha256[name]:
+            raise DataError(f"{path} does not match {MANIFEST}")
+    return manifest
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """What stands in a checkpoint, by path below it, hidden files aside. Raises DataError for links, pipes and devices."""
+    found = {}
+    for path in folder.rglob("*"):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise DataError(f"{path} is a link or no regular file: a checkpoint holds none; put the file itself there")
+        if path.is_file() and not path.name.startswith(".") and path != folder / MANIFEST:
+            found[path.relative_to(folder).as_posix()] = path
+    return found
+
+
+def _read(folder: Path) -> tuple[Past, Position]:
+    manifest, books = _checked(folder)
+    snapshots = sorted((folder / "memory").glob("snapshot-*"))
+    untold = read_groups(folder / UNTOLD) if (folder / UNTOLD).exists() else []
+    past = Past(
+        step=manifest.step,
+        books=books,
+        buffered=_by_lease(read_groups(folder / "buffered.parquet")),
+        sampled={lease: scored.group for lease, scored in _by_lease(read_groups(folder / "sampled.parquet")).items()},
+        untold={lease: scored.group for lease, scored in _by_lease(untold).items()},
+        checkpoint=folder,
+        memory_snapshot=snapshots[-1] if snapshots else None,
+    )
+    return past, Position(*manifest.log)
+
+
+def _by_lease(groups: Iterable[ScoredGroup]) -> dict[int, ScoredGroup]:
+    return {scored.group.lease_id: scored for scored in groups}
+
+
+def prune_checkpoints(run_path: Path, keep: int, verified: Verified | None = None) -> None:
+    """Delete all but the newest `keep` that resume would take; what it would pass over is left for people to see.
+    verified: those that need not be hashed again."""
+    verified = verified or Verified()
+    good = [folder for folder in _folders(run_path) if verified.is_good(folder, _is_good)]
+    for folder in good[: -max(LEAST_KEPT, keep)]:
+        remove_folder(folder)
+        verified.forget(folder)
+
+
+def _is_good(folder: Path) -> bool:
+    try:
+        _checked(folder)
+    except DataError:
+        return False
+    return True
+
+
+def _folders(run_path: Path) -> Sequence[Path]:
+    return sorted(p for p in (run_path / "checkpoints").glob("step-*") if (p / MANIFEST).exists())
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error

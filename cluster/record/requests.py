@@ -1,0 +1,115 @@
+"""How a command reaches a live run: a file in its directory, taken by the controller within a second.
+
+`memr scale` and `memr stop` write runs/<name>/control/<time>.json; the controller reads, deletes, obeys, and answers
+with an event, which the command waits for. No socket is open for this, and it works wherever the run directory can be written.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cluster.record.recorder import Recorder
+from cluster.record.run_dir import surely_over
+from cluster.record.run_lock import held
+from contracts.bounded_json import parse_object
+from contracts.durable import whole_lines
+from contracts.errors import ConfigError, DataError
+
+POLL_S = 0.5
+ANSWER_WITHIN_S = 15.0
+MAX_ANSWER_BYTES = 2**20
+"""Of events.jsonl since the request was left."""
+REFUSED = "request_refused"
+
+
+class RunControl:
+    """scale(workers, kind), stop(): what the controller can be asked for."""
+
+    def __init__(
+        self,
+        run_path: Path,
+        recorder: Recorder,
+        scale: Callable[[int, str | None], None],
+        stop: Callable[[], None],
+    ) -> None:
+        self._folder = run_path / "control"
+        self._recorder = recorder
+        self._scale = scale
+        self._stop = stop
+
+    async def run(self) -> None:
+        """Consumes request files; produces calls; waits for nothing but the clock."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            for file in sorted(self._folder.glob("*.json")):
+                self._obey(file)
+            await asyncio.sleep(POLL_S)
+
+    def _obey(self, file: Path) -> None:
+        try:
+            request = json.loads(file.read_text())
+            if request["ask"] == "scale":
+                self._scale(int(request["workers"]), request.get("pool"))
+            elif request["ask"] == "stop":
+                self._stop()
+            else:
+                raise ConfigError(f"a run cannot be asked to '{request['ask']}'")
+        except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
+            self._recorder.event(REFUSED, file=file.name, reason=str(error))
+        finally:
+            file.unlink(missing_ok=True)
+
+
+def leave_request(run_path: Path, **request: Any) -> Path:
+    """For the controller to find; returns the file, which is gone once it was taken."""
+    folder = run_path / "control"
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{time.time_ns()}.json"
+    temporary = folder / f".{name}.partial"
+    temporary.write_text(json.dumps(request))
+    return temporary.rename(folder / name)
+
+
+def ask(run_path: Path, **request: Any) -> None:
+    """Leave a request and wait until the controller has taken it. Raises ConfigError where the run is not live or refuses,
+    with its reason, DataError if no controller takes it."""
+    has_ended = (run_path / "summary.json").exists() and not held(run_path)
+    begun = (run_path / "control").exists()
+    if not begun and held(run_path):
+        raise DataError(
+            f"{run_path} is loading and takes no requests yet: ask again once `memr status {run_path}` shows workers"
+        )
+    if not begun or has_ended or surely_over(run_path):
+        raise ConfigError(
+            f"{run_path} takes no requests: it is not running, or never was. `memr status {run_path}` shows its state"
+        )
+    events = run_path / "events.jsonl"
+    told_before = events.stat().st_size if events.exists() else 0
+    file = leave_request(run_path, **request)
+    until = time.monotonic() + ANSWER_WITHIN_S
+    while file.exists():
+        if time.monotonic() > until:
+            file.unlink(missing_ok=True)
+            raise DataError(
+                f"{run_path}: no controller took the request within {ANSWER_WITHIN_S:.0f} s, so it was withdrawn. "
+                f"`memr status {run_path}` shows whether the run is alive"
+            )
+        time.sleep(0.1)
+    if reason := _refusal(events, told_before, file.name):
+        raise ConfigError(f"{run_path} refuses: {reason}")
+
+
+def _refusal(events: Path, offset: int, request: str) -> str:
+    """What the controller said to the request before it took the file away; empty where it obeyed."""
+    try:
+        with events.open("rb") as file:
+            file.seek(offset)
+            lines = whole_lines(file.read(MAX_ANSWER_BYTES))
+        told = [parse_object(line, str(events)) for line in lines]
+    except (OSError, DataError):
+        return ""
+    found = (line for line in told if line.get("event") == REFUSED and line.get("file") == request)
+    return str(next(found, {}).get("reason", ""))

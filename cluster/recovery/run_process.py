@@ -1,0 +1,109 @@
+"""The run's own process, below its supervisor: what it does at its edges.
+
+Signals are seen in every phase: while models load they end the process at once (nothing is lost, the run directory is
+whole), later they ask the controller for a checkpoint and the end. A process whose supervisor died asks itself.
+"""
+
+import errno
+import faulthandler
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import psutil
+from ray.exceptions import RayError, RayTaskError
+
+from cluster.config.run_folder import is_run
+from cluster.record.incidents import append_event, headlines, write_incident
+from cluster.recovery.supervisor import FAILED, INTERRUPTED, MAY_RESTART
+from contracts.errors import MemrError, PartLostError, RunStopped
+from contracts.loading import missing_package
+
+PARENT_POLL_S = 1.0
+
+
+def supervised(life: Callable[[], int], run_path: Path, stop_s: float) -> int:
+    """Run `life` and turn what ends it into an exit code. MemrErrors that no restart cures pass through.
+
+    stop_s: how long an orphan may take to write its checkpoint.
+    """
+    faulthandler.enable()
+    told_before = len(headlines(run_path))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, _interrupt)
+    threading.Thread(target=_end_when_orphaned, args=(os.getppid(), stop_s), daemon=True).start()
+    try:
+        return life()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except PartLostError as error:
+        if str(error) not in headlines(run_path)[told_before:]:  # told where it was found, before Ray was ended
+            _leave(run_path, "part_lost", str(error))
+        return MAY_RESTART
+    except MemrError:
+        raise
+    except ImportError as error:
+        raise missing_package(error) from error
+    except RayError as error:
+        lines = str(error).strip().splitlines()  # of a remote traceback the last one is the error
+        _leave(run_path, "ray_failed", f"Ray failed: {lines[-1 if isinstance(error, RayTaskError) else 0]}")
+        return MAY_RESTART
+    except Exception as error:
+        if _disk_is_full(error):
+            raise RunStopped(
+                f"the disk of {run_path} is full: {error}. Make room, then `memr resume {run_path}`: what was cut off while "
+                "it was written is dropped, everything before it is kept"
+            ) from error
+        if isinstance(error, OSError) and not is_run(run_path):
+            raise  # a path of the configuration's: a sentence says it, and no trace
+        _leave(run_path, "crashed", f"{type(error).__name__}: {error}", traceback.format_exc())
+        traceback.print_exc()
+        return MAY_RESTART if is_run(run_path) else FAILED  # before there is one, the next try would do the same again
+
+
+def _disk_is_full(error: Exception) -> bool:
+    return (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or "No space left" in str(error)
+
+
+_asked = threading.Event()
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    _asked.set()
+    raise KeyboardInterrupt
+
+
+def hear_no_more() -> None:
+    """How the run ended is known and only has to be written down: a signal now must not turn it into another end. The
+    supervisor still ends by force what takes too long."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def asked_to_end() -> bool:
+    """A signal came while the run started. Libraries swallow a KeyboardInterrupt that hits their clean-up code."""
+    return _asked.is_set()
+
+
+def _leave(run_path: Path, kind: str, headline: str, trace: str = "") -> None:
+    if is_run(run_path):
+        write_incident(run_path, kind, {"time_s": time.time(), "incident": kind, "headline": headline, "trace": trace})
+        append_event(run_path, {"time_s": time.time(), "event": kind, "headline": headline})
+
+
+def _end_when_orphaned(parent: int, stop_s: float) -> None:
+    """No run without somebody who watches it: it would hold its GPUs for ever."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_POLL_S)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(stop_s)
+    for process in [*psutil.Process().children(recursive=True), psutil.Process()]:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
