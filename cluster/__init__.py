@@ -1,0 +1,1 @@
+"""Runs everything: commands > launch > flow > watch | recovery > record > config | handles; imports go this way only."""

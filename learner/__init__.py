@@ -1,0 +1,1 @@
+"""Turns scored groups into the next LoRA adapter: advantages, losses, packing, update, checkpoint."""

@@ -1,0 +1,1 @@
+"""Stores episodes and computes intrinsic rewards: encoder, nearest neighbours, windows, snapshot."""

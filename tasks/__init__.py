@@ -1,0 +1,1 @@
+"""Defines problems, prompts, environments, verifiers and rewards."""

@@ -1,0 +1,1 @@
+"""The commands of `memr`: parses the command line, prints tables, reports, exports, evaluates."""

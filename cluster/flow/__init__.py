@@ -1,0 +1,1 @@
+"""Moves groups through a run: admission, dispatch, scoring, buffer, training, publication, evaluation."""

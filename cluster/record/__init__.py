@@ -1,0 +1,1 @@
+"""Keeps a run on disk: log, history, checkpoints, adapters, ledger, metrics, incidents."""

@@ -22,6 +22,7 @@ from cluster.record.run_processes import birth
 from contracts.bounded_json import MAX_JSON_BYTES, parse_object, read_bounded, read_object
 from contracts.durable import make_directory, replace_file, swap_file, sync_directory, whole_lines
 from contracts.errors import ConfigError, DataError
+from contracts.own_packages import ROOT
 
 MAX_LINES_BYTES = 2**30
 FOLDERS = ("log", "adapters", "checkpoints", "ledger", "rollouts")
@@ -200,10 +201,9 @@ def _installed() -> dict[str, str]:
 
 def _git_commit() -> str | None:
     """The commit of memr's own checkout; None when installed without one."""
-    here = Path(__file__).resolve().parent.parent
     try:
         done = subprocess.run(
-            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+            ["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,0 +1,1 @@
+"""Restarts what failed: restart budgets, restartable handles, replayed updates, the supervisor."""

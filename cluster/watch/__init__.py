@@ -1,0 +1,1 @@
+"""Observes a run: console, TensorBoard, notifications."""

@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("contracts", "tasks", "actors", "memory_service", "learner", "cluster")
-FILES = [path for package in PACKAGES for path in sorted((ROOT / package).glob("*.py"))]
+from tests.tree import FOLDERS, PACKAGES, PAGE, ROOT, caption, page, source_files
+
+FILES = source_files(*PACKAGES)
+
+
+def name_in_tree(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
 FORBIDDEN_CALLS = {
     "eval",
     "exec",
@@ -50,7 +56,7 @@ def violations(source: str) -> Iterator[str]:
                 yield f"line {node.lineno}: {flag} is not False"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize("path", FILES, ids=name_in_tree)
 def test_nothing_is_executed_that_was_read_from_a_file(path: Path) -> None:
     assert list(violations(path.read_text())) == []
 
@@ -110,7 +116,7 @@ def is_done(call: ast.Call, tree: ast.AST) -> bool:
     return isinstance(call.func, ast.Attribute) and call.func.attr == "result" and not uses_threads
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize("path", FILES, ids=name_in_tree)
 def test_nothing_waits_without_a_limit(path: Path) -> None:
     """`Signal.wait` (named `..changed`) has a limit of its own."""
     assert list(endless_waits(path.read_text())) == []
@@ -147,15 +153,43 @@ def test_the_rule_of_waits_lets_pass_what_is_limited(source: str) -> None:
     assert list(endless_waits(source)) == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize("path", FILES, ids=name_in_tree)
 def test_only_the_terminal_makes_a_console(path: Path) -> None:
     """Elsewhere [brackets] in a path, a setting or a model's answer would be taken for markup, and vanish or raise."""
     made = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     assert path.name == "terminal.py" or "Console" not in {name_of(node.func) for node in made}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize("path", FILES, ids=name_in_tree)
 def test_only_durable_syncs(path: Path) -> None:
     """One order of data, name and folder for every writer: contracts/durable.py has it."""
     called = {name_of(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
     assert path.name == "durable.py" or not called & {"os.fsync", "os.fdatasync", "fsync"}
+
+
+def test_the_rules_see_every_file() -> None:
+    """A moved folder must not slip out of these rules: what is imported from one of our packages is checked."""
+    imported = {
+        node.module
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in PACKAGES
+    }
+    checked = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in FILES}
+    assert len(FILES) > 200
+    assert {module for module in imported if not (ROOT / Path(*module.split("."))).is_dir()} <= checked
+
+
+def test_the_page_of_the_tree_is_the_tree() -> None:
+    assert PAGE.read_text() == page(), "write it anew: python -m tests.tree"
+
+
+def test_every_file_and_folder_says_what_it_is() -> None:
+    folders = [path for package in PACKAGES for path in (ROOT / package).rglob("__init__.py")]
+    assert [name_in_tree(path) for path in [*source_files(*FOLDERS), *folders] if not caption(path)] == []
+
+
+def test_the_readme_names_every_folder() -> None:
+    tree = (ROOT / "README.md").read_text().partition("## The tree")[2]
+    folders = {path.parent.name for package in PACKAGES for path in (ROOT / package).rglob("__init__.py")}
+    assert {name for name in folders if f"{name}/" not in tree} == set()

@@ -1,0 +1,1 @@
+"""Samples with torch and transformers: batched decoding with an unmerged or merged LoRA adapter."""

@@ -1,0 +1,1 @@
+"""Projects and watches disk and memory, and acts before they run out."""

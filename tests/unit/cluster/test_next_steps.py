@@ -18,10 +18,8 @@ from cluster.record.checkpoint import MANIFEST
 from cluster.record.run_dir import claim_run, read_run, write_summary
 from contracts.arrow import write_groups
 from tests.fakes import make_group, make_scored
+from tests.tree import PACKAGES, ROOT, source_files
 from tests.unit.cluster.test_recorder import finished
-
-ROOT = Path(__file__).resolve().parents[3]
-PACKAGES = ("contracts", "tasks", "actors", "memory_service", "learner", "cluster")
 
 
 def commands() -> dict[str, Any]:
@@ -146,11 +144,11 @@ def advised(text: str) -> list[list[str]]:
     return [found.replace("\n", " ").split() for found in re.findall(r"`memr ([^`]+)`", text)]
 
 
-SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).glob("*.py"))]
+SOURCES = source_files(*PACKAGES)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-@pytest.mark.parametrize("path", SOURCES + PAGES, ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize("path", SOURCES + PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_command_that_a_message_or_a_page_names_is_there(path: Path) -> None:
     texts = [(0, path.read_text())] if path.suffix == ".md" else sentences(path)
     for line, text in texts:
