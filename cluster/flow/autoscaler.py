@@ -5,6 +5,7 @@ from collections import deque
 from cluster.config.cluster import ClusterSettings
 from cluster.flow.autoscale import Waits, wanted_workers
 from cluster.flow.fleet import Fleet
+from cluster.flow.worker_targets import WorkerTargets
 from cluster.record.recorder import Recorder
 from contracts.errors import ConfigError
 
@@ -12,8 +13,8 @@ from contracts.errors import ConfigError
 class Autoscaler:
     """Remembers the waits of one window. Does nothing unless cluster.autoscale.enabled."""
 
-    def __init__(self, settings: ClusterSettings, fleet: Fleet, recorder: Recorder) -> None:
-        self._settings, self._fleet, self._recorder = settings, fleet, recorder
+    def __init__(self, settings: ClusterSettings, fleet: Fleet, targets: WorkerTargets, recorder: Recorder) -> None:
+        self._settings, self._fleet, self._targets, self._recorder = settings, fleet, targets, recorder
         self._waits: deque[Waits] = deque(maxlen=settings.autoscale.window_updates)
         self._last_scaled = 0
 
@@ -21,10 +22,10 @@ class Autoscaler:
         self._waits.append(waits)
         if not self._settings.autoscale.enabled:
             return
-        decision = wanted_workers(self._waits, self._fleet.target, self._last_scaled, self._settings.autoscale)
-        first, now = next(iter(self._fleet.targets)), self._fleet.targets
+        decision = wanted_workers(self._waits, self._targets.total, self._last_scaled, self._settings.autoscale)
+        first, now = self._targets.first, self._targets.by_pool
         # The first pool takes the change, as far as it can.
-        of_first = max(0, max(decision.workers, self._settings.min_workers) - self._fleet.target + now[first])
+        of_first = max(0, max(decision.workers, self._settings.min_workers) - self._targets.total + now[first])
         if of_first != now[first]:
             self._last_scaled = waits.step
             try:

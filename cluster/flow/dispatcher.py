@@ -11,17 +11,19 @@ kind can prove is skipped by that kind, and the run stops where that leaves no k
 """
 
 import asyncio
-import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from cluster.config.run_config import RunConfig
 from cluster.flow.change_signal import Signal, cancelled
 from cluster.flow.proof_votes import Blame, ProofVotes
 from cluster.flow.refusal_advice import what_it_means, what_to_do
+from cluster.flow.staleness import Staleness
 from cluster.flow.work_queue import WorkQueue
 from cluster.flow.worker_state import Seat, SeatState
+from cluster.flow.worker_targets import WorkerTargets
 from cluster.record.adapter_registry import AdapterRegistry
 from cluster.record.recorder import Recorder
 from contracts.errors import AdapterMissingError, EngineError, PartLostError, ProofError, RunStopped, cause_of_refusal
@@ -30,7 +32,7 @@ from contracts.rollout import RolloutGroup
 
 
 class Outcomes(Protocol):
-    """Who hears what became of leases: the controller."""
+    """Who hears what became of leases (lease_outcomes.py)."""
 
     def sampled(self, groups: Sequence[RolloutGroup]) -> None: ...
 
@@ -39,37 +41,21 @@ class Outcomes(Protocol):
     def unservable(self, leases: Sequence[Lease], error: Exception) -> None: ...
 
 
+@dataclass(eq=False)
 class Dispatcher:
-    """Serves seats. lag_left: how many versions behind the newest a group that is sampled now may be when it is trained.
-    kinds: of the workers that the run shall have. clock: wall-clock seconds, for events."""
+    """Serves seats."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        queue: WorkQueue,
-        registry: AdapterRegistry,
-        recorder: Recorder,
-        changed: Signal,
-        outcomes: Outcomes,
-        lag_left: Callable[[], int],
-        kinds: Callable[[], Collection[str]],
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._drain_s = config.cluster.drain_s
-        self._grace_s = config.cluster.grace_s  # for verification and the way back
-        self._queue = queue
-        self._registry = registry
-        self._recorder = recorder
-        self._changed = changed
-        self._outcomes = outcomes
-        self._lag_left = lag_left
-        self._max_policy_lag = config.learner.max_policy_lag
-        self._num_updates = config.learner.num_updates
-        self._training_tokens = config.actors.max_new_tokens
-        self._seats: set[Seat] = set()
-        self._votes: defaultdict[str, ProofVotes] = defaultdict(ProofVotes)  # by kind of worker
-        self._kinds = kinds
-        self._clock = clock
+    config: RunConfig
+    queue: WorkQueue
+    registry: AdapterRegistry
+    recorder: Recorder
+    outcomes: Outcomes
+    staleness: Staleness
+    targets: WorkerTargets
+    changed: Signal
+    _seats: set[Seat] = field(default_factory=set)
+    _votes: defaultdict[str, ProofVotes] = field(default_factory=lambda: defaultdict(ProofVotes))
+    """By kind of worker."""
 
     async def serve(self, seat: Seat) -> Exception | None:
         """Returns None when the worker has drained, the reason when it is lost or retired. Raises what stops the run.
@@ -89,7 +75,7 @@ class Dispatcher:
                 if seat.state is SeatState.SUSPECT:
                     await self._check_health(seat)
                 elif not self._give(seat):
-                    await self._changed.wait()
+                    await self.changed.wait()
             return seat.reason
         finally:
             self._seats.discard(seat)
@@ -99,21 +85,23 @@ class Dispatcher:
     def _give(self, seat: Seat) -> bool:
         """Hand over the next leases if there are any and the worker has room."""
         self._leave_out_evaluations()
-        servable = self._registry.servable(seat.kind)
+        servable = self.registry.servable(seat.kind)
         if servable is None:
             return False
-        left = self._lag_left()
-        spare = max(0, min(self._max_policy_lag // 2, left))
-        room = seat.room(self._registry.newest, servable, spare, left)
+        left = self.staleness.lag_left()
+        spare = max(0, min(self.config.learner.max_policy_lag // 2, left))
+        room = seat.room(self.registry.newest, servable, spare, left)
         if room <= 0:
             return False
-        leases = self._queue.dispatch(
+        leases = self.queue.dispatch(
             seat.version,
             room,
             one=seat.settings.continuous,
             idle=seat.rows == 0,
-            evaluates=lambda version: version <= seat.version and not self._registry.skipped(version, seat.kind),
-            training_tokens=self._training_tokens if self._registry.newest < self._num_updates else None,
+            evaluates=lambda version: version <= seat.version and not self.registry.skipped(version, seat.kind),
+            training_tokens=self.config.actors.max_new_tokens
+            if self.registry.newest < self.config.learner.num_updates
+            else None,
         )
         if not leases:
             return False
@@ -129,43 +117,43 @@ class Dispatcher:
         alone, version = leases[0].attempt > 0, leases[0].policy_version
         evaluates = leases[0].purpose is Purpose.EVAL
         try:
-            async with asyncio.timeout(leases[0].deadline_s + self._grace_s):
+            async with asyncio.timeout(leases[0].deadline_s + self.config.cluster.grace_s):
                 if evaluates:  # newer versions may have pushed this one out
-                    await seat.handle.adopt(self._registry.reference(version))
+                    await seat.handle.adopt(self.registry.reference(version))
                 groups = await seat.handle.sample(leases)
         except (AdapterMissingError, ProofError, ValueError) as error:
-            if evaluates and (self._skipped_by_all(version) or self._registry.refused_by_all(version)):
-                self._outcomes.unservable(leases, error)
+            if evaluates and (self._skipped_by_all(version) or self.registry.refused_by_all(version)):
+                self.outcomes.unservable(leases, error)
             else:
-                self._outcomes.sampling_failed(leases, error)
+                self.outcomes.sampling_failed(leases, error)
         except (EngineError, TimeoutError) as error:
             seat.suspect()
-            self._outcomes.sampling_failed(leases, _told(seat, error), crashed_alone=alone)
+            self.outcomes.sampling_failed(leases, _told(seat, error), crashed_alone=alone)
         except PartLostError as error:
             seat.lose(error)
-            self._outcomes.sampling_failed(leases, error, crashed_alone=alone)
+            self.outcomes.sampling_failed(leases, error, crashed_alone=alone)
         except asyncio.CancelledError:
             for lease in reversed(leases):
-                self._queue.put_back(lease)
+                self.queue.put_back(lease)
             raise
         else:
-            self._outcomes.sampled(groups)
+            self.outcomes.sampled(groups)
         finally:
             seat.rows -= rows
-            self._changed.notify()
+            self.changed.notify()
 
     async def _follow(self, seat: Seat) -> None:
         """Consumes published versions; produces proven ones; waits for the next; unblocked by the signal. Raises RunStopped
         where no version is left to sample with."""
         while seat.state is not SeatState.GONE:
-            version = self._registry.servable(seat.kind)
+            version = self.registry.servable(seat.kind)
             done = version is None or seat.version >= version or seat.state is SeatState.DRAINING
             if version is None or done or self._held_back(seat, version):
-                await self._changed.wait()
+                await self.changed.wait()
                 continue
             try:
-                async with asyncio.timeout(seat.settings.lease_deadline_s + self._grace_s):
-                    await seat.handle.adopt(self._registry.reference(version))
+                async with asyncio.timeout(seat.settings.lease_deadline_s + self.config.cluster.grace_s):
+                    await seat.handle.adopt(self.registry.reference(version))
             except (ProofError, ValueError) as error:
                 self._refused(seat, version, error)
             except PartLostError as error:
@@ -173,20 +161,20 @@ class Dispatcher:
             except (EngineError, AdapterMissingError, TimeoutError) as error:
                 seat.suspect()
                 told = str(_told(seat, error))
-                self._recorder.event("adopt_failed", worker=seat.worker_id, version=version, error=told)
-                await self._changed.wait(timeout_s=1.0)
+                self.recorder.event("adopt_failed", worker=seat.worker_id, version=version, error=told)
+                await self.changed.wait(timeout_s=1.0)
             else:
                 seat.proven(version)
-                self._registry.proven(version, seat.kind)
+                self.registry.proven(version, seat.kind)
                 self._votes[seat.kind].proven(version, seat.worker_id)
-                self._recorder.event("proven", worker=seat.worker_id, version=version)
-            self._changed.notify()
+                self.recorder.event("proven", worker=seat.worker_id, version=version)
+            self.changed.notify()
 
     def _refused(self, seat: Seat, version: int, error: Exception) -> None:
         seat.refusal = error
         refusals = self._votes[seat.kind].refused(version, seat.worker_id)
         blame = self._blame(seat, version)
-        self._recorder.incident(
+        self.recorder.incident(
             "version_refused",
             str(error),
             worker=seat.worker_id,
@@ -202,7 +190,7 @@ class Dispatcher:
         if blame is Blame.WORKER:
             assert seat.refusal is not None, "a worker that is at fault has refused"
             seat.lose(seat.refusal)
-            self._changed.notify()
+            self.changed.notify()
         if blame is Blame.VERSION:
             self._skip(seat, version)
         return blame not in (None, Blame.AGAIN)
@@ -219,36 +207,36 @@ class Dispatcher:
     def _skip(self, seat: Seat, version: int) -> None:
         """No worker of this kind serves this version; go on with what each kind may serve while the lag bound allows."""
         assert seat.refusal is not None, "who skips a version has refused it"
-        newest, kinds = self._registry.newest, {seat.kind, *self._kinds()}
-        others = [self._registry.skipped(version, kind) for kind in kinds - {seat.kind}]
-        self._registry.skip(version, seat.kind, by_all=all(others))
-        kept = {kind: v for kind in sorted(kinds) if (v := self._registry.servable(kind)) is not None}
-        last = newest >= self._num_updates  # nothing is trained any more: no lag bound holds
-        served = {kind: v for kind, v in kept.items() if last or newest - v <= self._max_policy_lag}
+        newest, kinds = self.registry.newest, {seat.kind, *self.targets.wanted}
+        others = [self.registry.skipped(version, kind) for kind in kinds - {seat.kind}]
+        self.registry.skip(version, seat.kind, by_all=all(others))
+        kept = {kind: v for kind in sorted(kinds) if (v := self.registry.servable(kind)) is not None}
+        last = newest >= self.config.learner.num_updates  # nothing is trained any more: no lag bound holds
+        served = {kind: v for kind, v in kept.items() if last or newest - v <= self.config.learner.max_policy_lag}
         whose = f" by the workers of pool '{seat.kind}'" if len(kinds) > 1 else ""
         headline = (
             f"version {version} is skipped{whose}, {_what_is_served(served, len(kinds))}: every try to prove it was "
             f"refused: {what_it_means(seat.refusal)}. Last refusal: {seat.refusal}"
         )
-        self._recorder.incident(
+        self.recorder.incident(
             "version_skipped", headline, version=version, pool=seat.kind, serves=kept.get(seat.kind), newest=newest
         )
-        self._changed.notify()
+        self.changed.notify()
         if not served and not last:
             raise RunStopped(
-                f"{headline}. learner.max_policy_lag = {self._max_policy_lag} allows nothing older. `memr resume` goes "
+                f"{headline}. learner.max_policy_lag = {self.config.learner.max_policy_lag} allows nothing older. `memr resume` goes "
                 f"on; {what_to_do(seat.refusal)}"
             )
 
     def _skipped_by_all(self, version: int) -> bool:
-        kinds = self._kinds()
-        return bool(kinds) and all(self._registry.skipped(version, kind) for kind in kinds)
+        kinds = self.targets.wanted
+        return bool(kinds) and all(self.registry.skipped(version, kind) for kind in kinds)
 
     def _leave_out_evaluations(self) -> None:
         """Of versions that no kind of worker serves."""
-        for version in sorted(self._queue.versions_needed()):
-            if self._skipped_by_all(version) and (leases := self._queue.withdraw_evaluations(version)):
-                self._outcomes.unservable(
+        for version in sorted(self.queue.versions_needed()):
+            if self._skipped_by_all(version) and (leases := self.queue.withdraw_evaluations(version)):
+                self.outcomes.unservable(
                     leases, ProofError(f"no worker could prove version {version}: it is not evaluated")
                 )
 
@@ -256,7 +244,7 @@ class Dispatcher:
         """A real one-token generation. A worker without a version yet has nothing to generate with: it must adopt."""
         deadline_s = seat.settings.health_deadline_s
         try:
-            async with asyncio.timeout(deadline_s + self._grace_s):
+            async with asyncio.timeout(deadline_s + self.config.cluster.grace_s):
                 if seat.version >= 0:
                     await seat.handle.health(deadline_s)
         except (EngineError, AdapterMissingError, PartLostError, TimeoutError) as error:
@@ -267,7 +255,7 @@ class Dispatcher:
     async def _drain(self, seat: Seat) -> None:
         """Finish what is in hand, within the bound; what is not finished returns to the queue."""
         if seat.calls:
-            await asyncio.wait(seat.calls, timeout=self._drain_s)
+            await asyncio.wait(seat.calls, timeout=self.config.cluster.drain_s)
 
 
 def _what_is_served(served: Mapping[str, int], num_kinds: int) -> str:

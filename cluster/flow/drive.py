@@ -19,7 +19,7 @@ async def drive(
     """To the last update or to the first thing that no part can cure, and a checkpoint wherever the parts are well.
     on_taken_up: called before anything new is made: whatever an attempt writes down that must not outlive its failure."""
     try:
-        begins = await controller.take_up()
+        begins = await controller.restore()
         on_taken_up()
         if begins:
             await controller.checkpoint()  # the first: what it weighs is measured, and there is one to go back to

@@ -6,20 +6,19 @@ resume (what an earlier life left) -> after_update ... -> to_the_end: all that w
 from collections.abc import Callable
 
 from cluster.config.run_config import RunConfig
-from cluster.flow.change_signal import Signal
 from cluster.flow.evaluator import Evaluator
-from cluster.flow.lease_outcomes import BY_HAND
+from cluster.flow.lease_outcomes import BY_HAND, LeaseOutcomes
 from cluster.record.adapter_registry import AdapterRegistry
 
 
 class EvaluationSchedule:
-    """left_out: an incident for a version that is not evaluated, with the reason."""
+    """Begins evaluations when they are due and waits for the last ones."""
 
     def __init__(
-        self, config: RunConfig, registry: AdapterRegistry, evaluator: Evaluator, left_out: Callable[[int, str], None]
+        self, config: RunConfig, registry: AdapterRegistry, evaluator: Evaluator, outcomes: LeaseOutcomes
     ) -> None:
         self._last, self._every = config.learner.num_updates, config.eval.every_updates
-        self._registry, self._evaluator, self._left_out = registry, evaluator, left_out
+        self._registry, self._evaluator, self._outcomes = registry, evaluator, outcomes
 
     def resume(self, step: int) -> None:
         """Begins what is due up to `step`, of an earlier life's versions too, from their folders."""
@@ -29,11 +28,11 @@ class EvaluationSchedule:
                 self._evaluator.begin(due, due, at_edge=due == 0)
             elif self._registry.given_up(due):
                 if self._evaluator.missing(due):
-                    self._left_out(due, f"no worker could prove version {due}: it is not evaluated; {BY_HAND}")
+                    self._outcomes.left_out(due, f"no worker could prove version {due}: it is not evaluated; {BY_HAND}")
             elif self._evaluator.missing(due):
                 gone.append(due)
         if gone:  # one incident: another eval.every_updates than before names many
-            self._left_out(
+            self._outcomes.left_out(
                 gone[0], f"not evaluated, as adapters/ has them no more: versions {', '.join(map(str, gone))}"
             )
 
@@ -41,12 +40,12 @@ class EvaluationSchedule:
         if self._every and step % self._every == 0 and 0 < step < self._last:
             self._evaluator.begin(self._registry.newest, step, at_edge=False)
 
-    async def to_the_end(self, step: int, changed: Signal, stopping: Callable[[], bool]) -> bool:
+    async def to_the_end(self, step: int, stopping: Callable[[], bool]) -> bool:
         """What is under way, then the last evaluation. False where the run is stopping; raises as Evaluator.all_done."""
-        if not await self._evaluator.all_done(changed, stopping):
+        if not await self._evaluator.all_done(stopping):
             return False
         self._evaluator.begin(self._registry.newest, step, at_edge=True)
-        return await self._evaluator.all_done(changed, stopping)
+        return await self._evaluator.all_done(stopping)
 
     def left_by_an_earlier_life(self, step: int) -> set[int]:
         """Versions up to `step` whose adapters `resume` will need."""

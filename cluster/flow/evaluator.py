@@ -9,6 +9,7 @@ One that breaks is an incident at once: training goes on beside it, and its erro
 import asyncio
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from typing import Protocol
 
 from cluster.config.run_config import RunConfig
 from cluster.flow.change_signal import RECHECK_S, Signal, cancelled
@@ -24,24 +25,34 @@ class _Unservable(Exception):
     """No worker serves the version that an evaluation asks for."""
 
 
+class LeaseSink(Protocol):
+    """The work queue, as evaluations see it."""
+
+    def add(self, lease: Lease) -> None: ...
+
+
+class EvaluationRecord(Protocol):
+    """The recorder, as evaluations see it."""
+
+    def evaluation(self, report: EvalReport) -> None: ...
+
+    def incident(self, kind: str, headline: str) -> None: ...
+
+
 class Evaluator:
-    """submit: puts a lease into the work queue. record: writes the finished report. incident: of a kind, with a headline.
-    done: (step, max_new_tokens, k) of evaluations that an earlier process finished."""
+    """done: (step, max_new_tokens, k) of evaluations that an earlier process finished."""
 
     def __init__(
         self,
         config: RunConfig,
         task: Task,
-        submit: Callable[[Lease], None],
-        record: Callable[[EvalReport], None],
-        incident: Callable[[str, str], None],
+        queue: LeaseSink,
+        recorder: EvaluationRecord,
+        changed: Signal,
         done: Collection[tuple[int, int, int | None]] = (),
     ) -> None:
-        self._config = config
-        self._task = task
-        self._submit = submit
-        self._record = record
-        self._incident = incident
+        self._config, self._task = config, task
+        self._queue, self._recorder, self._changed = queue, recorder, changed
         self._done = frozenset(done)
         self._next_id = -1
         self._results: dict[int, asyncio.Future[RolloutGroup | None]] = {}
@@ -83,7 +94,7 @@ class Evaluator:
             await self.evaluate(policy_version, step, at_edge=at_edge)
         except Exception as error:
             with suppress(OSError):  # of a full disk, which must not hide what broke the evaluation
-                self._incident(
+                self._recorder.incident(
                     "evaluation_failed",
                     f"the evaluation of version {policy_version} (after update {step}) ended with "
                     f"{type(error).__name__}: {error}. Training goes on, and this error ends the run after its last "
@@ -96,10 +107,10 @@ class Evaluator:
         plans = self._plans(step, step, at_edge=step == 0)
         return any(_name(plan) not in self._done for plan, num in plans if self._task.held_out(num))
 
-    async def all_done(self, changed: Signal, stopping: Callable[[], bool]) -> bool:
+    async def all_done(self, stopping: Callable[[], bool]) -> bool:
         """Waits for what was begun, and raises what it raised, or what `stopping` raises meanwhile. False where the run is
         stopping: what is missing then is measured when the run is resumed."""
-        woken = asyncio.ensure_future(_when(stopping, changed))
+        woken = asyncio.ensure_future(_when(stopping, self._changed))
         try:
             while not stopping() and (open_ones := [task for task in self._begun if not task.done()]):
                 await asyncio.wait([*open_ones, woken], timeout=RECHECK_S, return_when=asyncio.FIRST_COMPLETED)
@@ -147,12 +158,13 @@ class Evaluator:
         results = {lease.lease_id: loop.create_future() for lease in leases}
         self._results |= results
         for lease in leases:
-            self._submit(lease)
+            self._queue.add(lease)
+        self._changed.notify()
         try:
             groups = await asyncio.gather(*results.values())
         except _Unservable:
             return
-        self._record(evaluate_groups(plan, groups))
+        self._recorder.evaluation(evaluate_groups(plan, groups))
 
 
 def _name(plan: EvalPlan) -> tuple[int, int, int | None]:

@@ -10,49 +10,54 @@ Consumes targets and losses; produces served seats; waits for either; unblocked 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
+from typing import Protocol
 
 from cluster.config.run_config import RunConfig
 from cluster.flow.change_signal import Signal, cancelled
 from cluster.flow.worker_state import Seat, SeatState
-from cluster.handles import Shortages, WorkerHandle, WorkerStarter, nothing_short
+from cluster.flow.worker_targets import WorkerTargets
+from cluster.handles import Parts, WorkerHandle
 from cluster.record.recorder import Recorder
 from cluster.recovery.failure_policy import Budget, Decision, Failure, Part, decide
 from contracts.errors import ConfigError, DataError, LoadError, MemrError, RunStopped
 from contracts.loading import out_of_memory
 
 
+class Serves(Protocol):
+    """The dispatcher, as the fleet sees it."""
+
+    async def serve(self, seat: Seat) -> Exception | None:
+        """Returns None when the worker has drained, the reason when it is lost or retired."""
+
+
 class Fleet:
-    """serve: the dispatcher's loop for one seat. clock: seconds, monotonic. shortages: of `Parts`."""
+    """clock: seconds, monotonic."""
 
     def __init__(
         self,
         config: RunConfig,
-        starter: WorkerStarter,
-        serve: Callable[[Seat], Awaitable[Exception | None]],
+        parts: Parts,
+        targets: WorkerTargets,
+        dispatcher: Serves,
         recorder: Recorder,
         changed: Signal,
         clock: Callable[[], float] = time.monotonic,
-        shortages: Shortages = nothing_short,
     ) -> None:
         self._settings = config.cluster
-        self._shortages = shortages
         self._kinds = config.actors.kinds
-        self._starter = starter
-        self._serve = serve
+        self._parts, self._targets, self._dispatcher = parts, targets, dispatcher
         self._recorder = recorder
         self._changed = changed
         self._clock = clock
-        counts = {pool.name: pool.num_workers for pool in config.actors.pools}
-        self._targets = counts or {name: kind.num_workers for name, kind in self._kinds.items()}
         self._serial = 0
         self._joining: dict[str, str] = {}  # worker id -> kind
         self._seats: dict[str, Seat] = {}
         self._lives: set[asyncio.Task[None]] = set()
         self._failures: list[Failure] = []
         self._ever_served = False
-        self._num_first = self.target
-        self._untried = dict(self._targets)  # of the first workers those that were not lost, by kind
+        self._num_first = targets.total
+        self._untried = dict(targets.by_pool)  # of the first workers those that were not lost, by kind
 
     @property
     def seats(self) -> list[Seat]:
@@ -60,11 +65,7 @@ class Fleet:
 
     @property
     def target(self) -> int:
-        return sum(self._targets.values())
-
-    @property
-    def targets(self) -> Mapping[str, int]:
-        return dict(self._targets)
+        return self._targets.total
 
     @property
     def joining(self) -> int:
@@ -79,16 +80,17 @@ class Fleet:
 
         Raises ConfigError for a kind that does not exist, a number below min_workers, more than can be placed.
         """
-        kind = kind or next(iter(self._targets))
-        if kind not in self._targets:
-            raise ConfigError(f"there is no pool '{kind}'; this run has {', '.join(self._targets)}")
-        total = self.target - self._targets[kind] + workers
+        now = self._targets.by_pool
+        kind = kind or self._targets.first
+        if kind not in now:
+            raise ConfigError(f"there is no pool '{kind}'; this run has {', '.join(now)}")
+        total = self.target - now[kind] + workers
         if workers < 0 or total < self._settings.min_workers:
             raise ConfigError(f"{total} workers in all, cluster.min_workers is {self._settings.min_workers}")
-        if workers > self._targets[kind] and (short := self._shortages(self._targets | {kind: workers})):
+        if workers > now[kind] and (short := self._parts.shortages({**now, kind: workers})):
             raise ConfigError("; ".join(short))
-        self._recorder.event("scaled", kind=kind, workers=workers, before=self._targets[kind])
-        self._targets[kind] = workers
+        self._recorder.event("scaled", kind=kind, workers=workers, before=now[kind])
+        self._targets.set(kind, workers)
         self._changed.notify()
 
     async def run(self) -> None:
@@ -104,7 +106,7 @@ class Fleet:
             await cancelled(self._lives)
 
     def _match_targets(self) -> None:
-        for kind, target in self._targets.items():
+        for kind, target in self._targets.by_pool.items():
             staying = [
                 seat for seat in self._seats.values() if seat.kind == kind and seat.state is not SeatState.DRAINING
             ]
@@ -127,7 +129,7 @@ class Fleet:
     async def _live(self, worker_id: str, kind: str) -> None:
         """One worker from start to end."""
         started = self._clock()
-        handle = self._starter.create(worker_id, kind)
+        handle = self._parts.workers.create(worker_id, kind)
         try:
             lost = await self._started(handle)
             if lost is None:
@@ -135,13 +137,13 @@ class Fleet:
                 self._ever_served = True
                 self._seats[worker_id] = Seat(handle, kind, self._kinds[kind])
                 del self._joining[worker_id]
-                lost = await self._serve(self._seats[worker_id])
+                lost = await self._dispatcher.serve(self._seats[worker_id])
             if lost is None:
                 self._recorder.event("left", worker=worker_id)
         finally:
             self._joining.pop(worker_id, None)
             self._seats.pop(worker_id, None)
-            found = self._starter.end(handle)
+            found = self._parts.workers.end(handle)
         if lost is not None:
             self._lost(worker_id, kind, lost, found)
 
@@ -176,7 +178,7 @@ class Fleet:
         self._recorder.incident("worker_lost", headline, worker=worker_id, replaced=replaced)
         if replaced:
             return
-        self._targets[kind] -= 1
+        self._targets.lose_one(kind)
         if verdict.decision is Decision.STOP:
             raise RunStopped(
                 f"{self.target} rollout workers are left, cluster.min_workers is {settings.min_workers}, and the "

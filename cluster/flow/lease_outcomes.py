@@ -1,15 +1,17 @@
 """What became of leases that went to a worker: groups for memory, another attempt, dropped or failed with a reason.
 
-Dispatcher --groups, errors--> here --> MemoryLane | WorkQueue (another attempt) | Ledger (dropped, failed) | Evaluator
+Dispatcher --groups, errors--> here --> ScoringQueue | WorkQueue (another attempt) | Ledger (dropped, failed) | Evaluator
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from cluster.config.cluster import ClusterSettings
+from cluster.flow.admission import Admission
 from cluster.flow.evaluator import Evaluator
 from cluster.flow.failure_streak import FailureStreak
-from cluster.flow.quarantine import QUARANTINED, Quarantine
-from cluster.flow.scoring_stage import MemoryLane
+from cluster.flow.quarantine import QUARANTINED
+from cluster.flow.scoring_queue import ScoringQueue
 from cluster.flow.work_queue import WorkQueue
 from cluster.record.history import History
 from cluster.record.judge_faults import JudgedShares, JudgeFaults
@@ -24,33 +26,33 @@ MIN_TRAINABLE = 2
 """A group with fewer trainable rollouts has no advantage to offer: its mean is itself."""
 
 
+@dataclass(eq=False)
 class LeaseOutcomes:
-    """cluster.flow.dispatcher.Outcomes. admit: called when a slot became free. Raises RunStopped after a streak of failures."""
+    """cluster.flow.dispatcher.Outcomes. Raises RunStopped after a streak of failures.
 
-    def __init__(
-        self,
-        settings: ClusterSettings,
-        queue: WorkQueue,
-        ledger: Ledger,
-        lane: MemoryLane,
-        evaluator: Evaluator,
-        recorder: Recorder,
-        history: History,
-        admit: Callable[[], None],
-    ) -> None:
-        self._attempts = settings.lease_attempts
-        self._queue, self._ledger, self._lane, self._evaluator = queue, ledger, lane, evaluator
-        self._recorder = recorder
-        self._history = history
-        self._admit = admit
-        self._streak = FailureStreak(settings.stop_after_failures)
-        self._faults = JudgeFaults(recorder)
-        self.quarantine = Quarantine()
-        self._not_evaluated: set[int] = set()
-        self._invalid_in: set[int] = set()  # versions whose evaluation has answers that count as wrong unseen
-        self._tokens = 0
-        self.returned = 0  # groups that came back, evaluations too
-        self.dropped_rollouts = 0
+    returned: groups that came back, evaluations too. dropped_rollouts: of groups that no update may use.
+    """
+
+    settings: ClusterSettings
+    queue: WorkQueue
+    ledger: Ledger
+    scoring: ScoringQueue
+    evaluator: Evaluator
+    recorder: Recorder
+    history: History
+    admission: Admission
+    returned: int = 0
+    dropped_rollouts: int = 0
+    _tokens: int = 0
+    _not_evaluated: set[int] = field(default_factory=set)
+    _invalid_in: set[int] = field(default_factory=set)
+    """Versions whose evaluation has answers that count as wrong unseen."""
+    _streak: FailureStreak = field(init=False)
+    _faults: JudgeFaults = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._streak = FailureStreak(self.settings.stop_after_failures)
+        self._faults = JudgeFaults(self.recorder)
 
     def take_tokens(self) -> int:
         """Tokens of training rollouts that came since the last time."""
@@ -65,14 +67,14 @@ class LeaseOutcomes:
         """A worker's call came back. What can train is durable before anything else happens to it."""
         kept = [g for g in groups if g.purpose is Purpose.TRAIN and len(g.trainable_rollouts) >= MIN_TRAINABLE]
         if kept:
-            self._history.sampled(kept)
+            self.history.sampled(kept)
         self.returned += len(groups)
         self._faults.look_at(groups)
         for group in groups:
             if group.purpose is Purpose.EVAL:
-                self._queue.done(group.lease_id)
+                self.queue.done(group.lease_id)
                 self._tell_if_invalid(group)
-                self._evaluator.finished(group)
+                self.evaluator.finished(group)
             else:
                 self._tokens += group.num_tokens
                 self._book(group)
@@ -80,33 +82,33 @@ class LeaseOutcomes:
     def sampling_failed(self, leases: Sequence[Lease], error: Exception, *, crashed_alone: bool = False) -> None:
         """Back into the queue for another attempt; after the last, the ledger keeps the reason. crashed_alone: the
         worker fell ill or died with this lease and no other in hand."""
-        self._recorder.event("sampling_failed", leases=[lease.lease_id for lease in leases], error=str(error))
+        self.recorder.event("sampling_failed", leases=[lease.lease_id for lease in leases], error=str(error))
         for lease in reversed(leases):
             poison = crashed_alone and self._harmed(lease.problem.problem_id, str(error))
-            if lease.attempt + 1 < self._attempts and not poison:
-                self._queue.returned(lease)
+            if lease.attempt + 1 < self.settings.lease_attempts and not poison:
+                self.queue.returned(lease)
                 continue
-            self._queue.done(lease.lease_id)
+            self.queue.done(lease.lease_id)
             if lease.purpose is Purpose.EVAL:
                 self._counts_as_wrong(lease.policy_version, lease.problem.problem_id, f"every attempt failed: {error}")
-                self._evaluator.given_up(lease.lease_id)
+                self.evaluator.given_up(lease.lease_id)
             else:
-                self._ledger.failed(lease.lease_id, QUARANTINED if poison else type(error).__name__)
-            self._streak.failed(self._attempts, error)
-        self._admit()
+                self.ledger.failed(lease.lease_id, QUARANTINED if poison else type(error).__name__)
+            self._streak.failed(self.settings.lease_attempts, error)
+        self.admission.admit()
 
     def unservable(self, leases: Sequence[Lease], error: Exception) -> None:
         """No worker serves the version that these evaluation leases ask for: no attempt can help, and no worker failed."""
         self.left_out(leases[0].policy_version, f"{error}; {BY_HAND}")
         for lease in leases:
-            self._queue.done(lease.lease_id)
-            self._evaluator.unservable(lease.lease_id)
+            self.queue.done(lease.lease_id)
+            self.evaluator.unservable(lease.lease_id)
 
     def left_out(self, policy_version: int, why: str) -> None:
         """An incident, once for a version: its evaluation is missing, and no accuracy stands in for it."""
         if policy_version not in self._not_evaluated:
             self._not_evaluated.add(policy_version)
-            self._recorder.incident("evaluation_skipped", why)
+            self.recorder.incident("evaluation_skipped", why)
 
     def _tell_if_invalid(self, group: RolloutGroup) -> None:
         reasons = [r.verdict.reason for r in group.rollouts if isinstance(r.verdict, Invalid)]
@@ -124,37 +126,37 @@ class LeaseOutcomes:
             "as wrong in the accuracy; `invalid` in eval.jsonl says how often"
         )
         if self._invalid_in:
-            self._recorder.event("evaluation_invalid", version=policy_version, reason=text)
+            self.recorder.event("evaluation_invalid", version=policy_version, reason=text)
         else:
-            self._recorder.incident("evaluation_invalid", text, version=policy_version)
+            self.recorder.incident("evaluation_invalid", text, version=policy_version)
         self._invalid_in.add(policy_version)
 
     def _book(self, group: RolloutGroup) -> None:
         if len(group.trainable_rollouts) >= MIN_TRAINABLE:
-            self._queue.done(group.lease_id)
+            self.queue.done(group.lease_id)
             self._streak.good()
-            self._lane.add(group)
+            self.scoring.add(group)
         elif any(rollout.finish_reason.worth_another_try for rollout in group.rollouts) and self._try_again(group):
             return
         else:
-            self._queue.done(group.lease_id)
+            self.queue.done(group.lease_id)
             self._drop(group)
 
     def _try_again(self, group: RolloutGroup) -> bool:
         """The engine spoilt the group: the problem goes back, while it has attempts left."""
-        lease = self._queue.lease(group.lease_id)
-        if lease.attempt + 1 >= self._attempts:
+        lease = self.queue.lease(group.lease_id)
+        if lease.attempt + 1 >= self.settings.lease_attempts:
             return False
         reasons = sorted({rollout.finish_reason.value for rollout in group.rollouts})
-        self._recorder.event("sampled_again", lease=lease.lease_id, worker=group.worker_id, endings=reasons)
-        self._queue.returned(lease)
+        self.recorder.event("sampled_again", lease=lease.lease_id, worker=group.worker_id, endings=reasons)
+        self.queue.returned(lease)
         return True
 
     def _harmed(self, problem_id: str, why: str) -> bool:
         """True, with an incident, when the problem goes into quarantine."""
-        if not self.quarantine.harmed(problem_id):
+        if not self.admission.quarantine.harmed(problem_id):
             return False
-        self._recorder.incident(
+        self.recorder.incident(
             "quarantined", f"problem {problem_id} is not issued again in this run; it did harm twice, last: {why}"
         )
         return True
@@ -163,7 +165,7 @@ class LeaseOutcomes:
         self.dropped_rollouts += len(group.rollouts)
         reasons = [r.verdict.reason for r in group.rollouts if isinstance(r.verdict, Invalid)]
         poison = bool(reasons) and self._harmed(group.problem_id, f"it could not be judged: {reasons[0]}")
-        self._ledger.dropped(group.lease_id, QUARANTINED if poison else "fewer than two trainable rollouts")
-        self._recorder.groups(group.policy_version, [ScoredGroup.without_bonus(group)], fate="dropped")
+        self.ledger.dropped(group.lease_id, QUARANTINED if poison else "fewer than two trainable rollouts")
+        self.recorder.groups(group.policy_version, [ScoredGroup.without_bonus(group)], fate="dropped")
         self._streak.untrainable(group)
-        self._admit()
+        self.admission.admit()

@@ -10,11 +10,12 @@ in the next one: `resume` reads it from the run's own lines.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from typing import Any
 
 from cluster.config.run_config import RunConfig
+from cluster.flow.run_state import RunState
 from cluster.handles import LearnerHandle
 from cluster.record.checkpoint import newest_verified
 from cluster.record.incidents import ALARM
@@ -45,12 +46,10 @@ def alarms_due(events: Iterable[dict[str, Any]], step: int) -> list[tuple[str, s
 
 
 class Health:
-    """notify: wakes whoever waits, so that a halt is seen. step: updates booked so far."""
+    """Halts or turns back a run. A halt wakes whoever waits."""
 
-    def __init__(
-        self, config: RunConfig, recorder: Recorder, notify: Callable[[], None], step: Callable[[], int]
-    ) -> None:
-        self._config, self._recorder, self._notify, self._step = config, recorder, notify, step
+    def __init__(self, config: RunConfig, recorder: Recorder, state: RunState) -> None:
+        self._config, self._recorder, self._state = config, recorder, state
         self._halted = ""
         self._roll_back_for = ""
         self._skipped_in_a_row = 0
@@ -59,18 +58,18 @@ class Health:
     def resume(self) -> None:
         """From metrics.jsonl and events.jsonl, once the run stands where it stood: how many updates in a row were skipped,
         and what alarms asked for that nobody had done yet. A person who resumes after a halt gets all tries again."""
-        lines = [line for line in self._recorder.lines("metrics.jsonl") if line["step"] <= self._step()]
+        lines = [line for line in self._recorder.lines("metrics.jsonl") if line["step"] <= self._state.step]
         skipped = sum(1 for _ in takewhile(lambda line: line.get("skipped"), reversed(lines)))
         self._skipped_in_a_row = skipped % ((ROLL_BACKS + 1) * IN_A_ROW)
         self._roll_back_for = ""
-        for name, action, headline in alarms_due(self._recorder.lines("events.jsonl"), self._step()):
+        for name, action, headline in alarms_due(self._recorder.lines("events.jsonl"), self._state.step):
             if getattr(self._config.alarms, name, action) == action:
                 self._act(Alarm(name, Action(action), headline))
 
     def halt(self, reason: str) -> None:
         """The run ends with RunStopped at the next `check`, which writes a last checkpoint."""
         self._halted = self._halted or reason
-        self._notify()
+        self._state.changed.notify()
 
     def check(self) -> None:
         if self._halted:
@@ -78,7 +77,9 @@ class Health:
 
     def obey(self, alarm: Alarm) -> None:
         """Report an alarm and do what its settings ask for."""
-        self._recorder.incident(f"{ALARM}{alarm.name}", alarm.headline, action=alarm.action.value, step=self._step())
+        self._recorder.incident(
+            f"{ALARM}{alarm.name}", alarm.headline, action=alarm.action.value, step=self._state.step
+        )
         self._act(alarm)
 
     def _act(self, alarm: Alarm) -> None:

@@ -285,7 +285,7 @@ class StopSignals:
 
     def _ask(self) -> None:
         self.seen = True
-        if self.controller is not None and self.controller.taken_up:
+        if self.controller is not None and self.controller.restored:
             self.controller.stop()
         elif self._main is not None:
             self._main.cancel()

@@ -7,9 +7,8 @@ with an event, which the command waits for. No socket is open for this, and it w
 import asyncio
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cluster.record.recorder import Recorder
 from cluster.record.run_dir import surely_over
@@ -25,20 +24,20 @@ MAX_ANSWER_BYTES = 2**20
 REFUSED = "request_refused"
 
 
-class RunControl:
-    """scale(workers, kind), stop(): what the controller can be asked for."""
+class LiveRun(Protocol):
+    """What a live run can be asked for. `scale` raises ConfigError for a number or a pool that cannot be."""
 
-    def __init__(
-        self,
-        run_path: Path,
-        recorder: Recorder,
-        scale: Callable[[int, str | None], None],
-        stop: Callable[[], None],
-    ) -> None:
+    def scale(self, workers: int, kind: str | None) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+class RunControl:
+    """Takes the requests that commands leave in the run's folder."""
+
+    def __init__(self, run_path: Path, recorder: Recorder, run: LiveRun) -> None:
         self._folder = run_path / "control"
-        self._recorder = recorder
-        self._scale = scale
-        self._stop = stop
+        self._recorder, self._run = recorder, run
 
     async def run(self) -> None:
         """Consumes request files; produces calls; waits for nothing but the clock."""
@@ -52,9 +51,9 @@ class RunControl:
         try:
             request = json.loads(file.read_text())
             if request["ask"] == "scale":
-                self._scale(int(request["workers"]), request.get("pool"))
+                self._run.scale(int(request["workers"]), request.get("pool"))
             elif request["ask"] == "stop":
-                self._stop()
+                self._run.stop()
             else:
                 raise ConfigError(f"a run cannot be asked to '{request['ask']}'")
         except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:

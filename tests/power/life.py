@@ -194,7 +194,7 @@ class Life:
         parts = Parts(workers, memory, self.learner)
         self.controller = Controller(self.config, task, parts, registry, recorder, history, self.past)
         async with asyncio.timeout(60):
-            if await self.controller.take_up():
+            if await self.controller.restore():
                 await self.controller.checkpoint()
             await self.controller.run()
             await self.controller.checkpoint()

@@ -31,7 +31,7 @@ from contracts.rollout import RolloutGroup, ScoredGroup
 from learner.config import ScriptedLearnerSettings
 from learner.scripted_learner import ScriptedLearner
 from tests.fakes import FakeLearner, FakeMemory, FakeWorker, engine_error, make_adapter
-from tests.unit.cluster.test_controller import Run, make_config
+from tests.harness import Run, make_config
 
 Answer = TypeVar("Answer")
 UPDATES = 6
@@ -208,20 +208,21 @@ class Watch:
             await asyncio.wait_for(self.changed.wait(), 0.001)
 
     def __post_init__(self) -> None:
-        parts = self.run.controller._parts
+        stages = self.run.controller.stages
+        parts = stages.training.parts
         self._mark(parts.learner, "save", "checkpointing")
-        self._mark(self.run.controller, "_publish", "publishing")
+        self._mark(stages.training.publication, "publish", "publishing")
         if parts.memory is not None:
             self._mark(parts.memory, "score", "scoring")
-        self._mark(self.run.controller._evaluator, "_run", "evaluating")
+        self._mark(stages.evaluator, "_run", "evaluating")
 
     def phase(self) -> str:
         for phase in ("checkpointing", "publishing", "scoring", "evaluating"):
             if phase in self.inside:
-                return phase if phase != "scoring" or not self.run.controller._updating else "updating"
-        if not self.run.controller.taken_up:
+                return phase if phase != "scoring" or not self.run.controller.stages.state.updating else "updating"
+        if not self.run.controller.restored:
             return "loading"
-        return "updating" if self.run.controller._updating else "waiting"
+        return "updating" if self.run.controller.stages.state.updating else "waiting"
 
     def _mark(self, owner: Any, name: str, phase: str) -> None:
         """From the call to its answer, whatever becomes of who asked."""
@@ -241,7 +242,7 @@ class Watch:
 
 def ctrl_c(run: Run, drives: "asyncio.Task[None]") -> None:
     """As cluster.launch.train.StopSignals."""
-    if run.controller.taken_up:
+    if run.controller.restored:
         run.controller.stop()
     else:
         drives.cancel()
@@ -261,7 +262,7 @@ def lose_the_fleet(run: Run, _drives: "asyncio.Task[None]") -> None:
     for seat in run.controller.fleet.seats:
         seat.lose(PartLostError("its process died"))
     run.workers.make = lambda worker_id: FakeWorker(worker_id, start_fault=PartLostError("it died while it loaded"))
-    run.controller._changed.notify()
+    run.controller.stages.state.changed.notify()
 
 
 def fail_everything(run: Run, _drives: "asyncio.Task[None]") -> None:
@@ -278,7 +279,7 @@ def raise_in_a_loop(run: Run, _drives: "asyncio.Task[None]") -> None:
 
     def over(life: "asyncio.Task[None]") -> None:
         life.exception()  # the run may have ended before: then nobody else asks
-        run.controller._changed.notify()
+        run.controller.stages.state.changed.notify()
 
     life = asyncio.ensure_future(loop())
     life.add_done_callback(over)

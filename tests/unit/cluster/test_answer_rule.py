@@ -11,7 +11,7 @@ from cluster.launch.answer_rule_change import EVENT, tell_changed_rule
 from cluster.record.resume import begin_or_go_on
 from tasks.answer_rule import ANSWER_RULE, changes_since
 from tasks.config import AnswerForm, TaskSettings
-from tests.unit.cluster.test_controller import make_config
+from tests.harness import make_config
 
 
 def begun(tmp_path: Path) -> Path:

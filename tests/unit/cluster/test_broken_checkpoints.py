@@ -59,7 +59,7 @@ async def stopped(path: Path, lag: int, after: int, breaks: Callable[[Path], Non
     seen = run.controller.health.check
 
     def check() -> None:
-        if run.controller.step == after and len(run.controller._buffer) >= GROUPS:
+        if run.controller.step == after and len(run.controller.stages.buffer) >= GROUPS:
             run.controller.health.halt("as an alarm")
             # The old code replaced a step's checkpoint by that of the stop.
             shutil.rmtree(run.path / "checkpoints" / f"step-{after:06d}", ignore_errors=True)

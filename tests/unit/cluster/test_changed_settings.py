@@ -11,7 +11,7 @@ from cluster.flow.drive import drive
 from cluster.record.resume import check_same_run, nothing_left, record_changes
 from cluster.record.run_dir import create_run, write_summary
 from contracts.errors import ConfigError, DataError, RunStopped
-from tests.unit.cluster.test_controller import Run, make_config
+from tests.harness import Run, make_config
 
 
 def begun(path: Path, **sections: dict[str, Any]) -> RunConfig:
@@ -112,7 +112,7 @@ async def test_settings_are_written_down_before_anything_new_and_not_if_the_run_
 ) -> None:
     run = Run(begun(tmp_path))
     told: list[str] = []
-    monkeypatch.setattr(run.controller, "take_up", refuse)
+    monkeypatch.setattr(run.controller, "restore", refuse)
     with pytest.raises(DataError, match="another encoder"):
         await drive(run.controller, run.recorder, lambda: None, lambda: told.append("written"))
     assert told == []
@@ -125,7 +125,7 @@ async def test_settings_are_written_down_before_anything_new_and_not_if_the_run_
         told.append("trains")
         raise RunStopped("enough")
 
-    monkeypatch.setattr(run.controller, "take_up", taken_up)
+    monkeypatch.setattr(run.controller, "restore", taken_up)
     monkeypatch.setattr(run.controller, "run", trains)
     with pytest.raises(RunStopped, match="enough"):
         await drive(run.controller, run.recorder, lambda: None, lambda: told.append("written"))

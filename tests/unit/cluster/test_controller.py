@@ -1,7 +1,6 @@
 """The controller's loops on fakes: order, slots, lag, retries, late memory, evaluation, stopping."""
 
 import asyncio
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,79 +8,14 @@ from typing import Any
 
 import pytest
 
-from cluster.config.run_config import RunConfig
-from cluster.flow.controller import Controller
 from cluster.flow.drive import drive
-from cluster.handles import Parts
-from cluster.record.adapter_registry import AdapterRegistry
-from cluster.record.checkpoint import log_floor
-from cluster.record.history import History
-from cluster.record.recorder import Recorder
-from cluster.record.resume import read_run_past
-from cluster.record.run_log import RunLog
 from contracts.adapter import Adapter
 from contracts.errors import PartLostError, RunStopped
 from contracts.problem import Lease
 from contracts.reports import MemoryReport, StepReport
 from contracts.rollout import FinishReason, RolloutGroup, ScoredGroup
-from tests.fakes import CountingTask, FakeLearner, FakeMemory, FakeWorker, FakeWorkers, engine_error
-
-Events = list[tuple[Any, ...]]
-
-
-def make_config(path: Path, *, lag: int = 0, updates: int = 4, **sections: dict[str, Any]) -> RunConfig:
-    base: dict[str, dict[str, Any]] = {
-        "run": {"directory": str(path), "name": "r"},
-        "model": {"name": "scripted"},
-        "actors": {"engine": "scripted", "rollouts_per_group": 2, "max_batch_rows": 4, "max_new_tokens": 8},
-        "memory": {"profile": "memr"},
-        "learner": {"num_updates": updates, "max_policy_lag": lag},
-        "cluster": {"groups_per_batch": 4, "checkpoint_every_updates": 0, "tensorboard": False},
-        "eval": {"problems": 0},
-    }
-    for name, values in sections.items():
-        base[name] = base.get(name, {}) | values
-    return RunConfig.model_validate(base)
-
-
-class Run:
-    """A controller on fakes, and what it left behind."""
-
-    def __init__(self, config: RunConfig, **fakes: Any) -> None:
-        self.events: Events = []
-        self.workers = FakeWorkers(fakes.get("workers", [FakeWorker()]), self.events)
-        self.learner = fakes.get("learner") or FakeLearner(config.learner.max_policy_lag)
-        self.learner.events = self.events
-        self.memory = fakes.get("memory", FakeMemory())
-        if self.memory is not None:
-            self.memory.events = self.events
-        self.path = config.run_path
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.recorder = Recorder(self.path)
-        registry = AdapterRegistry(self.path / "adapters", _itself, keep=2)
-        parts = Parts(self.workers, self.memory, self.learner)
-        self.history = History(RunLog(self.path / "log", floor=log_floor(self.path)))
-        past = read_run_past(self.path, config)
-        self.controller = Controller(config, CountingTask(), parts, registry, self.recorder, self.history, past)
-
-    async def run(self) -> None:
-        try:
-            async with asyncio.timeout(30):
-                await self.controller.run()
-        finally:
-            self.recorder.status(self.controller.status())
-            self.close()
-
-    def close(self) -> None:
-        self.recorder.close()
-        self.history.close()
-
-    def lines(self, name: str) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.path / name).read_text().splitlines()]
-
-
-def _itself(adapter: Adapter) -> Adapter:
-    return adapter
+from tests.fakes import FakeLearner, FakeMemory, FakeWorker, engine_error
+from tests.harness import Run, make_config
 
 
 async def test_without_lag_sampling_scoring_updating_alternate_in_lease_order(tmp_path: Path) -> None:
@@ -191,7 +125,7 @@ async def test_groups_that_went_on_late_are_remembered_in_their_order_once(tmp_p
     told = [lease for event in run.events if event[0] == "score" for lease in event[1]]
     assert len(late) > 6
     assert len(told) == len(set(told))
-    untold = [group.lease_id for group in run.controller._lane.untold]
+    untold = [group.lease_id for group in run.controller.stages.scoring.untold]
     assert sorted({*told, *untold}) == list(range(24)), "every group was told, or still stands in the queue at the end"
     assert len(set(late) & set(told)) > len(set(late)) / 2
     assert run.lines("metrics.jsonl")[-1]["ledger"]["trained"] == 24, "its slots did not wait for memory"
@@ -220,7 +154,7 @@ async def test_who_pays_no_bonus_does_not_wait_for_memory_and_remembers_all(
     run.memory.may_answer.set()
     await life
     told = [lease for event in run.events if event[0] == "score" for lease in event[1]]
-    assert (sorted(told), run.controller._lane.untold) == (list(range(24)), [])
+    assert (sorted(told), run.controller.stages.scoring.untold) == (list(range(24)), [])
     assert run.lines("metrics.jsonl")[-1]["memory_late"] == 0
     assert not [line for line in run.lines("events.jsonl") if line["event"] == "memory_late"]
     assert all(not scored.late and not scored.bonus_G.any() for batch in run.learner.batches for scored in batch)

@@ -14,7 +14,7 @@ from cluster.flow.drive import drive
 from cluster.launch.environment import apply_environment, prepare_environment
 from cluster.launch.process_env import actor_environment, thread_environment
 from cluster.record.run_dir import create_run
-from tests.unit.cluster.test_controller import Run, make_config
+from tests.harness import Run, make_config
 
 
 async def finished_run(path: Path, **sections: Any) -> Path:

@@ -17,6 +17,7 @@ from contracts.reports import EvalReport
 from contracts.rollout import RolloutGroup
 from contracts.verdict import Invalid
 from tests.fakes import FakeWorker
+from tests.harness import Run
 from tests.unit.cluster.stops import (
     UPDATES,
     ChainedLearner,
@@ -29,7 +30,6 @@ from tests.unit.cluster.stops import (
     stop_config,
 )
 from tests.unit.cluster.test_alarms import HACKED, run
-from tests.unit.cluster.test_controller import Run
 
 
 class Booked(Moment):
@@ -133,7 +133,7 @@ async def test_an_evaluation_that_breaks_is_told_at_once_raised_at_the_end_and_m
 ) -> None:
     config = stop_config(tmp_path, 1)
     run = new_run(config, ChainedLearner(1, delay_s=0.004), random.Random(0))
-    record, told_at = run.controller._evaluator._record, []
+    record, told_at = run.recorder.evaluation, []
 
     def broken(report: EvalReport) -> None:
         if report.step == 3:
@@ -144,7 +144,7 @@ async def test_an_evaluation_that_breaks_is_told_at_once_raised_at_the_end_and_m
         if line["event"] == "evaluation_failed":
             told_at.append(run.controller.step)
 
-    run.controller._evaluator._record = broken
+    run.recorder.evaluation = broken  # type: ignore[method-assign]
     run.recorder.add_watcher(Listener(look))
     with pytest.raises(AssertionError, match="a report of another shape"):
         await live(run)
@@ -164,7 +164,7 @@ async def test_what_broke_an_evaluation_is_not_lost_by_a_stop(tmp_path: Path) ->
     def broken(report: EvalReport) -> None:
         raise TypeError("a report of another shape")
 
-    run.controller._evaluator._record = broken
+    run.recorder.evaluation = broken  # type: ignore[method-assign]
     await live(run, Booked("", 4), "ctrl_c")
     assert run.controller.step < UPDATES
     assert {line["headline"].partition(":")[0] for line in named(run, "evaluation_failed")} >= {

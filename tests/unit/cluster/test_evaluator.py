@@ -3,29 +3,49 @@
 import asyncio
 from pathlib import Path
 
+from cluster.flow.change_signal import Signal
 from cluster.flow.evaluator import Evaluator
 from contracts.problem import Lease, Problem
 from contracts.reports import EvalReport
 from tests.fakes import CountingTask
-from tests.unit.cluster.test_controller import make_config
+from tests.harness import make_config
+
+
+class Leases:
+    def __init__(self) -> None:
+        self.open: list[Lease] = []
+
+    def add(self, lease: Lease) -> None:
+        self.open.append(lease)
+
+
+class Reports:
+    def __init__(self) -> None:
+        self.made: list[EvalReport] = []
+
+    def evaluation(self, report: EvalReport) -> None:
+        self.made.append(report)
+
+    def incident(self, kind: str, headline: str) -> None: ...
 
 
 async def test_a_version_is_held_between_two_runs_of_its_evaluation_until_the_last(tmp_path: Path) -> None:
     """Between greedy and pass@k no lease names the version: only this keeps its adapter from being pruned."""
     config = make_config(tmp_path, eval={"problems": 1, "pass_at_k": 2, "pass_at_k_problems": 1})
-    leases: list[Lease] = []
+    leases = Leases()
     held: list[set[int]] = []
 
-    def record(_report: EvalReport) -> None:
-        held.append(evaluator.versions)
+    class Holding(Reports):
+        def evaluation(self, report: EvalReport) -> None:
+            held.append(evaluator.versions)
 
-    evaluator = Evaluator(config, CountingTask(), leases.append, record, lambda kind, headline: None)
+    evaluator = Evaluator(config, CountingTask(), leases, Holding(), Signal())
     evaluator.begin(7, 7, at_edge=False)
     for _ in range(2):
-        while not leases:
+        while not leases.open:
             await asyncio.sleep(0)
         assert evaluator.versions == {7}
-        evaluator.given_up(leases.pop().lease_id)
+        evaluator.given_up(leases.open.pop().lease_id)
     while evaluator.versions:
         await asyncio.sleep(0)
     assert held == [{7}, {7}]
@@ -42,15 +62,14 @@ class FewHeldOut(CountingTask):
 async def test_an_evaluation_takes_what_is_there_and_of_nothing_makes_no_figure(tmp_path: Path) -> None:
     config = make_config(tmp_path, eval={"problems": 5})
     for number in (0, 3):
-        leases: list[Lease] = []
-        reports: list[EvalReport] = []
-        evaluator = Evaluator(config, FewHeldOut(number), leases.append, reports.append, lambda kind, headline: None)
+        leases, reports = Leases(), Reports()
+        evaluator = Evaluator(config, FewHeldOut(number), leases, reports, Signal())
         evaluator.begin(7, 7, at_edge=False)
         while evaluator.versions:
-            while leases:
-                evaluator.given_up(leases.pop().lease_id)
+            while leases.open:
+                evaluator.given_up(leases.open.pop().lease_id)
             await asyncio.sleep(0)
-        assert [report.n for report in reports] == [number] * bool(number)
+        assert [report.n for report in reports.made] == [number] * bool(number)
 
 
 async def test_lease_ids_of_later_evaluations_do_not_depend_on_what_was_done_before(tmp_path: Path) -> None:
@@ -58,15 +77,13 @@ async def test_lease_ids_of_later_evaluations_do_not_depend_on_what_was_done_bef
     config = make_config(tmp_path, eval={"problems": 5, "pass_at_k": 2, "pass_at_k_problems": 5})
     ids = []
     for done in ((), {(7, config.eval_max_new_tokens, None)}):
-        leases: list[Lease] = []
-        evaluator = Evaluator(
-            config, FewHeldOut(3), leases.append, lambda report: None, lambda kind, headline: None, done
-        )
+        leases = Leases()
+        evaluator = Evaluator(config, FewHeldOut(3), leases, Reports(), Signal(), done)
         evaluator.begin(7, 7, at_edge=False)
         seen = []
         while evaluator.versions:
-            while leases:
-                lease = leases.pop()
+            while leases.open:
+                lease = leases.open.pop()
                 seen += [lease.lease_id] * (lease.num_rollouts == 2)
                 evaluator.given_up(lease.lease_id)
             await asyncio.sleep(0)

@@ -75,7 +75,7 @@ async def test_a_stop_for_any_reason_at_any_moment_is_taken_up(
     config, noise = stop_config(tmp_path / "stopped", lag), random.Random(lag)
     stopped = new_run(config, chained(lag), noise)
     await live(stopped, MOMENTS[moment], reason)
-    if reason in IN_ORDER and stopped.controller.taken_up:
+    if reason in IN_ORDER and stopped.controller.restored:
         check_stopped(stopped)
     again = new_run(config, chained(lag), noise)
     assert await live(again) is None

@@ -15,7 +15,7 @@ from contracts.errors import ConfigError, DataError, EngineError, LoadError, Par
 from contracts.problem import Lease
 from contracts.rollout import FinishReason
 from tests.fakes import FakeLearner, FakeWorker
-from tests.unit.cluster.test_controller import Run, make_config
+from tests.harness import Run, make_config
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -413,7 +413,7 @@ class Asked:
 
 async def test_a_live_run_takes_requests_from_its_directory_and_refuses_nonsense(tmp_path: Path) -> None:
     run, asked = Run(make_config(tmp_path)), Asked()
-    control = asyncio.ensure_future(RunControl(run.path, run.recorder, asked.scale, asked.stop).run())
+    control = asyncio.ensure_future(RunControl(run.path, run.recorder, asked).run())
     await asyncio.sleep(0)
     await asyncio.to_thread(ask, run.path, ask="scale", workers=3, pool=None)
     with pytest.raises(ConfigError, match="refuses: too few"):

@@ -11,7 +11,7 @@ from cluster.commands.check_task import run_task_check
 from cluster.config.run_config import RunConfig, dump_config, load_config
 from cluster.record.resume import begin_or_go_on
 from contracts.errors import ConfigError
-from tests.unit.cluster.test_controller import make_config
+from tests.harness import make_config
 
 
 def group_of_one(tmp_path: Path) -> RunConfig:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cluster.flow.run_health import Health, alarms_due
+from cluster.flow.run_state import RunState
 from cluster.record.checkpoint import read_checkpoint
 from cluster.record.incidents import headlines
 from cluster.record.recorder import Recorder
@@ -17,7 +18,7 @@ from contracts.problem import Lease
 from contracts.reports import StepReport
 from contracts.rollout import FinishReason, ScoredGroup
 from tests.fakes import FakeLearner, FakeWorker, make_group, make_scored
-from tests.unit.cluster.test_controller import Run, make_config
+from tests.harness import Run, make_config
 
 
 class Skipping(FakeLearner):
@@ -96,18 +97,14 @@ async def test_the_same_with_the_alarm_off_goes_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("action", "ends"), [(Action.WARN, False), (Action.PAUSE, True), (Action.ROLL_BACK, False)])
 async def test_an_alarm_is_told_and_its_action_taken(tmp_path: Path, action: Action, ends: bool) -> None:
-    config = make_config(tmp_path, updates=6, cluster={"checkpoint_every_updates": 2})
-    run = Run(config)
-
     class AtStepThree(FakeLearner):
         async def update(self, groups: Sequence[ScoredGroup]) -> tuple[StepReport, Adapter]:
             if self.version == 2:
                 run.controller.health.obey(Alarm("entropy", action, "entropy fell"))
             return await super().update(groups)
 
-    run.learner = AtStepThree(0)
-    run.learner.events = run.events
-    run.controller._parts = replace(run.controller._parts, learner=run.learner)
+    config = make_config(tmp_path, updates=6, cluster={"checkpoint_every_updates": 2})
+    run = Run(config, learner=AtStepThree(0))
     if ends:
         with pytest.raises(RunStopped, match=r"entropy fell \(alarms.entropy = 'pause'; 'warn' lets the run go on\)"):
             await run.run()
@@ -148,7 +145,7 @@ def test_what_alarms_asked_for_is_due_until_it_was_done(events: list[dict[str, o
 async def test_a_micro_batch_that_was_halved_for_want_of_memory_is_told_once(tmp_path: Path) -> None:
     config = make_config(tmp_path, learner={"micro_batch_tokens": 4096})
     recorder = Recorder(tmp_path / "r")
-    health, learner = Health(config, recorder, lambda: None, lambda: 0), FakeLearner(0)
+    health, learner = Health(config, recorder, RunState()), FakeLearner(0)
     adapter = await learner.first_adapter()
     report, _ = await learner.update([make_scored(make_group(1))])
     for tokens in (4096, 4096, 1024, 1024, 0):

@@ -3,7 +3,6 @@
 import asyncio
 import random
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,8 @@ from contracts.errors import RunStopped
 from contracts.reports import MemoryReport, StepReport
 from contracts.rollout import RolloutGroup, ScoredGroup
 from tests.fakes import FakeMemory
+from tests.harness import Run, make_config
 from tests.unit.cluster.stops import UPDATES, ChainedLearner, check_finished, check_stopped, live, new_run, stop_config
-from tests.unit.cluster.test_controller import Run, make_config
 
 
 class Alarmed:
@@ -112,8 +111,7 @@ async def test_an_error_that_ends_the_run_is_no_incident_of_the_run_loop(tmp_pat
         async def update(self, groups: Sequence[ScoredGroup]) -> tuple[StepReport, Adapter]:
             raise RunStopped("enough")
 
-    run = Run(make_config(tmp_path, updates=4))
-    run.controller._parts = replace(run.controller._parts, learner=Fails(0))
+    run = Run(make_config(tmp_path, updates=4), learner=Fails(0))
     with pytest.raises(RunStopped, match="enough"):
         await run.run()
     assert [line for line in run.lines("events.jsonl") if line["event"] == "error_under_way"] == []

@@ -12,7 +12,7 @@ from cluster.config.run_config import RunConfig, dump_config, load_config
 from cluster.record.resume import begin_or_go_on, check_same_run
 from cluster.record.run_dir import read_run
 from contracts.errors import ConfigError
-from tests.unit.cluster.test_controller import make_config
+from tests.harness import make_config
 
 STORED = (Path(__file__).parents[2] / "data" / "configs" / "memr_57c9e8c.toml").read_text()
 

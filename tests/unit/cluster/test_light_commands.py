@@ -18,7 +18,7 @@ from cluster.record.requests import ask
 from cluster.record.run_dir import create_run, read_run, write_summary
 from cluster.watch.terminal import terminal
 from contracts.errors import ConfigError
-from tests.unit.cluster.test_controller import make_config
+from tests.harness import make_config
 from tests.unit.cluster.test_recorder import finished
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -1,6 +1,7 @@
 """`memr scale` and `memr stop` do what they say or refuse with exit code 2 and the reason: nothing is "asked" in vain."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,12 @@ from cluster.commands.live_requests import scale_run, stop_run
 from cluster.config.run_config import RunConfig
 from cluster.config.run_folder import refuse_other_than_run
 from cluster.flow.autoscale import Waits
-from cluster.flow.autoscaler import Autoscaler
 from cluster.handles import Shortages
 from cluster.launch.placement import Node, place, shortages_of
 from cluster.record.requests import RunControl
 from cluster.record.run_dir import create_run
 from contracts.errors import ConfigError
-from tests.unit.cluster.test_controller import Run, make_config
+from tests.harness import Run, make_config
 
 POOLS = [{"name": "big", "num_workers": 1}, {"name": "small", "num_workers": 1}]
 
@@ -54,9 +54,7 @@ def test_a_run_that_is_not_live_is_asked_for_nothing(ask: Any, tmp_path: Path) -
 async def test_what_the_live_run_refuses_is_told_to_who_asked(tmp_path: Path) -> None:
     config = created(tmp_path, cluster={"min_workers": 1})
     run = Run(config)
-    control = asyncio.ensure_future(
-        RunControl(run.path, run.recorder, run.controller.fleet.scale, run.controller.stop).run()
-    )
+    control = asyncio.ensure_future(RunControl(run.path, run.recorder, run.controller).run())
     await asyncio.sleep(0)
     with pytest.raises(ConfigError, match=r"refuses: 0 workers in all, cluster\.min_workers is 1"):
         await asyncio.to_thread(scale_run, run.path, 0, None)
@@ -67,7 +65,7 @@ async def test_what_the_live_run_refuses_is_told_to_who_asked(tmp_path: Path) ->
 
 
 def with_shortages(run: Run, shortages: Shortages) -> None:
-    run.controller.fleet._shortages = shortages
+    run.controller.fleet._parts = replace(run.controller.fleet._parts, shortages=shortages)
 
 
 def test_more_workers_than_can_be_placed_are_refused_and_nothing_changes(tmp_path: Path) -> None:
@@ -99,7 +97,7 @@ def test_autoscale_goes_on_with_the_workers_it_has_where_no_more_fit(tmp_path: P
     config = make_config(tmp_path, cluster={"autoscale": {"enabled": True, "window_updates": 1, "cooldown_updates": 1}})
     run = Run(config)
     with_shortages(run, lambda _: ["no GPU is left"])
-    Autoscaler(config.cluster, run.controller.fleet, run.recorder).after_update(Waits(1, 10.0, 9.0, 0.0, 0, 8))
+    run.controller.stages.training.autoscaler.after_update(Waits(1, 10.0, 9.0, 0.0, 0, 8))
     [event] = [line for line in run.lines("events.jsonl") if line["event"].startswith("autoscale")]
     assert event["event"] == "autoscale_refused"
     assert "no GPU is left" in event["reason"]

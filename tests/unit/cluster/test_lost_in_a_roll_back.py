@@ -6,7 +6,6 @@ import json
 import random
 import shutil
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 
 from cluster.handles import LearnerHandle
 from cluster.record.history import Kind
+from cluster.record.recorder import Recorder
 from cluster.record.run_log import read_log
 from cluster.recovery.failure_policy import Part
 from cluster.recovery.restartable import RevivedLearner
@@ -22,6 +22,7 @@ from contracts.adapter import Adapter
 from contracts.errors import PartLostError, RunStopped
 from contracts.reports import StepReport
 from contracts.rollout import ScoredGroup
+from tests.harness import Run
 from tests.unit.cluster.stops import (
     STOPS,
     UPDATES,
@@ -35,7 +36,6 @@ from tests.unit.cluster.stops import (
     stop_config,
     tiny_learner,
 )
-from tests.unit.cluster.test_controller import Run
 from tests.unit.cluster.test_revival import care
 
 TURNED = 4
@@ -118,14 +118,17 @@ def alarm_before_turning(run: Run, turned: int = TURNED) -> None:
 
 async def turned_run(path: Path, lag: int, make: Callable[[int], LearnerHandle], death: Death | None) -> Run:
     config = stop_config(path, lag, alarms={"entropy": "roll_back"})
-    run = new_run(config, make(lag), random.Random(0))
-    if death is not None:
+
+    def revived(recorder: Recorder) -> LearnerHandle:
+        if death is None:
+            return make(lag)
 
         def born() -> OnceLost:
             return OnceLost(make(lag), death)
 
-        learner = RevivedLearner(born(), care(config, run.recorder, Part.LEARNER, born))
-        run.controller._parts = replace(run.controller._parts, learner=learner)
+        return RevivedLearner(born(), care(config, recorder, Part.LEARNER, born))
+
+    run = new_run(config, revived, random.Random(0))
     alarm_before_turning(run)
     assert await live(run) is None
     return run

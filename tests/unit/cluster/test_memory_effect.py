@@ -11,7 +11,7 @@ from cluster.record.memory_effect import effect_text, memory_effect, short_text
 from cluster.record.run_dir import RunRecord
 from cluster.watch.alarms.alarms import AlarmSettings, alarms
 from cluster.watch.console import step_text
-from tests.unit.cluster.test_controller import make_config
+from tests.harness import make_config
 
 HISTORIES = Path(__file__).parents[2] / "data" / "histories"
 

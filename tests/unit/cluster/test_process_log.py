@@ -20,7 +20,7 @@ from cluster.record.process_log import CONTROLLER_LOG, begin_log, last_error, ne
 from cluster.recovery.supervisor import Supervisor
 from cluster.watch.watchers import watchers
 from contracts.errors import DataError
-from tests.unit.cluster.test_controller import make_config
+from tests.harness import make_config
 
 
 def test_attempts_are_numbered_and_the_newest_is_found(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from contracts.errors import EngineError, PartLostError, RunStopped
 from contracts.ports import Task
 from contracts.problem import Lease, Problem
 from tests.fakes import CountingTask, FakeWorker
-from tests.unit.cluster.test_controller import Run, make_config
+from tests.harness import Run, make_config
 
 
 class FewProblems(CountingTask):
@@ -28,9 +28,7 @@ def poison(lease: Lease) -> Exception | None:
 
 
 def run_on(tmp_path: Path, task: Task, **fakes: Any) -> Run:
-    run = Run(make_config(tmp_path, lag=1, updates=6, cluster={"worker_restarts": 100}), **fakes)
-    run.controller._task = task
-    return run
+    return Run(make_config(tmp_path, lag=1, updates=6, cluster={"worker_restarts": 100}), task=task, **fakes)
 
 
 async def test_a_problem_that_crashes_its_worker_twice_alone_is_left_out_and_the_run_goes_on(tmp_path: Path) -> None:
@@ -66,8 +64,7 @@ async def test_workers_that_die_at_random_put_nothing_into_quarantine(tmp_path: 
 async def test_a_run_that_is_taken_up_remembers_its_quarantine(tmp_path: Path) -> None:
     run = run_on(tmp_path, FewProblems(), workers=[FakeWorker("w0", fault=poison)])
     await run.run()
-    again = Run(make_config(tmp_path, lag=1, updates=8, cluster={"worker_restarts": 100}))
-    again.controller._task = FewProblems()
+    again = Run(make_config(tmp_path, lag=1, updates=8, cluster={"worker_restarts": 100}), task=FewProblems())
     await again.run()
     assert not [event for event in again.events if event[0] == "sample" and any(lease % 5 == 3 for lease in event[3])]
 

@@ -21,7 +21,7 @@ from contracts.errors import ConfigError, DataError
 from contracts.reports import EvalReport
 from contracts.rollout import ScoredGroup
 from tests.fakes import make_group, make_scored
-from tests.unit.cluster.test_controller import Run, make_config
+from tests.harness import Run, make_config
 
 SCRIPTED = Path(__file__).resolve().parents[3] / "configs" / "scripted.toml"
 

@@ -7,7 +7,7 @@ import pytest
 
 from contracts.errors import ProofError, RefusalCause, RunStopped, cause_of_refusal
 from tests.fakes import FakeWorker
-from tests.unit.cluster.test_controller import Run, make_config
+from tests.harness import Run, make_config
 
 TOLERANCE = "probe_tolerance"
 

@@ -33,7 +33,7 @@ from contracts.errors import ConfigError, LoadError, MemrError, PartLostError
 from contracts.process import ProcessId, own_process
 from tasks.prompts import HfTokenizer
 from tests.fakes import FakeLearner
-from tests.unit.cluster.test_controller import make_config
+from tests.harness import make_config
 from tests.unit.cluster.test_revival import care
 from tests.unit.cluster.test_supervisor import supervise
 from tests.unit.tasks.test_tasks_chat_template import DATED

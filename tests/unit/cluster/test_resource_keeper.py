@@ -10,7 +10,7 @@ from cluster.record.run_processes import RunProcesses
 from cluster.watch.resources.keeper import ResourceKeeper
 from cluster.watch.resources.projection import FreeResources
 from contracts.errors import ConfigError
-from tests.unit.cluster.test_controller import make_config
+from tests.harness import make_config
 
 MB = 2**20
 

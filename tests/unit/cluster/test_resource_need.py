@@ -18,7 +18,7 @@ from cluster.watch.resources.projection import (
     shortages,
     size,
 )
-from tests.unit.cluster.test_controller import make_config
+from tests.harness import make_config
 
 MB = 2**20
 FOOTPRINT = Footprint(

@@ -20,7 +20,7 @@ from cluster.record.run_log import BEGINNING
 from contracts.errors import ConfigError, DataError
 from contracts.rollout import ScoredGroup
 from tests.fakes import FakeLearner, FakeMemory, FakeWorker, make_group, make_scored
-from tests.unit.cluster.test_controller import Run, make_config
+from tests.harness import Run, make_config
 
 UPDATES = 12
 

@@ -20,7 +20,7 @@ from contracts.errors import PartLostError
 from contracts.reports import MemoryReport, StepReport
 from contracts.rollout import RolloutGroup, ScoredGroup
 from tests.fakes import FakeLearner, FakeMemory, FakeWorker
-from tests.unit.cluster.test_controller import Run, make_config
+from tests.harness import Run, make_config
 from tests.unit.cluster.test_resume import trained
 
 UPDATES = 30

@@ -5,7 +5,6 @@ import asyncio
 import random
 import shutil
 import tempfile
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -13,8 +12,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from cluster.record.recorder import Recorder
 from cluster.recovery.failure_policy import Part
 from cluster.recovery.restartable import RevivedLearner
+from tests.harness import Run
 from tests.unit.cluster.stops import (
     UPDATES,
     ChainedLearner,
@@ -25,7 +26,6 @@ from tests.unit.cluster.stops import (
     new_run,
     stop_config,
 )
-from tests.unit.cluster.test_controller import Run
 from tests.unit.cluster.test_lost_in_a_roll_back import Death, OnceLost, alarm_before_turning
 from tests.unit.cluster.test_revival import care
 from tests.unit.cluster.test_stops_property import PHASES, SAME
@@ -85,13 +85,14 @@ async def lives(folder: Path, lag: int, turn: int, kills: list[Kill], deaths: li
 def turned(folder: Path, lag: int, turn: int, deaths: list[Death]) -> Run:
     """A life in which the update `turn` is turned back by an alarm; each death comes once in all lives."""
     config = stop_config(folder, lag, alarms={"entropy": "roll_back"})
-    run = new_run(config, ChainedLearner(lag, delay_s=0.002), random.Random(0))
 
     def born() -> OnceLost:
         return OnceLost(ChainedLearner(lag, delay_s=0.002), *deaths)
 
-    learner = RevivedLearner(born(), care(config, run.recorder, Part.LEARNER, born))
-    run.controller._parts = replace(run.controller._parts, learner=learner)
+    def revived(recorder: Recorder) -> RevivedLearner:
+        return RevivedLearner(born(), care(config, recorder, Part.LEARNER, born))
+
+    run = new_run(config, revived, random.Random(0))
     alarm_before_turning(run, turn)
     return run
 

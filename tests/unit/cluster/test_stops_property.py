@@ -68,7 +68,7 @@ async def many_lives(folder: Path, lag: int, stops: list[tuple[str, Moment]], no
     for reason, moment in stops:
         run = new_run(config, ChainedLearner(lag, delay_s=0.002), noise)
         await live(run, moment, reason)
-        if reason != "kill" and run.controller.taken_up:
+        if reason != "kill" and run.controller.restored:
             check_stopped(run)
     last = new_run(config, ChainedLearner(lag), noise)
     assert await live(last) is None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.record.checkpoint import newest_verified, read_checkpoint
-from tests.unit.cluster.test_controller import Run, make_config
+from tests.harness import Run, make_config
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from cluster.record import checkpoint
 from cluster.record.checkpoint import newest_verified, prune_checkpoints, read_checkpoint
 from cluster.record.verified import Verified
-from tests.unit.cluster.test_controller import Run, make_config
+from tests.harness import Run, make_config
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ async def test_a_folder_that_changed_is_looked_at_again(tmp_path: Path, looks: C
     else:
         file.write_bytes(data[:-1] if damage == "shorter" else data[:20] + b"x" + data[21:])
     looks.clear()
-    verified = run.controller._verified
+    verified = run.controller.stages.training.checkpoints.verified
     for _ in range(2):
         prune_checkpoints(run.path, 3, verified)
     run.close()

@@ -1,4 +1,4 @@
-"""What a call of the lane costs goes with what is new, not with how many groups memory has yet to hear of. Counted, not
+"""What a call of the scoring queue costs goes with what is new, not with how many groups memory has yet to hear of. Counted, not
 timed: instructions of the interpreter."""
 
 import sys
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.fakes import make_group
-from tests.unit.cluster.test_memory_lane import Lane
+from tests.unit.cluster.test_scoring_queue import Queue
 
 FEW, MANY = 10, 3000
 
@@ -34,13 +34,13 @@ def instructions(work: Callable[[], Any]) -> int:
     return count
 
 
-async def behind(groups: int, *, sent: bool = False) -> Lane:
-    """A lane whose memory is busy with one group while `groups` others went on without bonus, unsent; or with those."""
-    at = Lane(max_untold=2 * MANY)
-    at.lane.add(make_group(0))
+async def behind(groups: int, *, sent: bool = False) -> Queue:
+    """A queue whose memory is busy with one group while `groups` others went on without bonus, unsent; or with those."""
+    at = Queue(max_untold=2 * MANY)
+    at.queue.add(make_group(0))
     call = await at.call()
     for lease_id in range(1, groups + 1):
-        at.lane.add(make_group(lease_id))
+        at.queue.add(make_group(lease_id))
     at.now = 2.0
     while len(at.delivered) < groups + 1:
         await at.pause()
@@ -51,14 +51,14 @@ async def behind(groups: int, *, sent: bool = False) -> Lane:
     return at
 
 
-CALLS: dict[str, Callable[[Lane], Any]] = {
-    "add": lambda at: at.lane.add(make_group(9999)),
-    "len": lambda at: len(at.lane),
-    "versions": lambda at: at.lane.versions,
-    "groups": lambda at: at.lane.groups,
-    "has_new": lambda at: at.lane.has_new,
-    "late": lambda at: at.lane._treat_late(),
-    "next deadline": lambda at: at.lane._until_next_deadline(),
+CALLS: dict[str, Callable[[Queue], Any]] = {
+    "add": lambda at: at.queue.add(make_group(9999)),
+    "len": lambda at: len(at.queue),
+    "versions": lambda at: at.queue.versions,
+    "groups": lambda at: at.queue.groups,
+    "has_new": lambda at: at.queue.has_new,
+    "late": lambda at: at.queue._treat_late(),
+    "next deadline": lambda at: at.queue._until_next_deadline(),
 }
 
 
@@ -74,9 +74,9 @@ async def test_a_call_costs_the_same_however_many_groups_are_not_yet_remembered(
 async def test_one_group_that_grows_late_costs_the_same_however_many_are_not_yet_remembered() -> None:
     cost = []
     for at in [await behind(groups) for groups in (FEW, MANY)]:
-        at.lane.add(make_group(9999))
+        at.queue.add(make_group(9999))
         at.now = 4.0
-        cost.append(instructions(at.lane._treat_late))
+        cost.append(instructions(at.queue._treat_late))
         assert at.delivered[-1] == (9999, True)
     assert cost[1] <= cost[0]
 
@@ -87,8 +87,8 @@ async def test_an_answer_costs_what_it_holds() -> None:
     for groups in (FEW, MANY):
         at = await behind(groups)
         await at.answer(await at.call(in_lease_order=True))
-        at.lane.add(make_group(9999))
-        at.lane.add(make_group(9998))
+        at.queue.add(make_group(9999))
+        at.queue.add(make_group(9998))
         [scored], _ = await at.memory.answer_now([make_group(9999)])
-        cost.append(instructions(lambda at=at, scored=scored: at.lane._release(scored)))  # type: ignore[misc]
+        cost.append(instructions(lambda at=at, scored=scored: at.queue._release(scored)))  # type: ignore[misc]
     assert cost[0] == cost[1]

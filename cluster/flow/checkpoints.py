@@ -1,0 +1,59 @@
+"""Checkpoints of a run, written between two updates: adapter, optimiser and memory, with the log's position."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from cluster.config.run_config import RunConfig
+from cluster.flow.rollout_buffer import RolloutBuffer
+from cluster.flow.run_state import RunState
+from cluster.flow.scoring_queue import ScoringQueue
+from cluster.flow.undivided import Undivided
+from cluster.handles import Parts
+from cluster.record.checkpoint import Cut, save_checkpoint
+from cluster.record.history import History
+from cluster.record.ledger import Ledger
+from cluster.record.recorder import Recorder
+from cluster.record.verified import Verified
+
+
+@dataclass(eq=False)
+class Checkpoints:
+    """Ledger and rollouts are on disk already, in the log."""
+
+    config: RunConfig
+    parts: Parts
+    ledger: Ledger
+    buffer: RolloutBuffer
+    scoring: ScoringQueue
+    history: History
+    recorder: Recorder
+    undivided: Undivided
+    state: RunState
+    verified: Verified = field(default_factory=Verified)
+
+    async def write_if_due(self, *, rolled_back: bool) -> None:
+        """Every cluster.checkpoint_every_updates, and after a roll-back."""
+        every = self.config.cluster.checkpoint_every_updates
+        if (every and self.state.step % every == 0) or rolled_back:
+            await self.undivided(self.write())
+
+    async def write(self) -> None:
+        """Raises DataError for one that could not be read back: the one before stays the newest."""
+        self.ledger.audit()
+        cut = Cut(
+            self.state.step,
+            self.history.position,
+            self.ledger.books(),
+            tuple(self.buffer.groups),
+            tuple(self.scoring.groups),
+            tuple(self.scoring.untold),
+        )
+        path, keep = self.config.run_path, self.config.cluster.checkpoints_kept
+        folder = await save_checkpoint(path, cut, self.parts, keep, sync=self._sync, verified=self.verified)
+        self.recorder.event("checkpoint", step=self.state.step, folder=str(folder))
+
+    async def _sync(self) -> None:
+        """Before a checkpoint has its name: the log that it points into, and what no replay would write again, beside the
+        loops, as transcripts are many."""
+        self.history.sync()
+        await asyncio.to_thread(self.recorder.sync)

@@ -1,0 +1,83 @@
+"""Restores a run to where an earlier process of it stood: ledger, memory, policy, then what was under way.
+
+Past (newest checkpoint + log) -> ledger -> learner and memory -> logged updates made again -> queues
+"""
+
+from cluster.flow.quarantine import QUARANTINED
+from cluster.flow.stages import Stages, Surroundings
+from cluster.record.history import Past, TrainedBatch
+from cluster.record.ledger import Books, Fate
+from cluster.record.metrics import StepTiming
+from cluster.record.resume import restore_parts
+from cluster.recovery.remake import remake
+from contracts.adapter import Adapter
+from contracts.errors import DataError
+from contracts.reports import StepReport
+
+
+async def restore(stages: Stages, given: Surroundings, past: Past) -> None:
+    """For a run that begins: its first adapter. Raises DataError where learner and log disagree, and what reading a
+    checkpoint raises."""
+    state, recorder = stages.state, given.recorder
+    _restore_ledger(stages, given, past)
+    state.step = past.step
+    recorder.take_up_transcripts(past.step)
+    if lost := given.registry.set_aside_after(past.step + len(past.batches)):
+        recorder.event("adapters_set_aside", names=lost)
+    adapter = await restore_parts(past, given.parts, recorder)
+    await stages.training.publication.publish(adapter)
+    if adapter.manifest.policy_version != state.step:
+        raise DataError(
+            f"the learner is at version {adapter.manifest.policy_version}, the run after update {state.step}: take "
+            f"{past.checkpoint} away, and `memr resume` goes on from the checkpoint before it"
+        )
+    await _remake(stages, given, past)
+    stages.training.health.resume()
+    _restore_groups(stages, past)
+    state.restored = True
+
+
+def _restore_ledger(stages: Stages, given: Surroundings, past: Past) -> None:
+    if past.books is not None:
+        stages.ledger.adopt(past.books)
+    for event in past.events:
+        stages.ledger.restore(event)
+    if past.begun:
+        books = stages.ledger.books()
+        _restore_quarantine(stages, books)
+        given.recorder.ledger_anew(books.events())
+
+
+def _restore_quarantine(stages: Stages, books: Books) -> None:
+    for lease_id, reason in books.reasons.items():
+        if reason == QUARANTINED:
+            stages.admission.quarantine.add(books.problems_N[lease_id])
+
+
+async def _remake(stages: Stages, given: Surroundings, past: Past) -> None:
+    """Logged updates, in their order; the lines of metrics that were lost are written again."""
+    state, recorder, training = stages.state, given.recorder, stages.training
+    recorded = recorder.last_step() if past.batches else 0
+
+    async def made(batch: TrainedBatch, report: StepReport, adapter: Adapter) -> None:
+        await training.publication.publish(adapter)
+        state.step = batch.step
+        if batch.step > recorded:
+            training.step_record.write(batch.groups, report, StepTiming(0.0, 0.0, 0.0, 0.0, 0.0))
+        else:
+            recorder.groups(batch.step, batch.groups)  # a power cut may have left the line alone
+
+    await remake(given.parts.learner, past, past.batches, recorder, made)
+
+
+def _restore_groups(stages: Stages, past: Past) -> None:
+    """Into the stage that each group had reached."""
+    for scored in past.buffered.values():
+        stages.buffer.put(scored)
+    for group in past.untold.values():
+        stages.scoring.add_untold(group)
+    for group in past.sampled.values():
+        stages.scoring.add(group)
+    for lease_id in stages.ledger.with_fate(Fate.IN_FLIGHT):
+        if lease_id not in past.sampled:
+            stages.admission.issue_again(lease_id)

@@ -1,0 +1,131 @@
+"""The stages of a run, wired: which object each one talks to. The picture is in controller.py."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cluster.config.run_config import RunConfig
+from cluster.flow.admission import Admission
+from cluster.flow.autoscaler import Autoscaler
+from cluster.flow.batches import Batches
+from cluster.flow.checkpoints import Checkpoints
+from cluster.flow.delivery import Delivery
+from cluster.flow.dispatcher import Dispatcher
+from cluster.flow.evaluation_schedule import EvaluationSchedule
+from cluster.flow.evaluator import Evaluator
+from cluster.flow.fleet import Fleet
+from cluster.flow.lease_outcomes import LeaseOutcomes
+from cluster.flow.publication import Publication
+from cluster.flow.quarantine import Quarantine
+from cluster.flow.rollout_buffer import RolloutBuffer
+from cluster.flow.run_health import Health
+from cluster.flow.run_state import RunState
+from cluster.flow.scoring_queue import ScoringQueue
+from cluster.flow.scoring_stage import ScoringStage
+from cluster.flow.staleness import Staleness
+from cluster.flow.step_record import StepRecord
+from cluster.flow.training_loop import TrainingLoop
+from cluster.flow.undivided import Undivided
+from cluster.flow.work_queue import WorkQueue
+from cluster.flow.worker_targets import WorkerTargets
+from cluster.handles import Parts
+from cluster.record.adapter_registry import AdapterRegistry
+from cluster.record.history import History
+from cluster.record.ledger import Ledger, LedgerEvent
+from cluster.record.recorder import Recorder
+from contracts.ports import Task
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Surroundings:
+    """What a run is given: settings, problems, processes, and where it is recorded. clock: seconds, monotonic."""
+
+    config: RunConfig
+    task: Task
+    parts: Parts
+    registry: AdapterRegistry
+    recorder: Recorder
+    history: History
+    clock: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stages:
+    """In the order in which a group meets them."""
+
+    state: RunState
+    ledger: Ledger
+    admission: Admission
+    queue: WorkQueue
+    fleet: Fleet
+    outcomes: LeaseOutcomes
+    scoring: ScoringQueue
+    scoring_stage: ScoringStage
+    staleness: Staleness
+    buffer: RolloutBuffer
+    training: TrainingLoop
+    evaluator: Evaluator
+    schedule: EvaluationSchedule
+    undivided: Undivided
+
+
+def wire(given: Surroundings) -> Stages:
+    """Builds every stage from what comes behind it; no stage knows one that comes before it."""
+    config, parts, recorder, registry = given.config, given.parts, given.recorder, given.registry
+    state, queue, undivided = RunState(), WorkQueue(), Undivided()
+    lag = config.learner.max_policy_lag
+    ledger = Ledger(_ledger_sink(given.history, recorder))
+    buffer = RolloutBuffer(config.cluster.groups_per_batch, lag, config.cluster.buffer_bytes)
+    delivery = Delivery(buffer, ledger, given.history, recorder, state, memory_on=parts.memory is not None)
+    scoring = ScoringQueue(parts.memory, config.memory, delivery, given.clock, all_wait=lag == 0)
+    staleness = Staleness(config, registry, queue, scoring, buffer)
+    admission = Admission(config, given.task, ledger, queue, buffer, Quarantine(), state)
+    evaluator = Evaluator(config, given.task, queue, recorder, state.changed, recorder.evaluations_done())
+    outcomes = LeaseOutcomes(config.cluster, queue, ledger, scoring, evaluator, recorder, given.history, admission)
+    schedule = EvaluationSchedule(config, registry, evaluator, outcomes)
+    targets = WorkerTargets(config.actors)
+    dispatcher = Dispatcher(config, queue, registry, recorder, outcomes, staleness, targets, state.changed)
+    fleet = Fleet(config, parts, targets, dispatcher, recorder, state.changed, given.clock)
+    health = Health(config, recorder, state)
+    training = TrainingLoop(
+        config=config,
+        parts=parts,
+        batches=Batches(buffer, ledger, registry, staleness, admission, health, recorder, state, given.clock),
+        publication=Publication(config, registry, recorder, queue, evaluator, schedule, state),
+        step_record=StepRecord(config, recorder, ledger, outcomes, scoring, buffer, fleet, state, given.clock),
+        checkpoints=Checkpoints(config, parts, ledger, buffer, scoring, given.history, recorder, undivided, state),
+        schedule=schedule,
+        admission=admission,
+        outcomes=outcomes,
+        autoscaler=Autoscaler(config.cluster, fleet, targets, recorder),
+        health=health,
+        history=given.history,
+        undivided=undivided,
+        state=state,
+        clock=given.clock,
+    )
+    return Stages(
+        state=state,
+        ledger=ledger,
+        admission=admission,
+        queue=queue,
+        fleet=fleet,
+        outcomes=outcomes,
+        scoring=scoring,
+        scoring_stage=ScoringStage(scoring, queue, undivided, state, in_lease_order=lag == 0),
+        staleness=staleness,
+        buffer=buffer,
+        training=training,
+        evaluator=evaluator,
+        schedule=schedule,
+        undivided=undivided,
+    )
+
+
+def _ledger_sink(history: History, recorder: Recorder) -> Callable[[LedgerEvent], None]:
+    """The log first: what it has, no crash loses."""
+
+    def record(event: LedgerEvent) -> None:
+        history.ledger_event(event)
+        recorder.ledger_event(event)
+
+    return record

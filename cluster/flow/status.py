@@ -1,0 +1,46 @@
+"""What a live run says of itself once a second, as JSON-ready fields of status.json. Reads; changes nothing."""
+
+from cluster.config.run_config import RunConfig
+from cluster.flow.stages import Stages
+
+
+def status_of(stages: Stages, config: RunConfig) -> dict[str, object]:
+    """`progress` changes whenever the run gets on: what the supervisor watches."""
+    state, fleet = stages.state, stages.fleet
+    return {
+        "step": state.step,
+        "num_updates": config.learner.num_updates,
+        "policy_version": state.step,
+        "phase": _phase(stages, config),
+        "workers": fleet.serving,
+        "workers_wanted": fleet.target,
+        "workers_joining": fleet.joining,
+        "fleet": {
+            seat.worker_id: {"state": seat.state.value, "version": seat.version, "rollouts_in_hand": seat.rows}
+            for seat in fleet.seats
+        },
+        "at_workers": stages.queue.at_workers,
+        "with_memory": len(stages.scoring),
+        "buffered": len(stages.buffer),
+        "eval_leases": stages.evaluator.open_leases,
+        "progress": _progress(stages),
+    }
+
+
+def _progress(stages: Stages) -> list[int]:
+    memory = stages.scoring.report.memory_version if stages.scoring.report else 0
+    versions = sum(seat.version for seat in stages.fleet.seats)
+    return [stages.state.step, stages.outcomes.returned, memory, versions]
+
+
+def _phase(stages: Stages, config: RunConfig) -> str:
+    state = stages.state
+    if state.stopping:
+        return "stopping"
+    if state.updating:
+        return "updating"
+    if state.step >= config.learner.num_updates:
+        if stages.evaluator.open_leases:
+            return "evaluating"
+        return "remembering" if stages.scoring.untold else "done"
+    return "waiting for memory" if stages.staleness.memory_alone_is_missing() else "waiting for rollouts"
