@@ -27,7 +27,7 @@ from learner import checkpoint
 from learner.config import LearnerSettings
 from learner.credit import CreditedGroup, credit_all
 from learner.host_memory import peak_rss_bytes
-from learner.losses import k3, policy_loss, token_shares, token_weights, weighted_k3
+from learner.losses import LOSSES, PolicyTokens, RatioLimits, k3, policy_loss, token_shares, weighted_k3
 from learner.master_weights import MasterWeights
 from learner.packing import MicroBatch, pack, rows_of
 from learner.policy import LoraPolicy
@@ -186,23 +186,17 @@ class Learner:
         settings = self._settings
         reference_N = self._reference.logprobs(batch) if settings.kl_weight > 0 else None
         table, logprob_N, entropy_N = self._policy.score(batch)
-        weights = token_weights(
-            settings.loss,
-            logprob_N.detach() - table.engine_logprob_N,
-            table.advantage_N,
-            table.row_N,
-            table.num_rows,
-            settings.clip_low,
-            settings.clip_high,
-            settings.importance_limit,
-        )
+        log_ratio_N = logprob_N.detach() - table.engine_logprob_N
+        tokens = PolicyTokens(log_ratio_N, table.advantage_N, table.row_N, table.num_rows)
+        limits = RatioLimits(settings.clip_low, settings.clip_high, settings.importance_limit)
+        weights = LOSSES[settings.loss](tokens, limits)
         kl_N = self._kl(table, logprob_N, reference_N)
-        loss_N = policy_loss(logprob_N, weights[0], table.advantage_N)
+        loss_N = policy_loss(logprob_N, weights.weight_N, table.advantage_N)
         loss_N = loss_N + settings.kl_weight * kl_N - settings.entropy_weight * entropy_N
         if settings.loss_normalisation == "rollouts":
             loss_N = loss_N * token_shares(table.row_N, table.num_rows)
         loss = loss_N.sum() / normaliser
-        _check_finite(loss, {"log-prob": logprob_N, "entropy": entropy_N, "weight": weights[0], "kl": kl_N})
+        _check_finite(loss, {"log-prob": logprob_N, "entropy": entropy_N, "weight": weights.weight_N, "kl": kl_N})
         loss.backward()  # type: ignore[no-untyped-call]
         record.add(table, logprob_N, entropy_N, kl_N, weights, float(loss.detach()))
 

@@ -1,6 +1,6 @@
 """Policy losses as weights on the score function. Pure; per token, and how tokens are weighed against each other.
 
-Every policy loss of this file has the gradient  - w_t A_t d log pi(y_t)  with its own weight w_t, so it *is* its weight:
+Every policy loss of this file has the gradient  - w_t A_t d log pi(y_t)  with its own weight w_t, so it *is* its weight, and one function of `LOSSES`:
 
     clipped   w = r  inside the clip range, else 0        PPO (Schulman et al. 2017, arXiv 1707.06347, equation 7), with
                                                           the wider upper side of DAPO (arXiv 2503.14476, equation 10)
@@ -14,37 +14,79 @@ A > 0 and r > 1 + clip_high, or A < 0 and r < 1 - clip_low. At r = 1 all three a
 Shape letters: N policy tokens, R rollouts.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from learner.config import Loss
 
 
-def token_weights(
-    loss: Loss,
-    log_ratio_N: Tensor,
-    advantage_N: Tensor,
-    row_N: Tensor,
-    num_rows: int,
-    clip_low: float,
-    clip_high: float,
-    cap: float | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """weight_N, clipped_N and truncated_N (bool): the ratio after clipping and after the importance cap.
+@dataclass(frozen=True, slots=True, eq=False)
+class PolicyTokens:
+    """Policy tokens of one micro-batch.
 
-    log_ratio_N: log pi_now - log pi_behaviour, detached. cap: None leaves weights as they are.
+    log_ratio_N: log pi_now - log pi_behaviour, detached. row_N: the rollout that each token belongs to, below num_rows.
     """
-    if loss == "gspo":
-        log_ratio_N = rollout_mean(log_ratio_N, row_N, num_rows)[row_N]
-    ratio_N = log_ratio_N.exp()
-    if loss == "cispo":
-        clipped_N = ratio_N > 1 + clip_high
-        weight_N = ratio_N.clamp(max=1 + clip_high)
-    else:
-        clipped_N = outside_clip_range(ratio_N, advantage_N, clip_low, clip_high)
-        weight_N = ratio_N.masked_fill(clipped_N, 0.0)
-    truncated_N = torch.zeros_like(clipped_N) if cap is None else ratio_N > cap
-    return weight_N if cap is None else weight_N.clamp(max=cap), clipped_N, truncated_N
+
+    log_ratio_N: Tensor
+    advantage_N: Tensor
+    row_N: Tensor
+    num_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class RatioLimits:
+    """How far the ratio may go. cap: of the weight, whatever the loss leaves (importance.py); None: no cap."""
+
+    clip_low: float
+    clip_high: float
+    cap: float | None = None
+
+
+class TokenWeights(NamedTuple):
+    """What a loss is: w_t of each token. clipped_N, truncated_N (bool): the clip range acted, the importance cap acted."""
+
+    weight_N: Tensor
+    clipped_N: Tensor
+    truncated_N: Tensor
+
+
+def clipped(tokens: PolicyTokens, limits: RatioLimits) -> TokenWeights:
+    """PPO's weight, per token: the ratio inside the clip range, else 0."""
+    return _silent_outside(tokens.log_ratio_N.exp(), tokens.advantage_N, limits)
+
+
+def gspo(tokens: PolicyTokens, limits: RatioLimits) -> TokenWeights:
+    """As `clipped`, with one ratio per rollout: the geometric mean over its policy tokens."""
+    log_ratio_R = rollout_mean(tokens.log_ratio_N, tokens.row_N, tokens.num_rows)
+    return _silent_outside(log_ratio_R[tokens.row_N].exp(), tokens.advantage_N, limits)
+
+
+def cispo(tokens: PolicyTokens, limits: RatioLimits) -> TokenWeights:
+    """The ratio up to 1 + clip_high: no token is silent."""
+    ratio_N = tokens.log_ratio_N.exp()
+    return _capped(ratio_N, ratio_N.clamp(max=1 + limits.clip_high), ratio_N > 1 + limits.clip_high, limits.cap)
+
+
+LOSSES: dict[Loss, Callable[[PolicyTokens, RatioLimits], TokenWeights]] = {
+    "clipped": clipped,
+    "cispo": cispo,
+    "gspo": gspo,
+}
+
+
+def _silent_outside(ratio_N: Tensor, advantage_N: Tensor, limits: RatioLimits) -> TokenWeights:
+    clipped_N = outside_clip_range(ratio_N, advantage_N, limits.clip_low, limits.clip_high)
+    return _capped(ratio_N, ratio_N.masked_fill(clipped_N, 0.0), clipped_N, limits.cap)
+
+
+def _capped(ratio_N: Tensor, weight_N: Tensor, clipped_N: Tensor, cap: float | None) -> TokenWeights:
+    if cap is None:
+        return TokenWeights(weight_N, clipped_N, torch.zeros_like(clipped_N))
+    return TokenWeights(weight_N.clamp(max=cap), clipped_N, ratio_N > cap)
 
 
 def outside_clip_range(ratio_N: Tensor, advantage_N: Tensor, clip_low: float, clip_high: float) -> Tensor:
@@ -86,7 +128,7 @@ def weighted_k3(logprob_N: Tensor, reference_N: Tensor, log_ratio_N: Tensor, cap
     """r x k3, whose gradient  r (log pi - log pi_ref) d log pi  is that of KL(pi || pi_ref) on samples of pi_behaviour.
 
     DeepSeek-V3.2 (arXiv 2512.02556, section 3.1). log_ratio_N: log pi - log pi_behaviour, detached; r is a function of the
-    policy too, which is what turns k3's gradient round. cap: r is truncated there, as in `token_weights`.
+    policy too, which is what turns k3's gradient round. cap: r is truncated there, as a policy weight is.
     """
     weight_N = log_ratio_N.exp() if cap is None else log_ratio_N.exp().clamp(max=cap)
     gap_N = reference_N - logprob_N.detach()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from learner.importance import Mismatch, mismatch
+from learner.losses import TokenWeights
 from learner.token_table import TokenTable
 
 
@@ -33,19 +34,18 @@ class UpdateRecord:
         logprob_N: Tensor,
         entropy_N: Tensor,
         kl_N: Tensor,
-        weights: tuple[Tensor, Tensor, Tensor],
+        weights: TokenWeights,
         loss: float,
     ) -> None:
-        weight_N, clipped_N, truncated_N = weights
         self.learner_logprob.append(_array(logprob_N))
         self.engine_logprob.append(_array(table.engine_logprob_N))
         self.lag.append(_array(table.lag_N))
         self.entropy.append(_array(entropy_N))
         self.kl.append(_array(kl_N))
-        self.clipped.append(_array(clipped_N))
-        self.truncated.append(_array(truncated_N))
+        self.clipped.append(_array(weights.clipped_N))
+        self.truncated.append(_array(weights.truncated_N))
         self.loss += loss
-        self.has_live_token |= bool(((weight_N != 0) & (table.advantage_N != 0)).any())
+        self.has_live_token |= bool(((weights.weight_N != 0) & (table.advantage_N != 0)).any())
 
     def mismatch(self) -> Mismatch:
         if not self.lag:

@@ -1,7 +1,7 @@
 """Losses against the papers' objectives: our gradient must be the numerical derivative of the formula as printed."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -11,20 +11,27 @@ from hypothesis import strategies as st
 
 from learner.config import Loss
 from learner.importance import mismatch
-from learner.losses import k3, policy_loss, token_weights
+from learner.losses import LOSSES, PolicyTokens, RatioLimits, TokenWeights, k3, policy_loss
 
 LOW, HIGH = 0.2, 0.28
 gaps = st.floats(-1.5, 1.5).filter(lambda x: min(abs(math.exp(x) - edge) for edge in (0.8, 1.28)) > 1e-3)
 signs = st.sampled_from([-1.3, 0.7])
 
 
+def weights_of(
+    loss: Loss, log_ratio_N: torch.Tensor, advantage_N: torch.Tensor, limits: RatioLimits, rows: Sequence[int] = ()
+) -> TokenWeights:
+    """rows: the rollout of each token; all of one where not given."""
+    row_N = torch.tensor(rows or [0] * len(log_ratio_N))
+    return LOSSES[loss](PolicyTokens(log_ratio_N, advantage_N, row_N, int(row_N.max()) + 1), limits)
+
+
 def gradient(loss: Loss, now: list[float], old: list[float], advantage: list[float], cap: float | None) -> list[float]:
     """d loss / d log pi_now of each token, all of one rollout."""
     logprob_N = torch.tensor(now, dtype=torch.float64, requires_grad=True)
     advantage_N, old_N = torch.tensor(advantage, dtype=torch.float64), torch.tensor(old, dtype=torch.float64)
-    row_N = torch.zeros(len(now), dtype=torch.int64)
-    weight_N, _, _ = token_weights(loss, logprob_N.detach() - old_N, advantage_N, row_N, 1, LOW, HIGH, cap)
-    policy_loss(logprob_N, weight_N, advantage_N).sum().backward()  # type: ignore[no-untyped-call]
+    weights = weights_of(loss, logprob_N.detach() - old_N, advantage_N, RatioLimits(LOW, HIGH, cap))
+    policy_loss(logprob_N, weights.weight_N, advantage_N).sum().backward()  # type: ignore[no-untyped-call]
     assert logprob_N.grad is not None
     return [float(g) for g in logprob_N.grad]
 
@@ -72,7 +79,7 @@ def test_gspo_is_the_sequence_objective_times_its_length(rollout_gaps: list[floa
 
 def test_gspo_takes_each_rollouts_own_mean() -> None:
     log_ratio_N, advantage_N = torch.tensor([0.1, 0.3, -0.2]), torch.ones(3)
-    weight_N, _, _ = token_weights("gspo", log_ratio_N, advantage_N, torch.tensor([0, 0, 1]), 2, LOW, HIGH, None)
+    weight_N = weights_of("gspo", log_ratio_N, advantage_N, RatioLimits(LOW, HIGH), [0, 0, 1]).weight_N
     np.testing.assert_allclose(weight_N, [math.exp(0.2), math.exp(0.2), math.exp(-0.2)], rtol=1e-6)
 
 
@@ -88,8 +95,9 @@ def test_at_ratio_one_every_loss_is_the_plain_policy_gradient(loss: Loss) -> Non
 
 def test_clip_higher_lets_a_rising_token_rise_further() -> None:
     ratio = torch.tensor([math.log(1.25)])
-    row, up = torch.zeros(1, dtype=torch.int64), torch.ones(1)
-    narrow, wide = (token_weights("clipped", ratio, up, row, 1, 0.2, high, None)[0] for high in (0.2, 0.28))
+    narrow, wide = (
+        weights_of("clipped", ratio, torch.ones(1), RatioLimits(0.2, high)).weight_N for high in (0.2, 0.28)
+    )
     assert float(narrow) == 0
     assert float(wide) == pytest.approx(1.25)
 
@@ -103,18 +111,16 @@ def test_cap_bounds_what_the_clip_leaves_unbounded() -> None:
 def test_clipped_and_truncated_tokens_are_counted() -> None:
     log_ratio_N = torch.tensor([1.0, 1.0, -1.0, -1.0, 0.0])
     advantage_N = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0])
-    row_N = torch.zeros(5, dtype=torch.int64)
-    _, clipped_N, truncated_N = token_weights("clipped", log_ratio_N, advantage_N, row_N, 1, LOW, HIGH, 2.0)
-    assert clipped_N.tolist() == [True, False, False, True, False]
-    assert truncated_N.tolist() == [True, True, False, False, False]
+    weights = weights_of("clipped", log_ratio_N, advantage_N, RatioLimits(LOW, HIGH, 2.0))
+    assert weights.clipped_N.tolist() == [True, False, False, True, False]
+    assert weights.truncated_N.tolist() == [True, True, False, False, False]
 
 
 def test_clipped_share_at_small_drift_is_zero_per_token() -> None:
     """LOOP (arXiv 2502.01600): log-ratio sd 0.01 a token, eps 0.1."""
     log_ratio_N = torch.randn(100_000, generator=torch.Generator().manual_seed(0)) * 0.01
-    row_N = torch.zeros(100_000, dtype=torch.int64)
-    _, clipped_N, _ = token_weights("clipped", log_ratio_N, torch.ones(100_000), row_N, 1, 0.1, 0.1, None)
-    assert not clipped_N.any()
+    weights = weights_of("clipped", log_ratio_N, torch.ones(100_000), RatioLimits(0.1, 0.1))
+    assert not weights.clipped_N.any()
 
 
 def test_k3_averages_to_the_kl_divergence() -> None:
