@@ -27,7 +27,7 @@ _ONLY_STORED_RUNS_SAY_ALL = frozenset(
 
 
 class ScriptedLearnerSettings(Settings):
-    """[learner.scripted]: the learner that goes with the scripted engine; it has no model."""
+    """[learner.scripted]: times and faults of the learner that goes with the scripted engine; its policy has no model."""
 
     update_s: float = Field(default=0.0, ge=0, description="Simulated time of one update, in seconds.")
     adapter_bytes: int = Field(default=1024, ge=4, description="Size of the published weights.")
@@ -117,7 +117,7 @@ class LearnerSettings(Settings):
         0.5, gt=0, description="Largest L2 norm of an update's change over the adapter's own that is let through."
     )
     scripted: ScriptedLearnerSettings = Field(
-        default=ScriptedLearnerSettings(), description="The learner without a model."
+        default=ScriptedLearnerSettings(), description="Times and faults of the learner on a policy without a model."
     )
 
     @model_validator(mode="before")

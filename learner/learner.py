@@ -30,7 +30,7 @@ from learner.host_memory import peak_rss_bytes
 from learner.losses import LOSSES, PolicyTokens, RatioLimits, k3, policy_loss, token_shares, weighted_k3
 from learner.master_weights import MasterWeights
 from learner.packing import MicroBatch, pack, rows_of
-from learner.policy import LoraPolicy
+from learner.ports import Policy
 from learner.probe_reader import ProbeReader
 from learner.reference import Reference
 from learner.retry_smaller import RetrySmaller
@@ -42,7 +42,7 @@ from learner.update_record import UpdateRecord
 
 
 class Learner:
-    """A PolicyLearner (contracts.ports) around one LoRA policy. Not thread-safe: one owner calls it.
+    """A PolicyLearner (contracts.ports) around one policy. Not thread-safe: one owner calls it.
 
     probe_tokens: fixed sequences whose log-probs every published adapter carries. max_new_tokens: of the run's
     sampling, the constant of Dr. GRPO's normaliser. clock: seconds, monotonic. bonus_rule: how memory's bonus acts.
@@ -50,7 +50,7 @@ class Learner:
 
     def __init__(
         self,
-        policy: LoraPolicy,
+        policy: Policy,
         settings: LearnerSettings,
         template_hash: str,
         probe_tokens: Sequence[NDArray[np.int32]],

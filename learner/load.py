@@ -9,7 +9,6 @@ from contracts.bonus_rule import DEFAULT_RULE, BonusRule
 from contracts.loading import loading
 from contracts.ports import PolicyLearner
 from learner.config import LearnerSettings
-from learner.scripted_learner import ScriptedLearner
 
 SCRIPTED_MODEL = "scripted"
 
@@ -28,11 +27,11 @@ def load_learner(
     Raises LoadError where the model cannot be loaded, or not be trained as it should.
     """
     if model_path == SCRIPTED_MODEL:
-        return ScriptedLearner(
-            settings.max_policy_lag, settings.scripted, template_hash, settings=settings, bonus_rule=bonus_rule
-        )
+        from learner.scripted_learner import ScriptedLearner
+
+        return ScriptedLearner(settings, template_hash, max_new_tokens, bonus_rule=bonus_rule)
     with loading(f"the learner cannot train {model_path}"):
-        # Imported here: a scripted run never loads torch.
+        # Imported here: a scripted run never loads transformers.
         from learner.learner import Learner
         from learner.policy import LoraPolicy
 

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.adapter import Amplified, AmplifiedProbe, Probe, Reading
-from learner.policy import LoraPolicy
+from learner.ports import Policy
 
 AMPLIFIED_SIZE = 0.5
-"""Of an amplified adapter against the weights it adapts (LoraPolicy.relative_size). Too small is lost in rounding, too large in
+"""Of an amplified adapter against the weights it adapts (Policy.relative_size). Too small is lost in rounding, too large in
 what saturates: docs/experiments.md has faults at 1/32, 1/8, 1/2 and 2."""
 
 ROWS, ROW_TOKENS = 6, 24
@@ -40,7 +40,7 @@ Logprobs = list[NDArray[np.float32]]
 class ProbeReader:
     """sequences: int32 [P] each, fixed for the run."""
 
-    def __init__(self, policy: LoraPolicy, sequences: Sequence[NDArray[np.int32]]) -> None:
+    def __init__(self, policy: Policy, sequences: Sequence[NDArray[np.int32]]) -> None:
         self._policy, self._sequences, self._rows = policy, tuple(sequences), mixed_rows(sequences)
         with policy.reference():
             self._base = {dtype: self._read(dtype, self._sequences) for dtype in DTYPES}

@@ -12,13 +12,13 @@ from torch import Tensor
 from learner.config import LearnerSettings
 from learner.master_weights import MasterWeights
 from learner.packing import MicroBatch
-from learner.policy import LoraPolicy
+from learner.ports import Policy
 
 
 class Reference:
     """Log-probs under the reference; `average` is None where the reference is the base model."""
 
-    def __init__(self, policy: LoraPolicy, masters: MasterWeights, settings: LearnerSettings) -> None:
+    def __init__(self, policy: Policy, masters: MasterWeights, settings: LearnerSettings) -> None:
         self._policy, self._masters = policy, masters
         self._decay = settings.moving_average_decay
         wants_average = settings.kl_weight > 0 and settings.kl_reference == "moving_average"

@@ -153,7 +153,7 @@ RULES = (
     Rule(("learner.scripted.*",), "model.name is not 'scripted'", lambda c: c.model.scripted),
     Rule(
         _of("learner", *_OF_A_MODEL),
-        "model.name = 'scripted' computes no gradient",
+        "model.name = 'scripted' trains numbers that nobody samples with",
         lambda c: not c.model.scripted,
         refused=False,
     ),

@@ -41,7 +41,7 @@ from contracts.durable import write_file
 from contracts.problem import Lease
 from contracts.reports import MemoryReport, StepReport
 from contracts.rollout import RolloutGroup, ScoredGroup
-from learner.config import ScriptedLearnerSettings
+from learner.config import LearnerSettings
 from learner.scripted_learner import ScriptedLearner
 from memory_service import snapshot
 from memory_service.encoder import load_encoder
@@ -83,7 +83,7 @@ class HashLearner:
     """cluster.handles.LearnerHandle. The scripted learner, with weights that are a hash of what it was trained on."""
 
     def __init__(self, lag: int, *, hashed: bool) -> None:
-        self._learner = ScriptedLearner(lag, ScriptedLearnerSettings())
+        self._learner = ScriptedLearner(LearnerSettings(max_policy_lag=lag))
         self._hashed = hashed
         self._chain = ""
         self.trained: list[tuple[str, ...]] = []

@@ -29,9 +29,7 @@ from cluster.record.run_log import BEGINNING, Position, RunLog
 from contracts.arrow import groups_from_bytes, groups_to_bytes, read_groups, write_groups
 from contracts.errors import MemrError
 from learner import checkpoint as learner_checkpoint
-from learner.config import ScriptedLearnerSettings
 from learner.learner import Learner
-from learner.scripted_learner import ScriptedLearner
 from memory_service.config import MemorySettings
 from memory_service.encoder import HashEncoder
 from memory_service.service import EpisodicMemory
@@ -167,11 +165,6 @@ READERS = {
         restore_learner,
         (learner_checkpoint.TENSORS, learner_checkpoint.MANIFEST),
         rehash(learner_checkpoint.MANIFEST, "tensors_hash"),
-    ),
-    "scripted learner": Reader(
-        lambda f: ScriptedLearner(0, ScriptedLearnerSettings()).save(f),
-        lambda f: ScriptedLearner(0, ScriptedLearnerSettings()).restore(f),
-        ("scripted.json",),
     ),
     "snapshot": Reader(
         write_snapshot,

@@ -28,7 +28,7 @@ from contracts.errors import PartLostError, RunStopped
 from contracts.ports import PolicyLearner
 from contracts.reports import MemoryReport, StepReport
 from contracts.rollout import RolloutGroup, ScoredGroup
-from learner.config import ScriptedLearnerSettings
+from learner.config import LearnerSettings, ScriptedLearnerSettings
 from learner.scripted_learner import ScriptedLearner
 from tests.fakes import FakeLearner, FakeMemory, FakeWorker, engine_error, make_adapter
 from tests.harness import Run, make_config
@@ -154,7 +154,9 @@ class ThreadLearner:
 
 
 def scripted_learner(lag: int) -> ThreadLearner:
-    return ThreadLearner(lambda: ScriptedLearner(lag, ScriptedLearnerSettings(update_s=0.003)))
+    return ThreadLearner(
+        lambda: ScriptedLearner(LearnerSettings(max_policy_lag=lag, scripted=ScriptedLearnerSettings(update_s=0.003)))
+    )
 
 
 def tiny_learner(lag: int) -> ThreadLearner:

@@ -70,6 +70,12 @@ def tiny_learner(warm: bool = True, probe_tokens: Sequence[NDArray[np.int32]] = 
     return Learner(tiny_policy(given, warm=warm), given, "template", probe_tokens, MAX_NEW_TOKENS)
 
 
+def policy_of(learner: Learner) -> LoraPolicy:
+    """The policy of a learner that `tiny_learner` made."""
+    assert isinstance(learner._policy, LoraPolicy)
+    return learner._policy
+
+
 def rollout(
     tokens: Sequence[int],
     reward: float = 0.0,

@@ -6,7 +6,6 @@ import pytest
 from contracts.bonus_rule import BonusRule, NoSignal, Where
 from contracts.rollout import BonusStage, ScoredGroup
 from learner.bonus_effect import BonusEffect, bonus_effect
-from learner.config import ScriptedLearnerSettings
 from learner.credit import credit_all
 from learner.scripted_learner import ScriptedLearner
 from learner.step_report import UpdateNorms, make_report
@@ -69,7 +68,7 @@ def test_the_step_report_carries_it() -> None:
 def test_the_bonus_that_is_told_is_the_one_that_was_paid(where: Where) -> None:
     batch = [of([1.0, 0.0], [0.0, 1.0], [0.25, 0.5]), of([0.0, 0.0], [0.0, 1.0], [0.25, 0.5])]
     rule, norms = BonusRule(where=where), UpdateNorms(0.0, 0.0, 0.0)
-    report = ScriptedLearner(4, ScriptedLearnerSettings(), bonus_rule=rule).step(batch)
+    report = ScriptedLearner(settings(), bonus_rule=rule).step(batch)
     paid = {Where.EVERYWHERE: 1.5, Where.NO_TASK_SIGNAL: 0.75, Where.RIGHT_ANSWERS: 0.25, Where.WRONG_ANSWERS: 1.25}
     assert report.bonus == pytest.approx(paid[where] / 4)
     assert report.reward == pytest.approx(report.task_reward + report.bonus)

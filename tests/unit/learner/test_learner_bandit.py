@@ -13,7 +13,7 @@ PROMPT = [1, 2, 3]
 
 def probabilities(learner: Learner) -> NDArray[np.float64]:
     pairs = [np.array([*PROMPT, token], np.int32) for token in range(builders.VOCABULARY)]
-    return np.exp([learner._policy.sequence_logprobs(tokens_P)[-1] for tokens_P in pairs])
+    return np.exp([builders.policy_of(learner).sequence_logprobs(tokens_P)[-1] for tokens_P in pairs])
 
 
 def test_bandit_is_learned_in_a_few_updates() -> None:
@@ -26,7 +26,7 @@ def test_bandit_is_learned_in_a_few_updates() -> None:
         shares.append(p[:8].sum())
         arms = rng.choice(builders.VOCABULARY, size=32, p=p / p.sum())
         rollouts = [rollout([int(arm)], float(arm < 8)) for arm in arms]
-        learner.step(with_own_logprobs(learner._policy, [scored(group(rollouts, PROMPT, version))]))
+        learner.step(with_own_logprobs(builders.policy_of(learner), [scored(group(rollouts, PROMPT, version))]))
     assert shares[0] < 0.25
     assert shares[-1] > 0.8
 

@@ -237,13 +237,13 @@ def test_engine_of_another_model_is_refused_before_the_update() -> None:
     learner = tiny_learner(mismatch_stop=0.5)
     before = learner.publish().weights
     with pytest.raises(LearnerError, match=r"learner and engine disagree.*limit 0.5"):
-        learner.step(with_own_logprobs(learner._policy, random_batch(), shift=0.7))
+        learner.step(with_own_logprobs(builders.policy_of(learner), random_batch(), shift=0.7))
     assert learner.publish().weights == before
 
 
 def test_mismatch_is_measured_before_the_update() -> None:
     learner = tiny_learner()
-    report = learner.step(with_own_logprobs(learner._policy, random_batch(), shift=0.25))
+    report = learner.step(with_own_logprobs(builders.policy_of(learner), random_batch(), shift=0.25))
     measured = [report.mismatch_mean, report.mismatch_p99, report.mismatch_max]
     np.testing.assert_allclose(measured, [0.25] * 3, atol=1e-5)
 

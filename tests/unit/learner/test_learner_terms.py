@@ -95,7 +95,9 @@ def test_entropy_falls_slower_with_the_bonus_on_a_bandit() -> None:
         learner = tiny_learner(entropy_weight=weight)
         for version in range(8):
             arms = [rollout([arm], float(arm == 5)) for arm in range(3, 9)]
-            report = learner.step(with_own_logprobs(learner._policy, [scored(group(arms, version=version))]))
+            report = learner.step(
+                with_own_logprobs(builders.policy_of(learner), [scored(group(arms, version=version))])
+            )
         return report.entropy
 
     assert final_entropy(0.5) > final_entropy(0.0)
@@ -154,7 +156,7 @@ def test_dropout_acts_in_training_and_not_in_proofs() -> None:
     learner = tiny_learner(lora_dropout=0.5)
     item = random_batch()[0]
     tokens_P = item.group.prompt_P.repeat(3)
-    first, second = (learner._policy.sequence_logprobs(tokens_P) for _ in range(2))
+    first, second = (builders.policy_of(learner).sequence_logprobs(tokens_P) for _ in range(2))
     assert first.tolist() == second.tolist()
     norms = []
     for seed in (1, 2):
