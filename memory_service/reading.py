@@ -1,6 +1,6 @@
 """Reading for one group: raw values against a memory, the sliding window, the reward in [0, 1].
 
-The two orders of docs/algorithms.md, are the two callers in service.py; what a read means is here once.
+The two orders of docs/algorithms.md are two methods of terms.Term; what a read means is here once.
 """
 
 import numpy as np
@@ -18,6 +18,7 @@ def exploit_rewards(
     window: SlidingMinMax,
     key_D: NDArray[np.float32],
     answers_ND: NDArray[np.float32],
+    policy_version: int,  # noqa: ARG001  every formula is asked alike
 ) -> NDArray[np.float64]:
     """[N] in [0, 1]: near the mean of past successes is good. 0, and nothing enters the window, without successes."""
     known_BD = union_of_responses(successes.nearest(key_D, settings.neighbours_k))

@@ -51,9 +51,9 @@ def counted_bytes(vectors: Sequence[NDArray[np.float32]]) -> int:
 
 
 def vectors_of(memory: EpisodicMemory) -> list[NDArray[np.float32]]:
-    stored = [query for store, _ in memory._stores() for query in store]
+    stored = [query for term in memory._terms.values() for query in term.store]
     episodes = [episode.vector_D for query in stored for episode in query.episodes]
-    return [*(query.vector_D for query in stored), *episodes, *memory._embeddings._vectors.values()]
+    return [*(query.vector_D for query in stored), *episodes, *memory._groups.embeddings._vectors.values()]
 
 
 def groups(count: int, size: int = 8, text: str = "an answer", first: int = 0) -> list[RolloutGroup]:
@@ -67,7 +67,7 @@ def groups(count: int, size: int = 8, text: str = "an answer", first: int = 0) -
 
 def small_memory() -> EpisodicMemory:
     memory = EpisodicMemory(MemorySettings(max_queries=4, max_responses_per_query=2), StubEncoder())
-    memory._embeddings = EmbeddingCache(memory._encoder, max_texts=10)
+    memory._groups.embeddings = EmbeddingCache(memory._encoder, max_texts=10)
     return memory
 
 

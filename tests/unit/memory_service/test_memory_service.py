@@ -111,7 +111,7 @@ def test_after_a_refused_call_the_next_group_is_filed_under_the_key_it_would_hav
     for one in (service, reference):
         one.score([second])
         one.score([third])
-    questions = [{query.question for query in one._failures} for one in (service, reference)]
+    questions = [{query.question for query in one._terms["explore"].store} for one in (service, reference)]
     assert questions[0] == questions[1] == {"question A", "question D"}
 
 
