@@ -25,7 +25,7 @@ from benchmarks.scripted_run import scripted_config
 from cluster.config.run_config import dump_config
 from cluster.record.requests import ask
 from cluster.record.run_dir import RunRecord, read_run
-from contracts.arrow import read_groups
+from storage.arrow import read_groups
 
 LATENCY_S = 0.5
 

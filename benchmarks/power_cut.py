@@ -23,7 +23,7 @@ from benchmarks.results_table import show
 from cluster.record.adapter_registry import write_adapter
 from cluster.record.history import History
 from cluster.record.run_log import RunLog
-from contracts.arrow import write_groups
+from storage.arrow import write_groups
 from tests.fakes import make_adapter, make_group, make_scored
 from tests.power.crash import (
     Recording,

@@ -1,1 +1,1 @@
-"""What processes exchange: dataclasses with their Arrow schemas, ports, errors, and bounded readers of files."""
+"""What processes exchange: dataclasses, ports and errors."""

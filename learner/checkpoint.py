@@ -15,9 +15,9 @@ from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
-from contracts.bounded_json import Count, Finite, Stored, read_bounded, read_fields
-from contracts.durable import sync_directory, write_file
 from contracts.errors import DataError
+from storage.bounded_json import Count, Finite, Stored, read_bounded, read_fields
+from storage.durable import sync_directory, write_file
 
 TENSORS, MANIFEST = "learner.safetensors", "learner.json"
 FORMAT = 1

@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from contracts.bounded_json import Count, Finite, Stored, read_fields
-from contracts.bounded_tables import read_parquet
-from contracts.durable import place_folder, remove_folder, sync_file, write_file
 from contracts.errors import DataError, MemoryServiceError
 from memory_service.episodes import Episode, Query
 from memory_service.vectors import check_unit_vectors
+from storage.bounded_json import Count, Finite, Stored, read_fields
+from storage.bounded_tables import read_parquet
+from storage.durable import place_folder, remove_folder, sync_file, write_file
 
 VECTORS, EPISODES, CACHE = "vectors.safetensors", "episodes.parquet", "cache.parquet"
 MANIFEST = "manifest.json"

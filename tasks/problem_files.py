@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from contracts.bounded_tables import MAX_TABLE_ROWS, read_parquet
 from contracts.errors import DataError
 from contracts.loading import loading
+from storage.bounded_tables import MAX_TABLE_ROWS, read_parquet
 from tasks.hub_files import hub_files
 from tasks.text_rows import PlacedRow, csv_file, json_file, json_lines
 

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from contracts.bounded_tables import MAX_TABLE_BYTES, MAX_TABLE_ROWS
 from contracts.errors import DataError
+from storage.bounded_tables import MAX_TABLE_BYTES, MAX_TABLE_ROWS
 
 MAX_LINE_BYTES = 16 * 2**20
 PlacedRow = tuple[str, Mapping[str, Any]]

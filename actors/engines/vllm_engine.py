@@ -43,9 +43,9 @@ from actors.config import VllmSettings
 from contracts.adapter import Adapter
 from contracts.errors import AdapterMissingError, EngineError, LoadError, MemrError
 from contracts.loading import told
-from contracts.peft_folder import write_peft_folder
 from contracts.ports import Generation, GenerationRequest, Tokenizer
 from contracts.rollout import FinishReason
+from storage.peft_folder import write_peft_folder
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the ranks vLLM has room for
 _CPU_KV_CACHE_BYTES = 2**30

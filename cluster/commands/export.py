@@ -15,11 +15,11 @@ from cluster.launch.environment import apply_environment
 from cluster.record.adapter_registry import adapter_folder, read_adapter
 from cluster.record.run_dir import read_run
 from contracts.adapter import Adapter
-from contracts.durable import place_folder, sync_folder
 from contracts.errors import ConfigError
 from contracts.loading import loading
-from contracts.peft_folder import peft_files, write_peft_folder
 from contracts.whole_model import WANTED, refuse_holes
+from storage.durable import place_folder, sync_folder
+from storage.peft_folder import peft_files, write_peft_folder
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel

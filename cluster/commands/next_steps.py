@@ -6,8 +6,8 @@ from pathlib import Path
 from cluster.config.run_config import load_config
 from cluster.record.checkpoint import newest_checkpoint
 from cluster.record.run_dir import RunRecord, owner_alive
-from contracts.arrow import read_groups
 from contracts.errors import MemrError
+from storage.arrow import read_groups
 
 OTHER = Path("configs/word_problems.toml")
 _LONGEST_QUESTION = 60

@@ -19,10 +19,10 @@ from cluster.record.incidents import incident_lines
 from cluster.record.memory_effect import effect_text, memory_effect
 from cluster.record.run_dir import RunRecord, read_run
 from cluster.watch.alarms.reward_errors import error_shares, errors_text
-from contracts.arrow import read_groups
 from contracts.errors import DataError
 from contracts.rollout import ScoredGroup
 from contracts.verdict import Scored
+from storage.arrow import read_groups
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 NUM_TRANSCRIPTS = 3

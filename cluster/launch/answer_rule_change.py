@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cluster.config.run_config import RunConfig
 from cluster.record.incidents import append_event
-from contracts.bounded_json import read_object
+from storage.bounded_json import read_object
 from tasks.answer_rule import ANSWER_RULE, FIRST_RULE, changes_since
 
 EVENT = "answer_rule_changed"

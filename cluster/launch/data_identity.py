@@ -7,8 +7,8 @@ import hashlib
 from pathlib import Path
 
 from cluster.config.run_folder import MANIFEST, is_run
-from contracts.bounded_json import read_object
 from contracts.ports import Task
+from storage.bounded_json import read_object
 from tasks.task_data import TaskData, data_hash
 
 HASHED_PROBLEMS = 256

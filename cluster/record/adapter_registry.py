@@ -23,8 +23,9 @@ from safetensors import SafetensorError, safe_open
 
 from cluster.handles import AdapterRef
 from contracts.adapter import Adapter, AdapterManifest, LoraShape
-from contracts.bounded_json import Count, Finite, Stored, read_bounded, read_fields
-from contracts.durable import (
+from contracts.errors import DataError
+from storage.bounded_json import Count, Finite, Stored, read_bounded, read_fields
+from storage.durable import (
     hide_folder,
     place_folder,
     remove_folder,
@@ -33,8 +34,7 @@ from contracts.durable import (
     sync_directory,
     write_file,
 )
-from contracts.errors import DataError
-from contracts.peft_folder import WEIGHTS_FILE, peft_files
+from storage.peft_folder import WEIGHTS_FILE, peft_files
 
 MANIFEST_FILE = "manifest.json"
 REFUSED_FILE = "refused.json"

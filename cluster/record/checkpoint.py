@@ -28,12 +28,12 @@ from cluster.record.history import Past
 from cluster.record.ledger import FATES, Books
 from cluster.record.run_log import BEGINNING, Position
 from cluster.record.verified import Verified
-from contracts.arrow import groups_to_parquet, read_groups
-from contracts.bounded_json import Count, Stored, read_fields
-from contracts.bounded_tables import read_parquet
-from contracts.durable import place_folder, remove_folder, sync_file, write_file
 from contracts.errors import DataError
 from contracts.rollout import RolloutGroup, ScoredGroup
+from storage.arrow import groups_to_parquet, read_groups
+from storage.bounded_json import Count, Stored, read_fields
+from storage.bounded_tables import read_parquet
+from storage.durable import place_folder, remove_folder, sync_file, write_file
 
 MANIFEST = "checkpoint.json"
 UNTOLD = "untold.parquet"

@@ -13,10 +13,10 @@ from pydantic import Field
 from safetensors import SafetensorError, safe_open
 
 from cluster.record.ledger import FATES, Books, Fate
-from contracts.arrow import NULLABLE, SCORED_GROUP_SCHEMA, groups_from_table
-from contracts.bounded_json import Count, Stored, read_fields
-from contracts.bounded_tables import iterate_parquet
 from contracts.errors import DataError
+from storage.arrow import NULLABLE, SCORED_GROUP_SCHEMA, groups_from_table
+from storage.bounded_json import Count, Stored, read_fields
+from storage.bounded_tables import iterate_parquet
 
 
 class _Learner(Stored):

@@ -20,10 +20,10 @@ from pydantic import Field
 
 from cluster.record.ledger import Books, Fate, LedgerEvent
 from cluster.record.run_log import BEGINNING, Frame, Position, RunLog, read_log
-from contracts.arrow import groups_from_bytes, groups_to_bytes
-from contracts.bounded_json import Count, Finite, Stored, parse_fields
 from contracts.errors import DataError
 from contracts.rollout import BonusStage, RolloutGroup, ScoredGroup
+from storage.arrow import groups_from_bytes, groups_to_bytes
+from storage.bounded_json import Count, Finite, Stored, parse_fields
 
 
 class Kind(IntEnum):

@@ -21,11 +21,11 @@ from typing import Any, Protocol, TextIO
 
 from cluster.record.incidents import write_incident
 from cluster.record.ledger import LedgerEvent
-from contracts.arrow import read_groups, write_groups
-from contracts.durable import swap_file, sync, sync_directory, sync_file, whole_lines
 from contracts.errors import DataError
 from contracts.reports import EvalReport
 from contracts.rollout import ScoredGroup
+from storage.arrow import read_groups, write_groups
+from storage.durable import swap_file, sync, sync_directory, sync_file, whole_lines
 
 EVALUATIONS = "eval.jsonl"
 LINES = ("metrics.jsonl", "events.jsonl", "ledger/events.jsonl")

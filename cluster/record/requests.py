@@ -13,9 +13,9 @@ from typing import Any, Protocol
 from cluster.record.recorder import Recorder
 from cluster.record.run_dir import surely_over
 from cluster.record.run_lock import held
-from contracts.bounded_json import parse_object
-from contracts.durable import whole_lines
 from contracts.errors import ConfigError, DataError
+from storage.bounded_json import parse_object
+from storage.durable import whole_lines
 
 POLL_S = 0.5
 ANSWER_WITHIN_S = 15.0

@@ -22,11 +22,11 @@ from cluster.record.incidents import append_event
 from cluster.record.recorder import Recorder
 from cluster.record.run_dir import create_run, has_begun, read_run, refuse_live_run, renew_run, write_config
 from contracts.adapter import Adapter
-from contracts.bounded_json import Count, Stored, read_fields, read_object
 from contracts.errors import ConfigError
 from contracts.ports import Tokenizer
 from contracts.rollout import ScoredGroup
 from learner.schedule import learning_rate
+from storage.bounded_json import Count, Stored, read_fields, read_object
 from tasks.answer_rule import ANSWER_RULE
 from tasks.dotted_path import short_name
 from tasks.prompts import HfTokenizer

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from contracts.durable import sync, sync_directory
 from contracts.errors import DataError
+from storage.durable import sync, sync_directory
 
 _HEADER = struct.Struct("<IIB")
 _ZEROS = bytes(_HEADER.size)

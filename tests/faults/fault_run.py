@@ -16,7 +16,7 @@ from cluster.record.history import Kind
 from cluster.record.incidents import headlines
 from cluster.record.run_log import read_log
 from cluster.record.run_processes import recorded_processes
-from contracts.arrow import groups_from_bytes
+from storage.arrow import groups_from_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
 CHILDREN = {"raylet": "raylet", "ray head": "gcs_server"}

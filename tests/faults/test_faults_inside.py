@@ -10,8 +10,8 @@ import pytest
 
 from cluster.record.history import Kind
 from cluster.record.run_log import read_log
-from contracts.arrow import groups_from_bytes
 from contracts.verdict import Invalid
+from storage.arrow import groups_from_bytes
 from tests.faults.bad_rewards import FAULTS, fault_of
 from tests.faults.fault_run import FaultRun
 

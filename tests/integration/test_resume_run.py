@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from cluster.record.run_dir import read_run
-from contracts.arrow import read_groups
+from storage.arrow import read_groups
 from tests.integration.test_scripted_run import ROOT, lines
 
 pytestmark = pytest.mark.timeout(500)

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from contracts.arrow import read_groups
+from storage.arrow import read_groups
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTED = ROOT / "configs" / "scripted.toml"

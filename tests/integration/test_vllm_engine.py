@@ -309,7 +309,7 @@ def test_the_probe_catches_an_adapter_that_is_merged_into_the_base_model_too(
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from contracts.peft_folder import write_peft_folder
+    from storage.peft_folder import write_peft_folder
 
     base = AutoModelForCausalLM.from_pretrained(smollm2_dir, dtype=torch.float32)
     adapter = teacher.adapter(1)

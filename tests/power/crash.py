@@ -22,10 +22,10 @@ from cluster.record.history import Kind
 from cluster.record.resume import read_run_past
 from cluster.record.run_dir import RunRecord, read_run, refuse_live_run
 from cluster.record.run_log import BEGINNING, Position, read_log
-from contracts.arrow import read_groups
-from contracts.bounded_json import parse_object, read_object
 from contracts.errors import MemrError
-from contracts.peft_folder import PEFT_CONFIG_FILE
+from storage.arrow import read_groups
+from storage.bounded_json import parse_object, read_object
+from storage.peft_folder import PEFT_CONFIG_FILE
 from tests.power.disk import (
     DATA_ALONE,
     EVERYTHING,

@@ -36,8 +36,6 @@ from cluster.record.resume import read_run_past
 from cluster.record.run_dir import claim_run, create_run, forget_summary, read_run, refuse_live_run, write_summary
 from cluster.record.run_log import RunLog
 from contracts.adapter import Adapter
-from contracts.bounded_json import Stored, read_fields
-from contracts.durable import write_file
 from contracts.problem import Lease
 from contracts.reports import MemoryReport, StepReport
 from contracts.rollout import RolloutGroup, ScoredGroup
@@ -46,6 +44,8 @@ from learner.scripted_learner import ScriptedLearner
 from memory_service import snapshot
 from memory_service.encoder import load_encoder
 from memory_service.service import EpisodicMemory
+from storage.bounded_json import Stored, read_fields
+from storage.durable import write_file
 from tasks.load import load_task
 from tasks.task_data import look_through
 from tests.fakes import FakeWorker, FakeWorkers
@@ -279,7 +279,7 @@ def _named_syncs(life: _Recorded, stop_at: str) -> None:
 
 
 def _site(path: str) -> str:
-    """Who asked (three functions outside contracts/durable.py, innermost first), and what kind of thing is synced."""
+    """Who asked (three functions outside storage/durable.py, innermost first), and what kind of thing is synced."""
     frames = [
         f for f in reversed(traceback.extract_stack()[:-2]) if str(ROOT) in f.filename and ".venv" not in f.filename
     ]

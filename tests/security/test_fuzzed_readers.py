@@ -26,13 +26,13 @@ from cluster.record.history import History, Kind, Past, read_past
 from cluster.record.ledger import Fate, Ledger, LedgerEvent
 from cluster.record.run_dir import read_run
 from cluster.record.run_log import BEGINNING, Position, RunLog
-from contracts.arrow import groups_from_bytes, groups_to_bytes, read_groups, write_groups
 from contracts.errors import MemrError
 from learner import checkpoint as learner_checkpoint
 from learner.learner import Learner
 from memory_service.config import MemorySettings
 from memory_service.encoder import HashEncoder
 from memory_service.service import EpisodicMemory
+from storage.arrow import groups_from_bytes, groups_to_bytes, read_groups, write_groups
 from tasks.config import TaskSettings
 from tasks.file_task import file_task
 from tests.fakes import make_adapter, make_group, make_scored

@@ -27,15 +27,6 @@ from cluster.record.ledger import Fate, Ledger, LedgerEvent
 from cluster.record.run_dir import owner_alive, read_run
 from cluster.record.run_log import BEGINNING, Position, RunLog, read_log
 from contracts.adapter import Adapter, AdapterManifest, LoraShape
-from contracts.arrow import (
-    SCORED_GROUP_SCHEMA,
-    groups_from_bytes,
-    groups_from_table,
-    groups_to_table,
-    read_groups,
-    write_groups,
-)
-from contracts.bounded_tables import MAX_TABLE_BYTES, MAX_TABLE_ROWS, read_parquet
 from contracts.errors import ConfigError, DataError, LedgerError, MemoryServiceError
 from learner import checkpoint as learner_checkpoint
 from learner.config import LearnerSettings
@@ -44,6 +35,15 @@ from memory_service.config import MemorySettings
 from memory_service.encoder import HashEncoder
 from memory_service.service import EpisodicMemory
 from memory_service.snapshot import read_snapshot
+from storage.arrow import (
+    SCORED_GROUP_SCHEMA,
+    groups_from_bytes,
+    groups_from_table,
+    groups_to_table,
+    read_groups,
+    write_groups,
+)
+from storage.bounded_tables import MAX_TABLE_BYTES, MAX_TABLE_ROWS, read_parquet
 from tasks.config import TaskSettings
 from tasks.file_task import file_task
 from tasks.problem_files import read_rows

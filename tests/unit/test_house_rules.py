@@ -162,7 +162,7 @@ def test_only_the_terminal_makes_a_console(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=name_in_tree)
 def test_only_durable_syncs(path: Path) -> None:
-    """One order of data, name and folder for every writer: contracts/durable.py has it."""
+    """One order of data, name and folder for every writer: storage/durable.py has it."""
     called = {name_of(node.func) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)}
     assert path.name == "durable.py" or not called & {"os.fsync", "os.fdatasync", "fsync"}
 

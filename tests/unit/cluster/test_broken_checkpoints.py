@@ -14,7 +14,7 @@ from cluster.record.checkpoint import MANIFEST, newest_checkpoint, newest_verifi
 from cluster.record.history import History
 from cluster.record.ledger import Fate, LedgerEvent
 from cluster.record.run_log import RunLog
-from contracts.arrow import read_groups, write_groups
+from storage.arrow import read_groups, write_groups
 from tests.fakes import make_group, make_scored
 from tests.unit.cluster.stops import (
     GROUPS,

@@ -16,7 +16,7 @@ from cluster.commands.next_steps import next_steps
 from cluster.commands.summary import after_label, show_status, show_summary
 from cluster.record.checkpoint import MANIFEST
 from cluster.record.run_dir import claim_run, read_run, write_summary
-from contracts.arrow import write_groups
+from storage.arrow import write_groups
 from tests.fakes import make_group, make_scored
 from tests.tree import PACKAGES, ROOT, source_files
 from tests.unit.cluster.test_recorder import finished

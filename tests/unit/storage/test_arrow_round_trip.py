@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from contracts.arrow import SCORED_GROUP_SCHEMA, groups_from_table, groups_to_table, read_groups, write_groups
 from contracts.errors import DataError
 from contracts.problem import Purpose
 from contracts.rollout import BonusStage, FinishReason, Neighbour, Rollout, RolloutGroup, ScoredGroup, TurnOutcome
 from contracts.verdict import Invalid, Scored
+from storage.arrow import SCORED_GROUP_SCHEMA, groups_from_table, groups_to_table, read_groups, write_groups
 from tests.fakes import make_adapter, make_group, make_scored
 
 floats = st.floats(-1e6, 1e6, allow_nan=False)

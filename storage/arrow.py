@@ -14,13 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contracts.bounded_json import parse_fields
-from contracts.bounded_tables import check_schema, read_parquet, read_stream
-from contracts.durable import place_file
 from contracts.errors import DataError
 from contracts.problem import Purpose
 from contracts.rollout import BonusStage, FinishReason, Neighbour, Rollout, RolloutGroup, ScoredGroup, TurnOutcome
 from contracts.verdict import Invalid, Scored, Verdict
+from storage.bounded_json import parse_fields
+from storage.bounded_tables import check_schema, read_parquet, read_stream
+from storage.durable import place_file
 
 GROUP_FIELDS: list[tuple[str, pa.DataType]] = [
     ("lease_id", pa.int64()),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from contracts.durable import (
+from storage.durable import (
     make_directory,
     place_folder,
     remove_folder,
@@ -77,7 +77,7 @@ def test_a_removed_folder_has_lost_its_name_on_disk_before_its_first_file_goes(
         files_at_sync.append((tmp_path / ".new.removed" / "file").exists())
         really(path)
 
-    monkeypatch.setattr("contracts.durable.sync_directory", spy)
+    monkeypatch.setattr("storage.durable.sync_directory", spy)
     remove_folder(tmp_path / "new")
     assert files_at_sync == [True]
     assert synced == [(".", False)]
