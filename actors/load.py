@@ -53,18 +53,20 @@ async def start_engine(
         "actors.engine = 'vllm', and vLLM cannot be imported",
         "On a CPU `make setup` installs it; on a GPU install the extra `gpu`",
     ):
-        from actors.engines.vllm_engine import VllmEngine
+        from actors.engines.vllm_engine import VllmEngine, VllmLimits
     return await VllmEngine.start(
         str(model_path),
         tokenizer,
         settings.vllm,
-        settings.dtype,
-        on_cpu=not _on_gpu(settings),
-        max_loras=settings.adapters_kept,
-        max_lora_rank=needs.max_lora_rank,
-        max_model_len=needs.max_model_len,
-        seed=needs.seed,
-        scratch=scratch,
+        VllmLimits(
+            dtype=settings.dtype,
+            on_cpu=not _on_gpu(settings),
+            max_loras=settings.adapters_kept,
+            max_lora_rank=needs.max_lora_rank,
+            max_model_len=needs.max_model_len,
+            seed=needs.seed,
+        ),
+        scratch,
     )
 
 

@@ -18,13 +18,13 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.results_table import show
-from tests.faults.fault_run import FaultRun
+from tests.faults.fault_run import Books, FaultRun
 
 KILL, STOP, PAUSE = "kill -9", "SIGSTOP", "pause of 1 s"
 GONE = r"process \d+ is gone"
@@ -211,44 +211,67 @@ def at_full_rate(rate: Rate, first: int, before_s: float, model: Model, noticed:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Aftermath:
+    """What a run left after all its faults."""
+
+    outcomes: Sequence[Outcome]
+    exit_code: int | None
+    updates: int
+    books: Books
+
+
 def main() -> None:
+    arguments = _arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        after = endure(arguments, arguments.keep or Path(folder))
+    suffix = "" if arguments.model == "scripted" else f"_{arguments.model}"
+    show(f"faults{suffix}", "Faults done to a run from outside", rows_by_kind(after.outcomes))
+    show(f"faults{suffix}_summary", "What random faults left", [summary_of(after)])
+    print(json.dumps([asdict(o) for o in after.outcomes if not o.right], indent=1))
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--faults", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", choices=list(MODELS), default="scripted")
     parser.add_argument("--only", help="faults of this target alone, or one kind: 'kill -9 raylet'")
     parser.add_argument("--keep", type=Path, help="folder for the run, which then stays")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def endure(arguments: argparse.Namespace, directory: Path) -> Aftermath:
+    """One run, with faults drawn at random until there were enough, then ended in order."""
     model = MODELS[arguments.model]
     kinds = [kind for kind in EXPECTED if arguments.only in (None, kind[0], f"{kind[1]} {kind[0]}")]
     kinds = [kind for kind in kinds if kind[1] in model.whats]
     draws = random.Random(arguments.seed)
     outcomes: list[Outcome] = []
-    with tempfile.TemporaryDirectory() as folder:
-        directory = arguments.keep or Path(folder)
-        run, rate = begin(directory, model), Rate()
-        rate.run = run
-        try:
-            run.wait_for_step(2 * model.window, model.patience_s)
-            for number in range(arguments.faults):
-                target, what = draws.choice(kinds)
-                run, outcome = do_fault(run, rate, target, what, directory, model)
-                outcomes.append(outcome)
-                mark = "" if outcome.right else f"   WRONG: {outcome.headlines}"
-                print(
-                    f"{number + 1:4d} {what} of {target}: full rate after {outcome.to_full_rate_s:.1f} s{mark}",
-                    flush=True,
-                )
-            run.process.send_signal(signal.SIGTERM)
-            code = run.finish(120)
-            books = run.books()
-        finally:
-            rate.close()
-            run.end()
+    run, rate = begin(directory, model), Rate()
+    rate.run = run
+    try:
+        run.wait_for_step(2 * model.window, model.patience_s)
+        for number in range(arguments.faults):
+            target, what = draws.choice(kinds)
+            run, outcome = do_fault(run, rate, target, what, directory, model)
+            outcomes.append(outcome)
+            mark = "" if outcome.right else f"   WRONG: {outcome.headlines}"
+            print(
+                f"{number + 1:4d} {what} of {target}: full rate after {outcome.to_full_rate_s:.1f} s{mark}", flush=True
+            )
+        run.process.send_signal(signal.SIGTERM)
+        return Aftermath(outcomes, run.finish(120), len(rate.times_s), run.books())
+    finally:
+        rate.close()
+        run.end()
+
+
+def rows_by_kind(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     by_kind: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         by_kind[outcome.target, outcome.what].append(outcome)
-    rows: list[dict[str, Any]] = [
+    return [
         {
             "fault": f"{what} of {target}",
             "times": len(found),
@@ -258,25 +281,24 @@ def main() -> None:
         }
         for (target, what), found in sorted(by_kind.items())
     ]
-    delay_s = statistics.mean(o.delay_s for o in outcomes)
-    suffix = "" if arguments.model == "scripted" else f"_{arguments.model}"
-    show(f"faults{suffix}", "Faults done to a run from outside", rows)
-    summary = {
-        "faults": len(outcomes),
-        "exit code": code,
-        "updates": len(rate.times_s),
-        "issued": books.issued,
-        "trained": books.trained,
-        "dropped or failed": books.ended,
-        "trained twice": books.trained_twice,
-        "sampled twice": books.sampled_twice,
-        "updates in order": books.steps_in_order,
-        "wrong headlines": sum(not o.right for o in outcomes),
+
+
+def summary_of(after: Aftermath) -> dict[str, Any]:
+    delay_s = statistics.mean(o.delay_s for o in after.outcomes)
+    return {
+        "faults": len(after.outcomes),
+        "exit code": after.exit_code,
+        "updates": after.updates,
+        "issued": after.books.issued,
+        "trained": after.books.trained,
+        "dropped or failed": after.books.ended,
+        "trained twice": after.books.trained_twice,
+        "sampled twice": after.books.sampled_twice,
+        "updates in order": after.books.steps_in_order,
+        "wrong headlines": sum(not o.right for o in after.outcomes),
         "mean delay s": round(delay_s, 2),
         "effective share, a fault every 60 s": round(60 / (60 + delay_s), 3),
     }
-    show(f"faults{suffix}_summary", "What random faults left", [summary])
-    print(json.dumps([asdict(o) for o in outcomes if not o.right], indent=1))
 
 
 if __name__ == "__main__":

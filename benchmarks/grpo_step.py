@@ -13,22 +13,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.results_table import show
+
+if TYPE_CHECKING:
+    from contracts.ports import Generation, GenerationRequest, Tokenizer
+    from contracts.rollout import ScoredGroup
 
 
 def our_side(args: argparse.Namespace) -> dict[str, Any]:
     """One process: sample with the engine, score a stand-in reward, update; per step seconds of both."""
-    import numpy as np
-
     from actors.config import ActorSettings
     from actors.load import load_engine
-    from contracts.ports import GenerationRequest
-    from contracts.problem import Purpose, Sampling
-    from contracts.rollout import Rollout, RolloutGroup, ScoredGroup, TurnOutcome
-    from contracts.verdict import Scored
     from learner.config import LearnerSettings
     from learner.load import load_learner
     from tasks.prompts import load_tokenizer
@@ -45,34 +44,9 @@ def our_side(args: argparse.Namespace) -> dict[str, Any]:
         chosen = [questions[(step * args.groups + i) % len(questions)] for i in range(args.groups)]
         start = time.perf_counter()
         engine.load_adapter(learner.publish())
-        prompts = [tokenizer.encode_chat([{"role": "user", "content": question}]) for question in chosen]
-        seeds = [tuple(range(1000 * step + 8 * i, 1000 * step + 8 * i + args.rollouts)) for i in range(args.groups)]
-        sampling = Sampling(1.0, args.new_tokens)
-        requests = [GenerationRequest(p, s, sampling) for p, s in zip(prompts, seeds, strict=True)]
-        sampled = engine.generate(requests, step, 600.0)
+        sampled = engine.generate(requests_of(args, tokenizer, chosen, step), step, 600.0)
         generation_s.append(time.perf_counter() - start)
-        groups = []
-        for i, generations in enumerate(sampled):
-            rollouts = tuple(
-                Rollout(
-                    f"{step}/{i}/{j}",
-                    g.tokens_T,
-                    g.logprobs_T,
-                    np.ones(len(g.tokens_T), np.bool_),
-                    np.array([len(g.tokens_T)], np.int32),
-                    (TurnOutcome.DONE,),
-                    g.finish_reason,
-                    "",
-                    Scored(float(len(tokenizer.decode(g.tokens_T)) % 7), False),
-                    0,
-                )
-                for j, g in enumerate(generations)
-            )
-            groups.append(
-                ScoredGroup.without_bonus(
-                    RolloutGroup(i, str(i), chosen[i], prompts[i], rollouts, step, Purpose.TRAIN, 1.0, "b", 0, 0.0, 0.0)
-                )
-            )
+        groups = groups_of(tokenizer, chosen, sampled, step)
         start = time.perf_counter()
         learner.step(groups)
         training_s.append(time.perf_counter() - start)
@@ -80,6 +54,54 @@ def our_side(args: argparse.Namespace) -> dict[str, Any]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     steps = [a + b for a, b in zip(generation_s, training_s, strict=True)]
     return {"version": "this tree", "steps_s": steps, "generation_s": generation_s, "peak_rss_bytes": peak}
+
+
+def requests_of(
+    args: argparse.Namespace, tokenizer: "Tokenizer", questions: Sequence[str], step: int
+) -> list["GenerationRequest"]:
+    from contracts.ports import GenerationRequest
+    from contracts.problem import Sampling
+
+    sampling = Sampling(1.0, args.new_tokens)
+    requests = []
+    for i, question in enumerate(questions):
+        first = 1000 * step + 8 * i
+        prompt = tokenizer.encode_chat([{"role": "user", "content": question}])
+        requests.append(GenerationRequest(prompt, tuple(range(first, first + args.rollouts)), sampling))
+    return requests
+
+
+def groups_of(
+    tokenizer: "Tokenizer", questions: Sequence[str], sampled: Sequence[Sequence["Generation"]], step: int
+) -> list["ScoredGroup"]:
+    """With a stand-in reward: the length of the text modulo 7."""
+    import numpy as np
+
+    from contracts.problem import Purpose
+    from contracts.rollout import Rollout, RolloutGroup, ScoredGroup, TurnOutcome
+    from contracts.verdict import Scored
+
+    groups = []
+    for i, (question, generations) in enumerate(zip(questions, sampled, strict=True)):
+        prompt = tokenizer.encode_chat([{"role": "user", "content": question}])
+        rollouts = tuple(
+            Rollout(
+                f"{step}/{i}/{j}",
+                g.tokens_T,
+                g.logprobs_T,
+                np.ones(len(g.tokens_T), np.bool_),
+                np.array([len(g.tokens_T)], np.int32),
+                (TurnOutcome.DONE,),
+                g.finish_reason,
+                "",
+                Scored(float(len(tokenizer.decode(g.tokens_T)) % 7), False),
+                0,
+            )
+            for j, g in enumerate(generations)
+        )
+        group = RolloutGroup(i, str(i), question, prompt, rollouts, step, Purpose.TRAIN, 1.0, "b", 0, 0.0, 0.0)
+        groups.append(ScoredGroup.without_bonus(group))
+    return groups
 
 
 def run_side(args: argparse.Namespace, python: str, script: list[str]) -> dict[str, Any]:

@@ -28,21 +28,17 @@ class StepClock(TrainerCallback):
         self.steps.append(time.perf_counter() - self._start)
 
 
-def main() -> None:
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     for name in ("--model", "--questions", "--work"):
         parser.add_argument(name, required=True)
     for name in ("--groups", "--rollouts", "--new-tokens", "--updates", "--micro-batch", "--threads"):
         parser.add_argument(name, type=int, required=True)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    with open(args.questions) as file:
-        questions = json.load(file)
-    dataset = Dataset.from_list([{"prompt": [{"role": "user", "content": q}]} for q in questions])
-    tokenizer = AutoTokenizer.from_pretrained(args.model)
-    tokenizer.pad_token_id = 0
-    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.bfloat16)
-    settings = GRPOConfig(
+    return parser.parse_args()
+
+
+def _settings(args: argparse.Namespace) -> GRPOConfig:
+    return GRPOConfig(
         output_dir=args.work,
         use_cpu=True,
         bf16=True,
@@ -59,17 +55,30 @@ def main() -> None:
         report_to=[],
         save_strategy="no",
     )
-    clock = StepClock()
-    generation: list[float] = []
-    trainer = GRPOTrainer(
-        model=model,
-        args=settings,
-        train_dataset=dataset,
+
+
+def _trainer(args: argparse.Namespace, clock: StepClock) -> GRPOTrainer:
+    with open(args.questions) as file:
+        questions = json.load(file)
+    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    tokenizer.pad_token_id = 0
+    return GRPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.bfloat16),
+        args=_settings(args),
+        train_dataset=Dataset.from_list([{"prompt": [{"role": "user", "content": q}]} for q in questions]),
         processing_class=tokenizer,
         callbacks=[clock],
         reward_funcs=lambda completions, **kwargs: [float(len(str(c)) % 7) for c in completions],
         peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
     )
+
+
+def main() -> None:
+    args = _arguments()
+    torch.set_num_threads(args.threads)
+    clock = StepClock()
+    generation: list[float] = []
+    trainer = _trainer(args, clock)
     generate = trainer._generate_and_score_completions
 
     def timed(*a: object, **k: object) -> object:
@@ -80,22 +89,17 @@ def main() -> None:
 
     trainer._generate_and_score_completions = timed
     trainer.train()
-    tokens = [
-        entry.get("completions/mean_length")
-        for entry in trainer.state.log_history
-        if "completions/mean_length" in entry
+    lengths = [
+        entry["completions/mean_length"] for entry in trainer.state.log_history if "completions/mean_length" in entry
     ]
-    print(
-        json.dumps(
-            {
-                "version": version("trl"),
-                "steps_s": clock.steps,
-                "generation_s": generation,
-                "mean_length": tokens,
-                "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            }
-        )
-    )
+    result = {
+        "version": version("trl"),
+        "steps_s": clock.steps,
+        "generation_s": generation,
+        "mean_length": lengths,
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

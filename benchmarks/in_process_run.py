@@ -16,6 +16,7 @@ from actors.load import EngineNeeds, load_worker_tokenizer, start_engine
 from actors.rollout_worker import RolloutWorker
 from cluster.config.run_config import RunConfig
 from cluster.flow.controller import Controller
+from cluster.flow.stages import RunInputs
 from cluster.handles import Parts, WorkerHandle
 from cluster.launch.context_room import find_room
 from cluster.launch.model_store import resolve_model
@@ -148,7 +149,8 @@ async def run_in_process(config: RunConfig, keep_versions: Collection[int] = ())
         registry = AdapterRegistry(
             config.run_path / "adapters", lambda adapter: adapter, config.cluster.adapters_on_disk
         )
-        controller = Controller(config, task, Parts(OneWorker(worker), memory, learner), registry, recorder, history)
+        parts = Parts(OneWorker(worker), memory, learner)
+        controller = Controller(RunInputs(config, task, parts, registry, recorder, history))
         await controller.run()
     finally:
         recorder.close()

@@ -72,7 +72,7 @@ def run_packaged(cell: Cell, settings: Mapping[str, Any], directory: Path) -> di
 
 def evaluate_last(path: Path, task: str, last: int) -> list[dict[str, Any]]:
     """The EvalReports of three versions, greedy and sampled, those of an earlier life included."""
-    from cluster.commands.evaluate import evaluate_target
+    from cluster.commands.evaluate import EvalRequest, evaluate_target
 
     file = path / EVALUATIONS_FILE
     reports = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
@@ -80,7 +80,7 @@ def evaluate_last(path: Path, task: str, last: int) -> list[dict[str, Any]]:
     for version in range(last - EVERY_UPDATES * (NUM_EVALUATIONS - 1), last + 1, EVERY_UPDATES):
         for problems, samples in zip(PROBLEMS[task], (1, PASS_AT), strict=True):
             if (version, samples if samples > 1 else None) not in done:
-                reports.append(evaluate_target(str(path), None, problems, None, samples, (), (), version))
+                reports.append(evaluate_target(str(path), EvalRequest(problems, None, samples), policy_version=version))
                 with file.open("a") as handle:
                     handle.write(json.dumps(reports[-1]) + "\n")
     return reports

@@ -36,7 +36,7 @@ from learner.reference import Reference
 from learner.retry_smaller import RetrySmaller
 from learner.schedule import learning_rate
 from learner.staleness import reject_stale
-from learner.step_report import UpdateNorms, make_report
+from learner.step_report import UpdateCost, UpdateNorms, make_report
 from learner.token_table import TokenTable
 from learner.update_record import UpdateRecord
 
@@ -97,8 +97,8 @@ class Learner:
         except BadNumbersError as error:
             skipped = str(error)
         self._version += 1
-        times_s = (backward_done - started, self._clock() - started)
-        report = make_report(groups, credited, records[-1], norms, self._version, times_s, peak_rss_bytes(), skipped)
+        cost = UpdateCost(backward_done - started, self._clock() - started, peak_rss_bytes())
+        report = make_report(groups, credited, records[-1], norms, cost, self._version, skipped)
         budget = self._retry.budget_tokens
         return replace(report, merged_survival=self._policy.merged_survival(), micro_batch_tokens=budget)
 

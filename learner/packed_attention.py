@@ -36,7 +36,7 @@ def register() -> None:
     AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
-def packed_attention(
+def packed_attention(  # noqa: PLR0913  transformers' signature
     module: nn.Module,
     query: Tensor,
     key: Tensor,

@@ -7,6 +7,7 @@ from typing import Any
 
 from cluster.config.run_config import RunConfig
 from cluster.flow.controller import Controller
+from cluster.flow.stages import RunInputs
 from cluster.handles import Parts
 from cluster.record.adapter_registry import AdapterRegistry
 from cluster.record.checkpoint import log_floor
@@ -55,7 +56,7 @@ class Run:
         parts = Parts(self.workers, self.memory, self.learner)
         self.history = History(RunLog(self.path / "log", floor=log_floor(self.path)))
         past, task = read_run_past(self.path, config), fakes.get("task") or CountingTask()
-        self.controller = Controller(config, task, parts, registry, self.recorder, self.history, past)
+        self.controller = Controller(RunInputs(config, task, parts, registry, self.recorder, self.history), past)
 
     async def run(self) -> None:
         try:

@@ -24,6 +24,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,19 @@ _MAX_SOCKET_FOLDER = 65  # a socket's path has at most 107 bytes, and vLLM adds 
 _REASONS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH, "abort": FinishReason.ABORT}
 
 
+@dataclass(frozen=True, slots=True)
+class VllmLimits:
+    """What an engine is built for. max_loras: adapters that are served at the same time. max_model_len: tokens of a
+    prompt with its answer."""
+
+    dtype: str
+    on_cpu: bool
+    max_loras: int
+    max_lora_rank: int
+    max_model_len: int
+    seed: int
+
+
 class VllmEngine:
     """contracts.ports.AsyncEngine over one AsyncLLM. Belongs to one event loop."""
 
@@ -73,12 +87,7 @@ class VllmEngine:
         model_path: str,
         tokenizer: Tokenizer,
         settings: VllmSettings,
-        dtype: str,
-        on_cpu: bool,
-        max_loras: int,
-        max_lora_rank: int,
-        max_model_len: int,
-        seed: int,
+        limits: VllmLimits,
         scratch: Path | None = None,
     ) -> "VllmEngine":
         """scratch: a folder that goes with this process, for its adapters and vLLM's sockets.
@@ -90,7 +99,7 @@ class VllmEngine:
         try:
             arguments = AsyncEngineArgs(
                 lora_target_modules=await asyncio.to_thread(adaptable_layers, model_path),
-                **engine_arguments(model_path, settings, dtype, on_cpu, max_loras, max_lora_rank, max_model_len, seed),
+                **engine_arguments(model_path, settings, limits),
             )
             async with asyncio.timeout(settings.start_s):
                 llm = await asyncio.to_thread(AsyncLLM.from_engine_args, arguments)
@@ -105,7 +114,7 @@ class VllmEngine:
                 f"vLLM cannot serve {model_path}: {told(error)}. actors.engine = 'transformers' is the way for models "
                 "that vLLM does not know"
             ) from error
-        return cls(llm, tokenizer, max_model_len, scratch)
+        return cls(llm, tokenizer, limits.max_model_len, scratch)
 
     async def load_adapter(self, adapter: Adapter) -> None:
         """Raises ValueError for weights that vLLM does not accept."""
@@ -222,16 +231,7 @@ class VllmEngine:
             raise EngineError(f"vLLM's engine process died: {error}; the worker's log has its last words") from error
 
 
-def engine_arguments(
-    model_path: str,
-    settings: VllmSettings,
-    dtype: str,
-    on_cpu: bool,
-    max_loras: int,
-    max_lora_rank: int,
-    max_model_len: int,
-    seed: int,
-) -> dict[str, Any]:
+def engine_arguments(model_path: str, settings: VllmSettings, limits: VllmLimits) -> dict[str, Any]:
     """AsyncEngineArgs' fields. Processed log-probs: of the distribution that was sampled from, temperature included.
 
     generation_config "vllm": a model's own generation_config.json may set top-p or penalties, which the learner could
@@ -240,23 +240,23 @@ def engine_arguments(
     return {
         "model": model_path,
         "tokenizer": model_path,
-        "dtype": dtype,
-        "max_model_len": max_model_len,
+        "dtype": limits.dtype,
+        "max_model_len": limits.max_model_len,
         "max_num_seqs": settings.max_num_seqs,
         "enable_lora": True,
-        "max_loras": max_loras,
+        "max_loras": limits.max_loras,
         # One of an evaluation, a new one and a passing copy of it to prove, while pinned ones stay.
-        "max_cpu_loras": max_loras + 4,
-        "max_lora_rank": next(rank for rank in _RANKS if rank >= max_lora_rank),
+        "max_cpu_loras": limits.max_loras + 4,
+        "max_lora_rank": next(rank for rank in _RANKS if rank >= limits.max_lora_rank),
         "enable_prefix_caching": True,
         "logprobs_mode": "processed_logprobs",
         "generation_config": "vllm",
         "trust_remote_code": False,
-        "enforce_eager": settings.enforce_eager or on_cpu,
+        "enforce_eager": settings.enforce_eager or limits.on_cpu,
         "tensor_parallel_size": settings.tensor_parallel_size,
         "disable_log_stats": True,
-        "seed": seed,
-    } | _memory_arguments(settings, on_cpu=on_cpu)
+        "seed": limits.seed,
+    } | _memory_arguments(settings, on_cpu=limits.on_cpu)
 
 
 def _memory_arguments(settings: VllmSettings, *, on_cpu: bool) -> dict[str, Any]:

@@ -312,11 +312,11 @@ def evaluate(
     unset: UnsetOption = None,
 ) -> None:
     """Held-out accuracy of one of a run's adapters, or of a model as it is."""
-    from cluster.commands.evaluate import evaluate_target
+    from cluster.commands.evaluate import EvalRequest, evaluate_target
     from cluster.watch.console import eval_text
 
-    settings = (overrides or [], unset or [])
-    line = evaluate_target(target, config, problems, max_new_tokens, samples, *settings, policy_version)
+    request = EvalRequest(problems, max_new_tokens, samples)
+    line = evaluate_target(target, request, config, overrides or [], unset or [], policy_version)
     terminal().print(eval_text(line), soft_wrap=True)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,20 @@ from tasks.load import load_task, make_verifier
 from tasks.prompts import check_prompt_lengths
 
 
+@dataclass(frozen=True, slots=True)
+class EvalRequest:
+    """max_new_tokens: None is the configuration's. samples: 1 is greedy, more is pass@samples."""
+
+    problems: int
+    max_new_tokens: int | None = None
+    samples: int = 1
+
+
 def evaluate_target(
     target: str,
-    config_path: Path | None,
-    problems: int,
-    max_new_tokens: int | None,
-    samples: int,
-    overrides: Sequence[str],
+    request: EvalRequest,
+    config_path: Path | None = None,
+    overrides: Sequence[str] = (),
     unset: Sequence[str] = (),
     policy_version: int | None = None,
 ) -> dict[str, Any]:
@@ -44,7 +52,7 @@ def evaluate_target(
     tokenizer = load_worker_tokenizer(config.actors, model_path)
     if is_run(Path(target)):
         refuse_other_prompts(Path(target), tokenizer)
-    return asyncio.run(_evaluate(config, model_path, tokenizer, adapter, problems, max_new_tokens, samples))
+    return asyncio.run(_evaluate(config, model_path, tokenizer, adapter, request))
 
 
 async def _evaluate(
@@ -52,13 +60,11 @@ async def _evaluate(
     model_path: str,
     tokenizer: Tokenizer,
     adapter: Adapter,
-    problems: int,
-    max_new_tokens: int | None,
-    samples: int,
+    request: EvalRequest,
 ) -> dict[str, Any]:
     task = load_task(config.task)
-    limit = max_new_tokens or config.eval_max_new_tokens
-    prompt = check_prompt_lengths(task.held_out(problems), tokenizer, config.task.max_prompt_tokens).max
+    limit = request.max_new_tokens or config.eval_max_new_tokens
+    prompt = check_prompt_lengths(task.held_out(request.problems), tokenizer, config.task.max_prompt_tokens).max
     needs = EngineNeeds(config.learner.lora_r, find_room(config, tokenizer, model_path, prompt, answer=limit))
     verifier = make_verifier(config.task)
     engine = await start_engine(config.actors, model_path, tokenizer, needs)
@@ -71,12 +77,12 @@ async def _evaluate(
         settings=config.actors,
     )
     await worker.adopt(adapter)
-    temperature = 0.0 if samples == 1 else config.actors.temperature
+    temperature = 0.0 if request.samples == 1 else config.actors.temperature
     sampling = Sampling(temperature, limit)
     version = adapter.manifest.policy_version
-    plan = EvalPlan(version, version, samples, sampling)
-    leases = eval_leases(plan, task.held_out(problems), -1, config.run.seed, config.actors.lease_deadline_s)
-    size = max(1, config.actors.window_rows // samples)
+    plan = EvalPlan(version, version, request.samples, sampling)
+    leases = eval_leases(plan, task.held_out(request.problems), -1, config.run.seed, config.actors.lease_deadline_s)
+    size = max(1, config.actors.window_rows // request.samples)
     groups: list[RolloutGroup] = []
     try:
         for start in range(0, len(leases), size):

@@ -16,47 +16,30 @@ restore.py brings them to where an earlier process stood.
 """
 
 import asyncio
-import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
-from cluster.config.run_config import RunConfig
 from cluster.flow.change_signal import RECHECK_S, cancelled
 from cluster.flow.fleet import Fleet
 from cluster.flow.restore import restore
 from cluster.flow.run_health import Health
-from cluster.flow.stages import Surroundings, wire
+from cluster.flow.stages import RunInputs, wire
 from cluster.flow.status import status_of
 from cluster.flow.undivided import errors_of
-from cluster.handles import Parts
-from cluster.record.adapter_registry import AdapterRegistry
-from cluster.record.history import History, Past
-from cluster.record.recorder import Recorder
+from cluster.record.history import Past
 from cluster.record.requests import RunControl
 from contracts.errors import RunStopped
-from contracts.ports import Task
 
 
 class Controller:
     """Drives one run from the first adapter to the last evaluation."""
 
-    def __init__(
-        self,
-        config: RunConfig,
-        task: Task,
-        parts: Parts,
-        registry: AdapterRegistry,
-        recorder: Recorder,
-        history: History,
-        past: Past | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, given: RunInputs, past: Past | None = None) -> None:
         """past: what an earlier process of this run left; the run goes on from there."""
-        self._given = Surroundings(config, task, parts, registry, recorder, history, clock)
-        self._past = past or Past()
-        self.stages = wire(self._given)
-        self._control = RunControl(config.run_path, recorder, self)
+        self._given, self._past = given, past or Past()
+        self.stages = wire(given)
+        self._control = RunControl(given.config.run_path, given.recorder, self)
         self._restoring = False
 
     @property

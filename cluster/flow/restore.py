@@ -4,7 +4,7 @@ Past (newest checkpoint + log) -> ledger -> learner and memory -> logged updates
 """
 
 from cluster.flow.quarantine import QUARANTINED
-from cluster.flow.stages import Stages, Surroundings
+from cluster.flow.stages import RunInputs, Stages
 from cluster.record.history import Past, TrainedBatch
 from cluster.record.ledger import Books, Fate
 from cluster.record.metrics import StepTiming
@@ -15,7 +15,7 @@ from contracts.errors import DataError
 from contracts.reports import StepReport
 
 
-async def restore(stages: Stages, given: Surroundings, past: Past) -> None:
+async def restore(stages: Stages, given: RunInputs, past: Past) -> None:
     """For a run that begins: its first adapter. Raises DataError where learner and log disagree, and what reading a
     checkpoint raises."""
     state, recorder = stages.state, given.recorder
@@ -37,7 +37,7 @@ async def restore(stages: Stages, given: Surroundings, past: Past) -> None:
     state.restored = True
 
 
-def _restore_ledger(stages: Stages, given: Surroundings, past: Past) -> None:
+def _restore_ledger(stages: Stages, given: RunInputs, past: Past) -> None:
     if past.books is not None:
         stages.ledger.adopt(past.books)
     for event in past.events:
@@ -54,7 +54,7 @@ def _restore_quarantine(stages: Stages, books: Books) -> None:
             stages.admission.quarantine.add(books.problems_N[lease_id])
 
 
-async def _remake(stages: Stages, given: Surroundings, past: Past) -> None:
+async def _remake(stages: Stages, given: RunInputs, past: Past) -> None:
     """Logged updates, in their order; the lines of metrics that were lost are written again."""
     state, recorder, training = stages.state, given.recorder, stages.training
     recorded = recorder.last_step() if past.batches else 0

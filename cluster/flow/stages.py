@@ -1,5 +1,6 @@
 """The stages of a run, wired: which object each one talks to. The picture is in controller.py."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -36,7 +37,7 @@ from contracts.ports import Task
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Surroundings:
+class RunInputs:
     """What a run is given: settings, problems, processes, and where it is recorded. clock: seconds, monotonic."""
 
     config: RunConfig
@@ -45,7 +46,7 @@ class Surroundings:
     registry: AdapterRegistry
     recorder: Recorder
     history: History
-    clock: Callable[[], float]
+    clock: Callable[[], float] = time.monotonic
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +69,7 @@ class Stages:
     undivided: Undivided
 
 
-def wire(given: Surroundings) -> Stages:
+def wire(given: RunInputs) -> Stages:
     """Builds every stage from what comes behind it; no stage knows one that comes before it."""
     config, parts, recorder, registry = given.config, given.parts, given.recorder, given.registry
     state, queue, undivided = RunState(), WorkQueue(), Undivided()

@@ -25,6 +25,7 @@ from cluster.config.run_config import RunConfig
 from cluster.flow.change_signal import cancelled
 from cluster.flow.controller import Controller
 from cluster.flow.drive import drive
+from cluster.flow.stages import RunInputs
 from cluster.launch.answer_rule_change import tell_changed_rule
 from cluster.launch.context_room import find_room
 from cluster.launch.core_services import CoreParts, start_parts
@@ -211,7 +212,7 @@ async def _run(
         _report_log_losses(log, recorder)
         parts = await start_parts(core, config, inputs, recorder)
         registry = AdapterRegistry(run_path / "adapters", share, config.cluster.adapters_on_disk)
-        controller = Controller(config, task, parts, registry, recorder, history, past)
+        controller = Controller(RunInputs(config, task, parts, registry, recorder, history), past)
         stop.controller = controller
         alarms = AlarmWatcher(
             config.alarms, controller.health.obey, recorder.lines("metrics.jsonl"), recorder.lines("eval.jsonl")

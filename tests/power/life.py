@@ -26,6 +26,7 @@ from safetensors.numpy import save as save_tensors
 from actors.load import load_worker_tokenizer
 from cluster.config.run_config import RunConfig, load_config
 from cluster.flow.controller import Controller
+from cluster.flow.stages import RunInputs
 from cluster.handles import Parts
 from cluster.launch.data_identity import task_hash
 from cluster.record.adapter_registry import AdapterRegistry
@@ -192,7 +193,7 @@ class Life:
         self.learner = HashLearner(lag, hashed=self.hashed)
         registry = AdapterRegistry(self.path / "adapters", self._share, self.config.cluster.adapters_on_disk)
         parts = Parts(workers, memory, self.learner)
-        self.controller = Controller(self.config, task, parts, registry, recorder, history, self.past)
+        self.controller = Controller(RunInputs(self.config, task, parts, registry, recorder, history), self.past)
         async with asyncio.timeout(60):
             if await self.controller.restore():
                 await self.controller.checkpoint()

@@ -34,7 +34,7 @@ def register() -> None:
     AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
-def shared_prefix_attention(
+def shared_prefix_attention(  # noqa: PLR0913  transformers' signature
     module: nn.Module,
     query: Tensor,
     key: Tensor,

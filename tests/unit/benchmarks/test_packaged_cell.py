@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.arms_plan import ANNEALED, ARMS, Cell
 from benchmarks.packaged_cell import CONFIGS, EVERY_UPDATES, PROBLEMS, evaluate_last, measures, settings_of
+from cluster.commands.evaluate import EvalRequest
 from cluster.config.run_config import load_config
 from tasks.load import load_task
 
@@ -30,8 +31,8 @@ def test_three_versions_are_evaluated_once_whatever_cuts_it_off(
 ) -> None:
     asked: list[tuple[int, int, int]] = []
 
-    def evaluated(run: str, _: None, problems: int, limit: None, samples: int, *rest: Any) -> dict[str, Any]:
-        version = rest[-1]
+    def evaluated(run: str, request: EvalRequest, *, policy_version: int) -> dict[str, Any]:
+        version, problems, samples = policy_version, request.problems, request.samples
         asked.append((version, problems, samples))
         if asked.count((version, problems, samples)) == 1 and version == 35:
             raise KeyboardInterrupt

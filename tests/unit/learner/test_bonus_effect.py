@@ -8,7 +8,7 @@ from contracts.rollout import BonusStage, ScoredGroup
 from learner.bonus_effect import BonusEffect, bonus_effect
 from learner.credit import credit_all
 from learner.scripted_learner import ScriptedLearner
-from learner.step_report import UpdateNorms, make_report
+from learner.step_report import UpdateCost, UpdateNorms, make_report
 from learner.update_record import UpdateRecord
 from tests.unit.learner.builders import group, rollout, scored, settings, tiny_learner
 
@@ -72,6 +72,6 @@ def test_the_bonus_that_is_told_is_the_one_that_was_paid(where: Where) -> None:
     paid = {Where.EVERYWHERE: 1.5, Where.NO_TASK_SIGNAL: 0.75, Where.RIGHT_ANSWERS: 0.25, Where.WRONG_ANSWERS: 1.25}
     assert report.bonus == pytest.approx(paid[where] / 4)
     assert report.reward == pytest.approx(report.task_reward + report.bonus)
-    real = make_report(batch, credit_all(batch, settings(), rule), UpdateRecord(), norms, 1, (0.0, 0.0), 0)
+    real = make_report(batch, credit_all(batch, settings(), rule), UpdateRecord(), norms, UpdateCost(0.0, 0.0, 0), 1)
     assert real.bonus == pytest.approx(report.bonus)
     assert real.reward == pytest.approx(report.reward)
