@@ -29,7 +29,6 @@ from cluster.flow.stages import RunInputs
 from cluster.launch.answer_rule_change import tell_changed_rule
 from cluster.launch.context_room import find_room
 from cluster.launch.core_services import CoreParts, start_parts
-from cluster.launch.data_identity import data_identity
 from cluster.launch.model_store import model_of
 from cluster.launch.nodes import check_driver, refuse_uncounted_cards
 from cluster.launch.placement import Placement, place
@@ -39,6 +38,7 @@ from cluster.launch.ray_handles import PartInputs, Site
 from cluster.launch.ray_session import Session, ray_session, share
 from cluster.record.adapter_registry import AdapterRegistry
 from cluster.record.checkpoint import log_floor
+from cluster.record.data_identity import data_identity
 from cluster.record.history import History, Past
 from cluster.record.process_log import CONTROLLER_LOG, log_to_file, new_attempt, newest_attempt
 from cluster.record.recorder import Recorder

@@ -28,9 +28,9 @@ from cluster.config.run_config import RunConfig, load_config
 from cluster.flow.controller import Controller
 from cluster.flow.stages import RunInputs
 from cluster.handles import Parts
-from cluster.launch.data_identity import task_hash
 from cluster.record.adapter_registry import AdapterRegistry
 from cluster.record.checkpoint import log_floor
+from cluster.record.data_identity import task_hash
 from cluster.record.history import History, Past
 from cluster.record.recorder import Recorder
 from cluster.record.resume import read_run_past
