@@ -11,6 +11,7 @@ class StepReport:
     policy_version: after the update. lag: version at the update minus version at the first token.
     mismatch: |log p learner - log p engine| on trained tokens, before the update.
     bonus: as it was paid (memory.where may pay none). reward_parts: mean weighted value by part name.
+    completion_tokens_mean: that the policy wrote in all turns of a rollout; an environment's replies are not among them.
     adapter_delta_norm: L2 norm of the change of all LoRA weights in this update.
     skipped: why the weights were left as they were, naming the first bad tensor; empty for an update that was made.
     micro_batch_tokens: that the update was computed with; fewer than asked for where memory ran out; 0 without a model.

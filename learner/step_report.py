@@ -59,7 +59,7 @@ def make_report(
         tokens_trained=sum(group.num_loss_tokens for group in credited),
         lag_mean=float(lags.mean()),
         lag_max=int(lags.max()),
-        completion_tokens_mean=_mean([len(rollout.tokens_T) for rollout in rollouts]),
+        completion_tokens_mean=_mean([rollout.num_policy_tokens for rollout in rollouts]),
         truncated_share=_mean([rollout.finish_reason is FinishReason.LENGTH for rollout in rollouts]),
         skipped=skipped,
         **_rewards(groups, credited, rollouts),

@@ -17,7 +17,7 @@ from contracts.problem import ChatMessage
 from tasks.answers import parse_number
 from tasks.chat_prompt import is_chat, question_of, read_chat, unpacked_chat
 from tasks.config import TaskSettings
-from tasks.problem_files import Row, read_hub, read_rows, refuse_unwritable
+from tasks.problem_files import Reading, Row, read_hub, read_rows, refuse_unwritable
 from tasks.problem_list import Candidate, ProblemList, Split, split_by_hash, with_held_out
 from tasks.question_hash import question_hash
 
@@ -26,14 +26,14 @@ _USUAL = {"question": ("question", "prompt", "problem", "messages"), "answer": (
 """Keys that are looked for where the settings keep their defaults, the first that a row has."""
 
 
-def file_task(settings: TaskSettings) -> ProblemList:
+def file_task(settings: TaskSettings, reading: Reading = Reading.OWN_DIGITS) -> ProblemList:
     """Raises LoadError for a wrong file, naming the line, and ConfigError for a hub dataset without its library."""
     with named_data():
-        return _file_task(settings)
+        return _file_task(settings, reading)
 
 
-def _file_task(settings: TaskSettings) -> ProblemList:
-    rows, held_out_rows = _training_rows(settings), _held_out_rows(settings)
+def _file_task(settings: TaskSettings, reading: Reading) -> ProblemList:
+    rows, held_out_rows = _training_rows(settings, reading), _held_out_rows(settings, reading)
     candidates, notes = _candidates(rows, settings)
     source = settings.path or f"hub dataset {settings.hub_dataset}"
     if held_out_rows is None:
@@ -50,18 +50,18 @@ def _left_out(candidates: Sequence[Candidate], split: Split) -> list[str]:
     return [f"{gone} training problems are held-out ones too and were left out"] if gone else []
 
 
-def _training_rows(settings: TaskSettings) -> list[Row]:
+def _training_rows(settings: TaskSettings, reading: Reading) -> list[Row]:
     if settings.path is not None:
-        return read_rows(Path(settings.path))
+        return read_rows(Path(settings.path), reading)
     assert settings.hub_dataset is not None, "the settings refuse a file task without a source"
-    return read_hub(settings.hub_dataset, settings.hub_config, settings.hub_split)
+    return read_hub(settings.hub_dataset, settings.hub_config, settings.hub_split, reading)
 
 
-def _held_out_rows(settings: TaskSettings) -> list[Row] | None:
+def _held_out_rows(settings: TaskSettings, reading: Reading) -> list[Row] | None:
     if settings.held_out_path is not None:
-        return read_rows(Path(settings.held_out_path))
+        return read_rows(Path(settings.held_out_path), reading)
     if settings.hub_dataset is not None and settings.hub_held_out_split is not None:
-        return read_hub(settings.hub_dataset, settings.hub_config, settings.hub_held_out_split)
+        return read_hub(settings.hub_dataset, settings.hub_config, settings.hub_held_out_split, reading)
     return None
 
 

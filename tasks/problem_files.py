@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from enum import Enum
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,27 @@ MAX_ZEROS = 400
 """What no float of 64 bits reaches."""
 
 
+class Reading(Enum):
+    """How numbers of a file become texts. Runs of earlier commits know their data by what was read then: the same file is the
+    same data (cluster/record/older_reading.py)."""
+
+    OWN_DIGITS = "as now: 0.1 of a 32-bit column is 0.1, 1e-05 is 0.00001"
+    WIDE = "from commit 4360f17 to before 9763a5b: 0.1 of a 32-bit column is 0.10000000149011612"
+    AS_PYTHON_PRINTS = "up to commit be586f9: 0.1 of a 32-bit column is 0.10000000149011612, and 1e-05 stays 1e-05"
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """place: file and line, or file and row, counted from 1, as messages name it."""
 
     place: str
     values: Mapping[str, Any]
+    reading: Reading = Reading.OWN_DIGITS
 
     def text(self, field: str, setting: str) -> str:
         """The value as text, numbers as written. Raises DataError with place, key and what to change."""
         if field not in self.values and (inner := _inner(self.values, field)) is not None:
-            return Row(self.place, {field: inner}).text(field, setting)
+            return Row(self.place, {field: inner}, self.reading).text(field, setting)
         if field not in self.values:
             keys = [key[:60] for key in islice(_names(self.values), 50)]
             close = difflib.get_close_matches(field, keys, n=1, cutoff=0.5)
@@ -45,7 +56,8 @@ class Row:
                 f"{self.place}: '{field}' is {_shown(value)}; expected a text that is not "
                 f"empty, or a number. Mend the row, or set {setting} to another key"
             )
-        text = value if isinstance(value, str) else _digits(value)
+        as_printed = isinstance(value, str) or self.reading is Reading.AS_PYTHON_PRINTS
+        text = str(value) if as_printed else _digits(value)
         refuse_unwritable(text, self.place, field)
         return text
 
@@ -58,7 +70,7 @@ class Row:
             raise DataError(f"{self.place}: a column cannot be kept for rewards: {error}. Take it out") from error
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path, reading: Reading = Reading.OWN_DIGITS) -> list[Row]:
     """Raises DataError for a file that is missing, empty, or not what its name says."""
     reader = _READERS.get(path.suffix.lower())
     if path.suffix.lower() in _PACKED:
@@ -78,7 +90,8 @@ def read_rows(path: Path) -> list[Row]:
             "when it comes from --set"
         )
     try:
-        rows = [Row(place, values) for place, values in islice(reader(path), MAX_TABLE_ROWS)]
+        placed = reader(path) if reader is not _parquet else _parquet(path, wide=reading is not Reading.OWN_DIGITS)
+        rows = [Row(place, values, reading) for place, values in islice(placed, MAX_TABLE_ROWS)]
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     if not rows:
@@ -86,27 +99,27 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def read_hub(dataset: str, config: str | None, split: str) -> list[Row]:
+def read_hub(dataset: str, config: str | None, split: str, reading: Reading = Reading.OWN_DIGITS) -> list[Row]:
     """One split of a hub dataset. Raises DataError where it cannot be had."""
-    rows = (row for path in hub_files(dataset, config, split) for row in read_rows(path))
-    return [Row(f"{dataset}[{split}], row {number}", row.values) for number, row in enumerate(rows, start=1)]
+    rows = (row for path in hub_files(dataset, config, split) for row in read_rows(path, reading))
+    return [Row(f"{dataset}[{split}], row {number}", row.values, reading) for number, row in enumerate(rows, start=1)]
 
 
-def _parquet(path: Path) -> Iterator[PlacedRow]:
+def _parquet(path: Path, *, wide: bool = False) -> Iterator[PlacedRow]:
     table = read_parquet(path)
     names = table.column_names
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise DataError(f"{path}: columns {repeated} stand there more than once; rename all but one")
     with loading(f"{path}: holds values that cannot be read", "Write it again, or use .jsonl"):
-        columns = [_column(column) for column in table.columns]
+        columns = [_column(column, wide=wide) for column in table.columns]
     for number, values in enumerate(zip(*columns, strict=True), start=1):
         yield f"{path}, row {number}", dict(zip(names, values, strict=True))
 
 
-def _column(column: pa.ChunkedArray) -> list[Any]:
-    """Numbers of 16 and 32 bits by their own shortest digits (0.1, not 0.10000000149011612); times that Python's clock has no
+def _column(column: pa.ChunkedArray, *, wide: bool) -> list[Any]:
+    """Numbers of 16 and 32 bits by their own shortest digits (0.1, not 0.10000000149011612), unless wide; times that Python's clock has no
     place for (pandas' nanoseconds) as text."""
-    if pa.types.is_float32(column.type) or pa.types.is_float16(column.type):
+    if not wide and (pa.types.is_float32(column.type) or pa.types.is_float16(column.type)):
         narrow = np.float32 if pa.types.is_float32(column.type) else np.float16
         return [None if value is None else float(str(narrow(value))) for value in column.to_pylist()]
     try:

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from contracts.ports import Task, Tokenizer
 from contracts.problem import Problem
@@ -61,19 +62,18 @@ def look_through(task: Task, num_held_out: int) -> TaskData:
     if not several_turns:
         refuse_same_chat([*train, *held_out])
     told: Sequence[str] = getattr(task, "notes", ())
-    notes, faults = (*told, *_too_few(held_out, num_held_out)), tuple(_faults(train, held_out))
+    notes, faults = (*told, *too_few(len(held_out), num_held_out)), tuple(_faults(train, held_out))
     return TaskData(num_train, train, held_out, num_held_out, notes, faults, several_turns)
 
 
-def _too_few(held_out: Sequence[Problem], wanted: int) -> list[str]:
-    if len(held_out) >= wanted:
+def too_few(held_out: int, wanted: int, asked: str = "eval.problems =") -> list[str]:
+    """A note where fewer held-out problems are there than were asked for, nothing otherwise. asked: by what."""
+    if held_out >= wanted:
         return []
     way_out = "For more raise task.held_out_share or give task.held_out_path more rows"
     if not held_out:
-        return [f"there are no held-out problems, so accuracy is not measured (eval.problems = {wanted}). {way_out}"]
-    return [
-        f"{len(held_out)} held-out problems are there, fewer than eval.problems = {wanted}: all are used. {way_out}"
-    ]
+        return [f"there are no held-out problems, so accuracy is not measured ({asked} {wanted}). {way_out}"]
+    return [f"{held_out} held-out problems are there, fewer than {asked} {wanted}: all are used. {way_out}"]
 
 
 def _faults(train: Sequence[Problem], held_out: Sequence[Problem]) -> list[str]:
@@ -100,6 +100,19 @@ def data_hash(task: Task, data: TaskData, like: str | None = None) -> str:
     number, prefix = (known, "") if known is not None else _number_covered(data, like)
     _add(digest, _held_out(task, data, number))
     return f"{prefix}{digest.hexdigest()}"
+
+
+def part_facts(data: TaskData) -> dict[str, dict[str, Any]]:
+    """Of either side the number of problems and a SHA-256 hex over them: what a run's manifest keeps, so that it can be told
+    which side is another. asked: how many held-out problems were asked for."""
+    sides = {"train": data.train, "held_out": data.held_out}
+    facts: dict[str, dict[str, Any]] = {}
+    for name, problems in sides.items():
+        digest = hashlib.sha256()
+        _add(digest, problems)
+        facts[name] = {"problems": len(problems), "hash": digest.hexdigest()}
+    facts["held_out"]["asked"] = data.num_held_out_asked
+    return facts
 
 
 def _number_covered(data: TaskData, like: str | None) -> tuple[int, str]:

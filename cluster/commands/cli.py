@@ -314,9 +314,12 @@ def evaluate(
     """Held-out accuracy of one of a run's adapters, or of a model as it is."""
     from cluster.commands.evaluate import EvalRequest, evaluate_target
     from cluster.watch.console import eval_text
+    from tasks.task_data import too_few
 
     request = EvalRequest(problems, max_new_tokens, samples)
     line = evaluate_target(target, request, config, overrides or [], unset or [], policy_version)
+    for note in too_few(line["n"], problems, "--problems"):
+        terminal().print(f"note: {note}", soft_wrap=True)
     terminal().print(eval_text(line), soft_wrap=True)
 
 

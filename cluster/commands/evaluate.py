@@ -26,6 +26,7 @@ from contracts.problem import Sampling
 from contracts.rollout import RolloutGroup
 from tasks.load import load_task, make_verifier
 from tasks.prompts import check_prompt_lengths
+from tasks.task_data import too_few
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,10 @@ async def _evaluate(
 ) -> dict[str, Any]:
     task = load_task(config.task)
     limit = request.max_new_tokens or config.eval_max_new_tokens
-    prompt = check_prompt_lengths(task.held_out(request.problems), tokenizer, config.task.max_prompt_tokens).max
+    asked = task.held_out(request.problems)
+    if not asked:
+        raise ConfigError(f"nothing to evaluate: {too_few(0, request.problems, '--problems')[0]}")
+    prompt = check_prompt_lengths(asked, tokenizer, config.task.max_prompt_tokens).max
     needs = EngineNeeds(config.learner.lora_r, find_room(config, tokenizer, model_path, prompt, answer=limit))
     verifier = make_verifier(config.task)
     engine = await start_engine(config.actors, model_path, tokenizer, needs)
@@ -81,7 +85,7 @@ async def _evaluate(
     sampling = Sampling(temperature, limit)
     version = adapter.manifest.policy_version
     plan = EvalPlan(version, version, request.samples, sampling)
-    leases = eval_leases(plan, task.held_out(request.problems), -1, config.run.seed, config.actors.lease_deadline_s)
+    leases = eval_leases(plan, asked, -1, config.run.seed, config.actors.lease_deadline_s)
     size = max(1, config.actors.window_rows // request.samples)
     groups: list[RolloutGroup] = []
     try:

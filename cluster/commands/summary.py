@@ -1,8 +1,9 @@
 """Plan, status and summary as tables: what a run will be, is, was."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -15,9 +16,9 @@ from cluster.config.silent_settings import silent_lines
 from cluster.flow.autoscale import Waits, bottleneck
 from cluster.launch.placement import Node, place, placement_rows
 from cluster.launch.plan import make_plan, plan_rows
-from cluster.record.incidents import incident_lines
+from cluster.record.incidents import SUPERVISOR_DIED, incident_lines
 from cluster.record.memory_effect import WINDOW_UPDATES, effect_text, memory_effect
-from cluster.record.run_dir import RunRecord, being_taken_up, is_copy, owner_alive
+from cluster.record.run_dir import RunRecord, being_taken_up, is_copy, owner_alive, surely_over
 from cluster.watch.alarms.reward_errors import error_shares, errors_text
 from cluster.watch.alarms.windows import Lines
 from cluster.watch.console import eval_text, step_text
@@ -92,14 +93,14 @@ def show_incidents(console: Console, run_path: Path) -> None:
         console.print(f"incidents in full: {run_path / 'incidents'}", soft_wrap=True)
 
 
-FAILURES = ("stopped", "gave_up", "crashed", "part_lost", "ray_failed")
+FAILURES = ("stopped", "gave_up", "crashed", "part_lost", "ray_failed", SUPERVISOR_DIED)
 """Events after which a run does not go on by itself, unless it is taken up again."""
 
 
 def state_of(run: RunRecord, now_s: float | None = None) -> str:
     """One phrase, from the files alone; "running" only if its process on this machine still is."""
     if run.summary is not None:
-        how = "finished" if run.summary["exit_code"] == 0 else "stopped on request; `memr resume` goes on"
+        how = "finished" if run.summary["exit_code"] == 0 else _how_it_stopped(run.summary)
         now = "being resumed; before that " if being_taken_up(run.path) else ""
         return f"{now}{how}, {run.summary['updates']} updates in {run.summary['wall_s'] / 60:.1f} min"
     last = next((e for e in reversed(run.events) if e["event"] in (*FAILURES, "resumed", "joined")), None)
@@ -110,8 +111,20 @@ def state_of(run: RunRecord, now_s: float | None = None) -> str:
     age = (now_s if now_s is not None else time.time()) - run.status["time_s"]
     if age < 15 and owner_alive(run.path):
         return f"running ({run.status['phase']}), update {run.status['step']} of {run.status['num_updates']}"
-    copied = " (a copy of a run that was going on)" if is_copy(run.path) else ""
-    return f"not running{copied}; last sign of life {age / 60:.0f} min ago at update {run.status['step']} ({run.status['phase']})"
+    if is_copy(run.path):
+        how = " (a copy of a run that was going on)"
+    else:
+        how = " (its processes ended without a word: killed, or a power cut; `memr resume` goes on)" * surely_over(
+            run.path
+        )
+    return f"not running{how}; last sign of life {age / 60:.0f} min ago at update {run.status['step']} ({run.status['phase']})"
+
+
+def _how_it_stopped(summary: Mapping[str, Any]) -> str:
+    """Runs of earlier commits did not write down what ended them."""
+    if summary.get("ended_by") == SUPERVISOR_DIED:
+        return "ended because its supervisor died, after a checkpoint; `memr resume` goes on"
+    return "stopped on request; `memr resume` goes on"
 
 
 def recent_bottleneck(run: RunRecord) -> str:

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from cluster.config.run_config import RunConfig
+from cluster.flow.lease_outcomes import LeaseOutcomes
 from cluster.flow.rollout_buffer import RolloutBuffer
 from cluster.flow.run_state import RunState
 from cluster.flow.scoring_queue import ScoringQueue
@@ -23,6 +24,7 @@ class Checkpoints:
     config: RunConfig
     parts: Parts
     ledger: Ledger
+    outcomes: LeaseOutcomes
     buffer: RolloutBuffer
     scoring: ScoringQueue
     history: History
@@ -47,6 +49,7 @@ class Checkpoints:
             tuple(self.buffer.groups),
             tuple(self.scoring.groups),
             tuple(self.scoring.untold),
+            self.outcomes.counts.stored(),
         )
         path, keep = self.config.run_path, self.config.cluster.checkpoints_kept
         folder = await save_checkpoint(path, cut, self.parts, keep, sync=self._sync, verified=self.verified)

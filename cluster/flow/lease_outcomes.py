@@ -14,9 +14,10 @@ from cluster.flow.quarantine import QUARANTINED
 from cluster.flow.scoring_queue import ScoringQueue
 from cluster.flow.work_queue import WorkQueue
 from cluster.record.history import History
-from cluster.record.judge_faults import JudgedShares, JudgeFaults
+from cluster.record.judge_faults import JudgeFaults
 from cluster.record.ledger import Ledger
 from cluster.record.recorder import Recorder
+from cluster.record.sampled_counts import SampledCounts, beyond_the_frames
 from contracts.problem import Lease, Purpose
 from contracts.rollout import RolloutGroup, ScoredGroup
 from contracts.verdict import Invalid
@@ -30,7 +31,8 @@ MIN_TRAINABLE = 2
 class LeaseOutcomes:
     """cluster.flow.dispatcher.Outcomes. Raises RunStopped after a streak of failures.
 
-    returned: groups that came back, evaluations too. dropped_rollouts: of groups that no update may use.
+    returned: groups that came back, evaluations too. dropped_rollouts: of groups that no update may use. counts: of
+    training rollouts, since the last line of metrics.
     """
 
     settings: ClusterSettings
@@ -41,9 +43,9 @@ class LeaseOutcomes:
     recorder: Recorder
     history: History
     admission: Admission
+    counts: SampledCounts = field(default_factory=SampledCounts)
     returned: int = 0
     dropped_rollouts: int = 0
-    _tokens: int = 0
     _not_evaluated: set[int] = field(default_factory=set)
     _invalid_in: set[int] = field(default_factory=set)
     """Versions whose evaluation has answers that count as wrong unseen."""
@@ -54,20 +56,18 @@ class LeaseOutcomes:
         self._streak = FailureStreak(self.settings.stop_after_failures)
         self._faults = JudgeFaults(self.recorder)
 
-    def take_tokens(self) -> int:
-        """Tokens of training rollouts that came since the last time."""
-        tokens, self._tokens = self._tokens, 0
-        return tokens
-
-    def take_shares(self) -> JudgedShares:
+    def take_counts(self) -> SampledCounts:
         """Of training rollouts that came since the last time."""
-        return self._faults.take_shares()
+        counts, self.counts = self.counts, SampledCounts()
+        return counts
 
     def sampled(self, groups: Sequence[RolloutGroup]) -> None:
         """A worker's call came back. What can train is durable before anything else happens to it."""
         kept = [g for g in groups if g.purpose is Purpose.TRAIN and len(g.trainable_rollouts) >= MIN_TRAINABLE]
         if kept:
             self.history.sampled(kept)
+        if beyond := beyond_the_frames(groups, kept):
+            self.history.counted(beyond)
         self.returned += len(groups)
         self._faults.look_at(groups)
         for group in groups:
@@ -76,7 +76,7 @@ class LeaseOutcomes:
                 self._tell_if_invalid(group)
                 self.evaluator.finished(group)
             else:
-                self._tokens += group.num_tokens
+                self.counts.add(group)
                 self._book(group)
 
     def sampling_failed(self, leases: Sequence[Lease], error: Exception, *, crashed_alone: bool = False) -> None:

@@ -63,7 +63,7 @@ async def _remake(stages: Stages, given: RunInputs, past: Past) -> None:
         await training.publication.publish(adapter)
         state.step = batch.step
         if batch.step > recorded:
-            training.step_record.write(batch.groups, report, StepTiming(0.0, 0.0, 0.0, 0.0, 0.0))
+            training.step_record.write(batch.groups, report, StepTiming(0.0, 0.0, 0.0, 0.0, 0.0), batch.counts)
         else:
             recorder.groups(batch.step, batch.groups)  # a power cut may have left the line alone
 
@@ -78,6 +78,7 @@ def _restore_groups(stages: Stages, past: Past) -> None:
         stages.scoring.add_untold(group)
     for group in past.sampled.values():
         stages.scoring.add(group)
+    stages.outcomes.counts = past.counts
     for lease_id in stages.ledger.with_fate(Fate.IN_FLIGHT):
         if lease_id not in past.sampled:
             stages.admission.issue_again(lease_id)

@@ -22,7 +22,7 @@ from cluster.record.incidents import ALARM
 from cluster.record.recorder import Recorder
 from cluster.watch.alarms.alarm import Action, Alarm
 from cluster.watch.alarms.alarms import preflight
-from cluster.watch.alarms.first_batch import shares_of
+from cluster.watch.alarms.first_batch import FEW, shares_of, too_few
 from contracts.adapter import Adapter
 from contracts.errors import RunStopped
 from contracts.reports import StepReport
@@ -89,15 +89,20 @@ class Health:
             self._roll_back_for = alarm.headline
 
     def look_at_first(self, batch: Sequence[ScoredGroup], dropped_rollouts: int) -> None:
-        """Raises RunStopped for a batch that nothing can be learned from, before it costs a night."""
+        """Raises RunStopped for a batch that nothing can be learned from, before it costs a night. One too small to conclude
+        from gives a note."""
         shares = shares_of(batch, dropped_rollouts)
+        few = too_few(len(batch), dropped_rollouts, self._config.actors.rollouts_per_group)
         for alarm in preflight(
             truncated_share=shares.truncated,
             invalid_share=shares.invalid,
             zero_variance_share=shares.zero_variance,
             settings=self._config.alarms,
         ):
-            self.obey(alarm)
+            if few:
+                self._recorder.event(FEW, groups=len(batch), says=alarm.headline)
+            else:
+                self.obey(alarm)
         self.check()
 
     async def after_update(self, report: StepReport, adapter: Adapter, learner: LearnerHandle) -> tuple[Adapter, str]:

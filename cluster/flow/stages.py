@@ -92,8 +92,10 @@ def wire(given: RunInputs) -> Stages:
         parts=parts,
         batches=Batches(buffer, ledger, registry, staleness, admission, health, recorder, state, given.clock),
         publication=Publication(config, registry, recorder, queue, evaluator, schedule, state),
-        step_record=StepRecord(config, recorder, ledger, outcomes, scoring, buffer, fleet, state, given.clock),
-        checkpoints=Checkpoints(config, parts, ledger, buffer, scoring, given.history, recorder, undivided, state),
+        step_record=StepRecord(config, recorder, ledger, scoring, buffer, fleet, state, given.clock),
+        checkpoints=Checkpoints(
+            config, parts, ledger, outcomes, buffer, scoring, given.history, recorder, undivided, state
+        ),
         schedule=schedule,
         admission=admission,
         outcomes=outcomes,

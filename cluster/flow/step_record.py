@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 
 from cluster.config.run_config import RunConfig
 from cluster.flow.fleet import Fleet
-from cluster.flow.lease_outcomes import LeaseOutcomes
 from cluster.flow.rollout_buffer import RolloutBuffer
 from cluster.flow.run_state import RunState
 from cluster.flow.scoring_queue import ScoringQueue
 from cluster.record.ledger import Ledger
 from cluster.record.metrics import StepContext, StepTiming, metrics_line
 from cluster.record.recorder import Recorder
+from cluster.record.sampled_counts import SampledCounts
 from contracts.reports import StepReport
 from contracts.rollout import ScoredGroup
 
@@ -26,7 +26,6 @@ class StepRecord:
     config: RunConfig
     recorder: Recorder
     ledger: Ledger
-    outcomes: LeaseOutcomes
     scoring: ScoringQueue
     buffer: RolloutBuffer
     fleet: Fleet
@@ -37,25 +36,28 @@ class StepRecord:
     def __post_init__(self) -> None:
         self._started_s = self.clock()
 
-    def write(self, batch: Sequence[ScoredGroup], report: StepReport, timing: StepTiming) -> None:
-        """The line of the update that was booked last, its transcripts, its warnings."""
-        line = metrics_line(self._context(), report, timing, self.scoring.report, self.ledger.counts())
+    def write(
+        self, batch: Sequence[ScoredGroup], report: StepReport, timing: StepTiming, counts: SampledCounts
+    ) -> None:
+        """The line of the update that was booked last, its transcripts, its warnings. counts: of training rollouts that
+        came back since the line before."""
+        line = metrics_line(self._context(counts), report, timing, self.scoring.report, self.ledger.counts())
         self.recorder.metrics(line)
         self.recorder.groups(self.state.step, batch)
         self._warn(report)
 
-    def _context(self) -> StepContext:
+    def _context(self, counts: SampledCounts) -> StepContext:
         return StepContext(
             step=self.state.step,
             wall_s=self.clock() - self._started_s,
-            tokens_generated=self.outcomes.take_tokens(),
+            tokens_generated=counts.tokens,
             late_groups=self.scoring.late_groups,
             buffered_bytes=self.buffer.state.nbytes,
             workers=self.fleet.serving,
             dropped_or_failed=dict(self.ledger.reasons),
             unremembered_groups=self.scoring.unremembered_groups,
             merged_bfloat16=self.config.actors.merges_in_bfloat16,
-            judged=self.outcomes.take_shares(),
+            judged=counts.shares(),
         )
 
     def _warn(self, report: StepReport) -> None:

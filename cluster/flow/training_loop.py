@@ -93,6 +93,6 @@ class TrainingLoop:
             wait_rollouts_s=wait.rollouts_s,
             wait_memory_s=wait.memory_s,
         )
-        self.step_record.write(batch, report, timing)
+        self.step_record.write(batch, report, timing, self.outcomes.take_counts())
         self.admission.admit()  # at once: whichever worker proves the new version first takes what is there
         return report, timing, bool(rolled_back_to)

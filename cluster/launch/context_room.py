@@ -7,6 +7,7 @@ asked for, so the room is worked out from every limit of the run, and a model wi
 from collections.abc import Callable
 
 from cluster.config.run_config import RunConfig
+from cluster.config.turn_tokens import most_replies, own_environment
 from contracts.errors import ConfigError
 from contracts.ports import Tokenizer
 from tasks.environment import TRY_AGAIN
@@ -30,8 +31,8 @@ def longest_answer(config: RunConfig) -> int:
 
 def reply_tokens(config: RunConfig, tokenizer: Tokenizer) -> int:
     """Of all replies of memr's own environment in one rollout."""
-    turns = config.task.max_turns if config.task.environment == "retry" else 1
-    return (turns - 1) * len(tokenizer.encode_reply(TRY_AGAIN)) if turns > 1 else 0
+    replies = most_replies(config)
+    return replies * len(tokenizer.encode_reply(TRY_AGAIN)) if replies else 0
 
 
 def model_context(model_path: str) -> int | None:
@@ -90,7 +91,7 @@ def find_room(
     if short is not None and say is not None:
         say(short)
     # An environment of the user's own may reply anything: as much again as an answer, and what needs more ends as overlong.
-    unknown = answer if ":" in config.task.kind else 0
+    unknown = answer if own_environment(config) else 0
     asked = config.task.max_prompt_tokens + answer + replies + unknown
     return min([asked, *(limit for limit in (context, steady) if limit is not None)])
 

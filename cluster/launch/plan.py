@@ -6,13 +6,14 @@ Loads without torch and Ray. `memr plan` prints it; `memr train` prints its firs
 from dataclasses import dataclass
 
 from cluster.config.run_config import RunConfig
-from cluster.watch.resources.projection import memory_bytes
+from cluster.config.turn_tokens import replies_text, turns_text
+from cluster.watch.resources.projection import memory_bytes, size
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Derived values. rollouts and tokens are upper bounds of one update; bytes are estimates. threads: of one process, and
-    how many processes there are, by part."""
+    """Derived values. rollouts and tokens are upper bounds of one update, tokens those that the policy writes; bytes are
+    estimates. threads: of one process, and how many processes there are, by part."""
 
     problems_per_update: int
     rollouts_per_update: int
@@ -57,12 +58,14 @@ def plan_rows(config: RunConfig, plan: Plan) -> list[tuple[str, str]]:
         ("model", f"{config.model.name}, LoRA r {config.learner.lora_r}, {config.learner.dtype}"),
         (
             "task",
-            f"{config.task.kind}, answers as '{config.task.answer_form}', at most {config.actors.max_new_tokens} tokens",
+            f"{config.task.kind}, answers as '{config.task.answer_form}', at most {config.actors.max_new_tokens} tokens"
+            f"{turns_text(config)}",
         ),
         (
             "one update",
             f"{plan.problems_per_update} problems x {config.actors.rollouts_per_group} rollouts = "
-            f"{plan.rollouts_per_update} rollouts, at most {plan.max_tokens_per_update:,} tokens",
+            f"{plan.rollouts_per_update} rollouts, at most {plan.max_tokens_per_update:,} tokens"
+            f"{replies_text(config, plan.rollouts_per_update)}",
         ),
         ("the run", f"{plan.num_updates} updates, {plan.total_rollouts:,} rollouts"),
         ("staleness", f"lag at most {plan.max_policy_lag} ({lag}); {plan.slots} problems under way at once"),
@@ -97,5 +100,5 @@ def _memory_text(config: RunConfig, plan: Plan) -> str:
     paid = "" if memory.pays else ", pays no bonus"
     return (
         f"{name}, profile {memory.profile}{paid}, {memory.encoder}, K {memory.neighbours_k}, at most "
-        f"{plan.memory_bytes_expected / 2**20:.0f} MB"
+        f"{size(plan.memory_bytes_expected)}"
     )

@@ -40,6 +40,7 @@ from cluster.record.adapter_registry import AdapterRegistry
 from cluster.record.checkpoint import log_floor
 from cluster.record.data_identity import data_identity
 from cluster.record.history import History, Past
+from cluster.record.older_reading import tell_reading
 from cluster.record.process_log import CONTROLLER_LOG, log_to_file, new_attempt, newest_attempt
 from cluster.record.recorder import Recorder
 from cluster.record.resume import begin_or_go_on, read_run_past, record_changes
@@ -47,7 +48,7 @@ from cluster.record.run_dir import claim_run, forget_summary, has_begun, write_s
 from cluster.record.run_lock import keep_lock, lock_run
 from cluster.record.run_log import RunLog
 from cluster.record.run_processes import RunProcesses
-from cluster.recovery.run_process import asked_to_end, hear_no_more
+from cluster.recovery.run_process import asked_to_end, ended_by, hear_no_more
 from cluster.watch.alarms.watcher import AlarmWatcher
 from cluster.watch.resources.keeper import ResourceKeeper
 from cluster.watch.watchers import watchers
@@ -119,17 +120,19 @@ def _train(
         prompts = data.check_prompts(tokenizer, config.task.max_prompt_tokens)
     room = find_room(config, tokenizer, model_path, prompts.max, say if has_begun(run_path) else None)
     inputs = PartInputs(model_path, tokenizer.fingerprint, probe_sequences(config, task, tokenizer), room)
-    identity = {"template_hash": inputs.template_hash, **data_identity(run_path, task, data)}
+    found = data_identity(run_path, task, data, config.task)
+    identity = {"template_hash": inputs.template_hash, **found.hashes}
     if data.faults and not has_begun(run_path):
         raise LoadError("\n".join(data.faults[:MAX_FAULTS_SHOWN]))
     for told in (data.counts, *data.notes, *prompts.notes):
         say(told)
-    changes = begin_or_go_on(config, tokenizer, identity, model_path, override=override)
+    changes = begin_or_go_on(config, tokenizer, identity, model_path, override=override, data=found)
     past = read_run_past(run_path, config) if has_begun(run_path) else Past()
     if past.begun:
         say(f"resuming {run_path} after update {past.step + len(past.batches)}")
-        if told := tell_changed_rule(run_path, config):
-            say(told)
+        for told in (tell_changed_rule(run_path, config), tell_reading(run_path, found.reading)):
+            if told:
+                say(told)
     claim_run(run_path, supervisor)
     logs = newest_attempt(run_path) if supervisor else new_attempt(run_path)
     if logs is not None:
@@ -154,7 +157,7 @@ def _train(
         hear_no_more()
     outcome = replace(outcome, wall_s=time.monotonic() - started)
     summary = {"exit_code": outcome.exit_code, "updates": outcome.updates, "wall_s": outcome.wall_s}
-    write_summary(run_path, summary | {"memory_episodes": outcome.episodes})
+    write_summary(run_path, summary | {"memory_episodes": outcome.episodes, "ended_by": ended_by()})
     return outcome
 
 

@@ -15,18 +15,20 @@ import json
 import shutil
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field
 
 from cluster.handles import Parts
 from cluster.record.checkpoint_parts import check_agree, lease_ids, read_through
 from cluster.record.history import Past
 from cluster.record.ledger import FATES, Books
 from cluster.record.run_log import BEGINNING, Position
+from cluster.record.sampled_counts import StoredCounts
 from cluster.record.verified import Verified
 from contracts.errors import DataError
 from contracts.rollout import RolloutGroup, ScoredGroup
@@ -56,12 +58,13 @@ class Manifest(Stored):
     step: Count
     log: tuple[Count, Count]
     sha256: dict[str, str]
+    counts: StoredCounts = Field(default_factory=StoredCounts)
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
     """The controller's state at one moment: what is before `position` in the log. untold: groups that went on without
-    bonus, being late, and that memory has not answered for."""
+    bonus, being late, and that memory has not answered for. counts: of rollouts since the last line of metrics."""
 
     step: int
     position: Position
@@ -69,6 +72,7 @@ class Cut:
     buffered: tuple[ScoredGroup, ...]
     sampled: tuple[RolloutGroup, ...]
     untold: tuple[RolloutGroup, ...] = ()
+    counts: StoredCounts = field(default_factory=StoredCounts)
 
 
 async def save_checkpoint(
@@ -123,6 +127,7 @@ def _write(folder: Path, cut: Cut) -> None:
         "step": cut.step,
         "log": [cut.position.segment, cut.position.offset],
         "sha256": {str(path.relative_to(folder)): _sha256(path) for path in files},
+        "counts": cut.counts.model_dump(),
     }
     write_file(folder / MANIFEST, json.dumps(manifest, indent=1).encode())
 
@@ -258,6 +263,7 @@ def _read(folder: Path) -> tuple[Past, Position]:
         buffered=_by_lease(read_groups(folder / "buffered.parquet")),
         sampled={lease: scored.group for lease, scored in _by_lease(read_groups(folder / "sampled.parquet")).items()},
         untold={lease: scored.group for lease, scored in _by_lease(untold).items()},
+        counts=manifest.counts.counts(),
         checkpoint=folder,
         memory_snapshot=snapshots[-1] if snapshots else None,
     )

@@ -20,6 +20,7 @@ from pydantic import Field
 
 from cluster.record.ledger import Books, Fate, LedgerEvent
 from cluster.record.run_log import BEGINNING, Frame, Position, RunLog, read_log
+from cluster.record.sampled_counts import SampledCounts, StoredCounts
 from contracts.errors import DataError
 from contracts.rollout import BonusStage, RolloutGroup, ScoredGroup
 from storage.arrow import groups_from_bytes, groups_to_bytes
@@ -33,23 +34,25 @@ class Kind(IntEnum):
     LATE = 4
     ENDED = 5
     TRAINED = 6
+    COUNTED = 7
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedBatch:
     """One update: the groups in their order, and what came of it. rolled_back_to: the checkpoint whose weights took the
-    place of the update's."""
+    place of the update's. counts: of all rollouts that came between it and the update before."""
 
     step: int
     groups: tuple[ScoredGroup, ...]
     weights_hash: str
     rolled_back_to: Path | None = None
+    counts: SampledCounts = field(default_factory=SampledCounts)
 
 
 @dataclass(slots=True)
 class Past:
     """What an earlier process left. books: of the checkpoint. events, calls of memory, batches: since then. untold: groups
-    that went on without bonus and that memory has not answered for."""
+    that went on without bonus and that memory has not answered for. counts: of rollouts since the last update."""
 
     step: int = 0
     books: Books | None = None
@@ -59,6 +62,7 @@ class Past:
     buffered: dict[int, ScoredGroup] = field(default_factory=dict)
     sampled: dict[int, RolloutGroup] = field(default_factory=dict)
     untold: dict[int, RolloutGroup] = field(default_factory=dict)
+    counts: SampledCounts = field(default_factory=SampledCounts)
     checkpoint: Path | None = None
     memory_snapshot: Path | None = None
     notes: list[str] = field(default_factory=list)
@@ -90,6 +94,10 @@ class History:
     def sampled(self, groups: Sequence[RolloutGroup]) -> None:
         payload = groups_to_bytes([ScoredGroup.without_bonus(group) for group in groups])
         self._log.append(Kind.SAMPLED, payload)
+
+    def counted(self, counts: SampledCounts) -> None:
+        """Of rollouts that just came back, beyond what `sampled` tells."""
+        self._json(Kind.COUNTED, counts.stored().model_dump())
 
     def scored(self, scored_groups: Sequence[ScoredGroup]) -> None:
         """One answer of memory, its groups in the order of the call."""
@@ -177,7 +185,10 @@ def _apply(past: Past, groups: dict[int, RolloutGroup], frame: Frame, checkpoint
     match Kind(frame.kind):
         case Kind.SAMPLED:
             for empty in groups_from_bytes(payload):
+                past.counts.add(empty.group)
                 _sampled(past, groups, empty, memory_on=memory_on)
+        case Kind.COUNTED:
+            past.counts.merge(parse_fields(payload, StoredCounts, where).counts())
         case Kind.ISSUED:
             issued = parse_fields(payload, _Issued, where)
             past.events.append(LedgerEvent(issued.lease, issued.problem, Fate.IN_FLIGHT))
@@ -216,7 +227,8 @@ def _call(past: Past, call: tuple[ScoredGroup, ...]) -> None:
 def _train(past: Past, trained: _Trained, checkpoints: Path) -> None:
     batch = tuple(past.buffered.pop(lease) for lease in trained.leases)
     rolled_back_to = checkpoints / trained.rolled_back_to if trained.rolled_back_to else None
-    past.batches.append(TrainedBatch(trained.step, batch, trained.weights_hash, rolled_back_to))
+    past.batches.append(TrainedBatch(trained.step, batch, trained.weights_hash, rolled_back_to, past.counts))
+    past.counts = SampledCounts()
     for scored in batch:
         group = scored.group
         past.events.append(LedgerEvent(group.lease_id, group.problem_id, Fate.TRAINED, "", trained.step))

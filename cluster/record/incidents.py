@@ -32,6 +32,8 @@ def append_event(run_path: Path, line: dict[str, Any]) -> None:
         file.write(json.dumps(line) + "\n")
 
 
+SUPERVISOR_DIED = "supervisor_died"
+"""Kind of the incident of a run whose supervisor is gone; in summary.json, what ended it."""
 FINAL = frozenset({"stopped", "part_lost"})
 """Kinds of incident after which a run's process ends by itself, Ray first."""
 

@@ -2,22 +2,27 @@
 
     metrics.jsonl (StepReport's bonus_* and *_std) --memory_effect--> MemoryEffect -> console, status, inspect, report, alarms
 
-Means over a window weigh an update by its groups where memory may act. Runs of commit 57c9e8c did not write these fields.
+Memory may act on a group that it scored in time, while the bonus is on (warm-up, annealing), where memory.where pays an answer
+that another can be compared with, and which has a wrong answer (or memory.all_correct_groups lets it be). Of other groups
+nothing is counted here, and people are told how many there were. Means over a window weigh an update by its groups where memory
+may act. Runs of commit 57c9e8c did not write these fields.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+_LEFT_OUT = "nothing there that memory.where pays and another answer could be compared with, late, or the bonus was off"
 WINDOW_UPDATES = 20
 """What people are shown is over as many updates."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryEffect:
-    """Fields as in StepReport, over several updates."""
+    """Fields as in StepReport, over several updates. num_groups: of all that were trained on."""
 
     updates: int
+    num_groups: int
     bonus_groups: int
     bonus_signal_groups: int
     exploit_std: float
@@ -35,6 +40,7 @@ def memory_effect(lines: Sequence[Mapping[str, Any]]) -> MemoryEffect | None:
         return None
     return MemoryEffect(
         updates=len(known),
+        num_groups=sum(line.get("num_groups", 0) for line in known),
         bonus_groups=sum(line["bonus_groups"] for line in known),
         bonus_signal_groups=sum(line["bonus_signal_groups"] for line in known),
         exploit_std=_mean(known, "exploit_std"),
@@ -56,24 +62,28 @@ def effect_text(effect: MemoryEffect | None, *, pays: bool = True) -> str:
     if effect is None:
         return "what memory changes was not recorded (a run of commit 57c9e8c or before)"
     if not effect.bonus_groups:
-        return f"memory had no group to act on in {effect.updates} updates"
+        return f"memory had no group to act on among the {effect.num_groups} of {effect.updates} updates: {_LEFT_OUT}"
+    others = effect.num_groups - effect.bonus_groups
+    left_out = f" ({others} others: {_LEFT_OUT})" if others > 0 else ""
     return (
-        f"memory changed the advantages of {effect.bonus_changed_share:.0%} of {effect.bonus_groups} groups in "
-        f"{effect.updates} updates; {effect.bonus_advantage_share:.1%} of the squared advantage is its own, "
+        f"in {effect.updates} updates memory might act on {effect.bonus_groups} of {effect.num_groups} groups{left_out} and "
+        f"changed the advantages of {effect.bonus_changed_share:.0%} of those it might act on; "
+        f"{effect.bonus_advantage_share:.1%} of their squared advantage is its own, "
         f"{effect.bonus_signal_share:.1%} where the task gives a signal. Standard deviation within groups: exploit "
         f"{effect.exploit_std:.3f}, explore {effect.explore_std:.3f}, bonus {effect.bonus_std:.3f}"
     )
 
 
 def short_text(line: Mapping[str, Any]) -> str:
-    """Of one update: the groups it moved, and its share of the squared advantage."""
+    """Of one update: the groups it moved among those where it may act, and its share of their squared advantage."""
     if "bonus_groups" not in line:
         return "-"
-    groups = line["bonus_groups"]
+    groups, of_all = line["bonus_groups"], line.get("num_groups", 0)
     if not groups:
-        return "no bonus"
+        return f"pays in none of {of_all} groups"
     changed = round(line["bonus_changed_share"] * groups)
-    return f"changed {changed} of {groups} groups, {line['bonus_advantage_share']:.1%} of advantage"
+    paid = f"pays in {groups} of {of_all} groups, " if groups < of_all else ""
+    return f"{paid}changed {changed} of {groups} groups, {line['bonus_advantage_share']:.1%} of advantage"
 
 
 def _mean(lines: Sequence[Mapping[str, Any]], name: str, weight: str = "bonus_groups") -> float:

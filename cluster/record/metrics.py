@@ -4,8 +4,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster.record.judge_faults import JudgedShares
 from cluster.record.ledger import LedgerCounts
+from cluster.record.sampled_counts import JudgedShares
 from contracts.reports import MemoryReport, StepReport
 
 

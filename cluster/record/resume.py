@@ -17,21 +17,23 @@ from cluster.config.run_config import RunConfig, load_config
 from cluster.config.run_folder import MANIFEST, is_run
 from cluster.handles import Parts
 from cluster.record.checkpoint import log_floor, read_checkpoint
+from cluster.record.data_identity import DataIdentity
 from cluster.record.history import Past, largest_gap, read_past
 from cluster.record.incidents import append_event
+from cluster.record.num_updates import NUM_UPDATES, updates_made, why_refused
+from cluster.record.other_data import why_not
 from cluster.record.recorder import Recorder
 from cluster.record.run_dir import create_run, has_begun, read_run, refuse_live_run, renew_run, write_config
 from contracts.adapter import Adapter
 from contracts.errors import ConfigError
 from contracts.ports import Tokenizer
 from contracts.rollout import ScoredGroup
-from learner.schedule import learning_rate
 from storage.bounded_json import Count, Stored, read_fields, read_object
 from tasks.answer_rule import ANSWER_RULE
 from tasks.dotted_path import short_name
 from tasks.prompts import HfTokenizer
 
-NUM_UPDATES = "learner.num_updates"
+NO_DATA = DataIdentity()
 MAY_CHANGE = frozenset(
     {
         "actors.num_workers",
@@ -79,6 +81,10 @@ class Difference:
         """More updates than were asked for before."""
         return self.name == NUM_UPDATES and self.now > self.before
 
+    def undoes(self, run_path: Path) -> bool:
+        """Fewer updates than were made: nothing makes them unmade."""
+        return self.name == NUM_UPDATES and self.now < updates_made(run_path)
+
     @property
     def moved(self) -> bool:
         """The user's files lie elsewhere. That the data is the same says its hash; of code the file has to have its name."""
@@ -113,7 +119,13 @@ class _SnapshotVersion(Stored):
 
 
 def begin_or_go_on(
-    config: RunConfig, tokenizer: Tokenizer, identity: Mapping[str, str], model_path: str, *, override: bool
+    config: RunConfig,
+    tokenizer: Tokenizer,
+    identity: Mapping[str, str],
+    model_path: str,
+    *,
+    override: bool,
+    data: DataIdentity = NO_DATA,
 ) -> list[Difference]:
     """A run directory with these settings: a new one, one whose first start was refused, or, with what its settings were
     not before, one that goes on. Raises ConfigError where it cannot."""
@@ -125,28 +137,22 @@ def begin_or_go_on(
         refuse_profile_by_name(load_config(path / "config.toml"), config)
     if is_run(path) and has_begun(path):
         refuse_other_prompts(path, tokenizer)
-        return check_same_run(path, config, identity, override=override)
+        return check_same_run(path, config, identity, override=override, data=data)
     begin = renew_run if is_run(path) else create_run
-    begin(config, {**identity, "model_path": model_path, "seed": config.run.seed, "answer_rule": ANSWER_RULE})
+    details = {**identity, "data": data.facts, "model_path": model_path, "seed": config.run.seed}
+    begin(config, details | {"answer_rule": ANSWER_RULE})
     return []
 
 
 def check_same_run(
-    run_path: Path, config: RunConfig, identity: Mapping[str, str], *, override: bool
+    run_path: Path, config: RunConfig, identity: Mapping[str, str], *, override: bool, data: DataIdentity = NO_DATA
 ) -> list[Difference]:
     """The settings that are others than before and are taken, but where the run lies. Raises ConfigError with every
-    difference that would make it another run. identity: hashes of data and template."""
+    difference that would make it another run. identity: hashes of data and template; data: what there is to say of it."""
     taken = changed_settings(run_path, config)
-    differences = [d for d in taken if not d.allowed]
-    manifest = read_object(run_path / MANIFEST)
-    differences += [Difference(k, manifest.get(k), v) for k, v in identity.items() if manifest.get(k) not in (None, v)]
-    hard = [d for d in differences if d.name in identity or not override]
-    if hard:
-        lines = "\n".join(map(str, hard))
-        raise ConfigError(
-            f"{run_path} cannot go on with other settings:\n{lines}\nGive it the old ones, start another run with --set "
-            "run.name=NAME, or, for settings (not for data, tokenizer and template), insist with --override"
-        )
+    hard = [str(d) for d in taken if not d.allowed and (not override or d.undoes(run_path))]
+    if why := why_not(run_path, config, hard, identity, data):
+        raise ConfigError(why)
     return [d for d in taken if d.name not in PLACE]
 
 
@@ -178,8 +184,15 @@ def changed_settings(run_path: Path, config: RunConfig) -> list[Difference]:
     """Against config.toml of the run."""
     before = load_config(run_path / "config.toml")
     found = _differences("", before.model_dump(mode="json"), config.model_dump(mode="json"))
-    why = _rate_that_jumps(before, config)
-    return [replace(d, why=why if d.grows else _older_default(before, config, d.name)) for d in found]
+    return [
+        replace(
+            d,
+            why=why_refused(run_path, before, config)
+            if d.name == NUM_UPDATES
+            else _older_default(before, config, d.name),
+        )
+        for d in found
+    ]
 
 
 def _older_default(before: RunConfig, now: RunConfig, name: str) -> str:
@@ -193,19 +206,6 @@ def _of_be586f9(run_path: Path) -> bool:
     """Whether this commit or one before wrote the run's settings, every one of them: there was no kl_estimator yet."""
     stored = tomllib.loads((run_path / "config.toml").read_text("utf-8-sig"))
     return "kl_estimator" not in stored.get("learner", {})
-
-
-def _rate_that_jumps(before: RunConfig, now: RunConfig) -> str:
-    """Empty where the learning rate does not depend on num_updates."""
-    old, new = before.learner, now.learner
-    if old.schedule == "constant" and old.warmup_share == 0:
-        return ""
-    last = old.num_updates - 1
-    rates = [learning_rate(last, s.num_updates, s.learning_rate, s.schedule, s.warmup_share) for s in (old, new)]
-    return (
-        f"learner.schedule = '{old.schedule}' and learner.warmup_share = {old.warmup_share:g} spend the learning rate by "
-        f"num_updates: of update {old.num_updates} it was {rates[0]:.3g} and would be {rates[1]:.3g}"
-    )
 
 
 def record_changes(run_path: Path, config: RunConfig, changes: Sequence[Difference]) -> None:

@@ -19,7 +19,7 @@ import psutil
 from ray.exceptions import RayError, RayTaskError
 
 from cluster.config.run_folder import is_run
-from cluster.record.incidents import append_event, headlines, write_incident
+from cluster.record.incidents import SUPERVISOR_DIED, append_event, headlines, write_incident
 from cluster.recovery.supervisor import FAILED, INTERRUPTED, MAY_RESTART
 from contracts.errors import MemrError, PartLostError, RunStopped
 from contracts.loading import missing_package
@@ -36,7 +36,7 @@ def supervised(life: Callable[[], int], run_path: Path, stop_s: float) -> int:
     told_before = len(headlines(run_path))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, _interrupt)
-    threading.Thread(target=_end_when_orphaned, args=(os.getppid(), stop_s), daemon=True).start()
+    threading.Thread(target=end_when_orphaned, args=(os.getppid(), run_path, stop_s), daemon=True).start()
     try:
         return life()
     except KeyboardInterrupt:
@@ -71,6 +71,12 @@ def _disk_is_full(error: Exception) -> bool:
 
 
 _asked = threading.Event()
+_orphaned = threading.Event()
+
+
+def ended_by() -> str:
+    """What asked the run to end where that was nobody; "" for a request."""
+    return SUPERVISOR_DIED if _orphaned.is_set() else ""
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -96,10 +102,17 @@ def _leave(run_path: Path, kind: str, headline: str, trace: str = "") -> None:
         append_event(run_path, {"time_s": time.time(), "event": kind, "headline": headline})
 
 
-def _end_when_orphaned(parent: int, stop_s: float) -> None:
-    """No run without somebody who watches it: it would hold its GPUs for ever."""
+def end_when_orphaned(parent: int, run_path: Path, stop_s: float) -> None:
+    """No run without somebody who watches it: it would hold its GPUs for ever. Its files say that nobody asked for the end."""
     while os.getppid() == parent:
         time.sleep(PARENT_POLL_S)
+    _orphaned.set()
+    _leave(
+        run_path,
+        SUPERVISOR_DIED,
+        f"the supervisor of the run (process {parent}, `memr train` or `memr resume`) died, killed from outside or for want of "
+        f"memory: the run writes a checkpoint and ends; `memr resume {run_path}` goes on",
+    )
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(stop_s)
     for process in [*psutil.Process().children(recursive=True), psutil.Process()]:

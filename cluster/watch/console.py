@@ -18,6 +18,7 @@ from rich.text import Text
 
 from cluster.record.incidents import ALARM
 from cluster.record.memory_effect import short_text
+from cluster.watch.alarms.first_batch import FEW
 from cluster.watch.terminal import into
 from contracts.rollout import ScoredGroup
 
@@ -34,6 +35,7 @@ _SHOWN_EVENTS = (
     "update_lost",
     "watcher_failed",
     "learner_says",
+    FEW,
 )
 """Beside every incident: what has a headline was written for people."""
 _SPARKS = "▁▂▃▄▅▆▇█"

@@ -308,6 +308,7 @@ FRAMES: list[tuple[Kind, Any]] = [
             }
         ],
     ),
+    (Kind.COUNTED, {"tokens": 1, "scored": 1, "invalid": 1, "failed": {"scorer": 1}}),
     (Kind.TRAINED, {"step": 1, "leases": [0], "weights_hash": "h"}),
 ]
 

@@ -6,6 +6,12 @@ from dataclasses import dataclass
 from contracts.rollout import FinishReason, ScoredGroup
 from contracts.verdict import Invalid
 
+FEW = "first_batch_too_small_to_conclude_from"
+MIN_GROUPS = 4
+"""Rollouts of a group share their problem, so it is problems that are drawn: where half of them are well, a first batch of
+two holds none of these one time in four, one of four one time in sixteen. Fewer give a note; the windows of the other alarms
+look at them with the updates that follow."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shares:
@@ -14,6 +20,11 @@ class Shares:
     truncated: float
     invalid: float
     zero_variance: float
+
+
+def too_few(groups: int, dropped_rollouts: int, rollouts_per_group: int) -> bool:
+    """Whether so many groups are too few to conclude from; dropped ones were looked at too."""
+    return groups + dropped_rollouts // rollouts_per_group < MIN_GROUPS
 
 
 def shares_of(groups: Sequence[ScoredGroup], dropped_rollouts: int = 0) -> Shares:

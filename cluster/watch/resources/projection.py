@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cluster.config.run_config import RunConfig
+from cluster.config.turn_tokens import rollout_tokens
 from memory_service.embedding_cache import MAX_TEXTS
 
 SPARE_SHARE = 0.1
@@ -116,9 +117,9 @@ def held_episodes(config: RunConfig) -> int:
 def memory_bytes(config: RunConfig, encoder_dimension: int = 384) -> int:
     """What memory takes for `held_episodes`, all texts different and as long as they may be.
 
-    An episode is a vector and its text. Each text that was embedded, a question too, lies in the cache with another vector,
+    An episode is a vector and its text, of all turns. Each text that was embedded, a question too, lies in the cache with another vector,
     up to MAX_TEXTS of them; a question has one vector with its responses and one in the index of either memory."""
-    vector, text = 4 * encoder_dimension, TOKEN_TEXT_BYTES * config.actors.max_new_tokens
+    vector, text = 4 * encoder_dimension, TOKEN_TEXT_BYTES * rollout_tokens(config)
     episodes = held_episodes(config)
     questions = min(episodes // config.actors.rollouts_per_group, 2 * config.memory.max_queries)
     cached = min(episodes + questions, MAX_TEXTS)
@@ -136,7 +137,7 @@ def first_footprint(adapter_bytes: int, config: RunConfig, encoder_dimension: in
     an id (4), a log-prob (4), a mask (1) and text (4). An episode is what it takes in memory.
     A group in the log carries its Arrow schema.
     """
-    group_bytes = config.actors.rollouts_per_group * (config.actors.max_new_tokens * 13 + 500)
+    group_bytes = config.actors.rollouts_per_group * (rollout_tokens(config) * 13 + 500)
     return Footprint(
         checkpoint_bytes=6 * adapter_bytes,
         adapter_bytes=adapter_bytes,

@@ -68,10 +68,29 @@ def test_a_run_that_was_moved_keeps_the_place_where_it_began(tmp_path: Path) -> 
     assert load_config(config.run_path / "config.toml").run == config.run
 
 
-def test_fewer_updates_are_refused(tmp_path: Path) -> None:
+def test_fewer_updates_are_refused_with_the_rule_and_what_is_taken(tmp_path: Path) -> None:
     config = begun(tmp_path)
-    with pytest.raises(ConfigError, match="num_updates: was 300, is 200"):
-        check_same_run(config.run_path, make_config(tmp_path, updates=200), {}, override=False)
+    (config.run_path / "metrics.jsonl").write_text('{"step": 19}\n{"step": 20}\n')
+    fewer, undone = make_config(tmp_path, updates=200), make_config(tmp_path, updates=10)
+    for now, is_ in ((fewer, 200), (undone, 10)):
+        with pytest.raises(
+            ConfigError,
+            match=rf"num_updates: was 300, is {is_} \(it may grow, not shrink, and 20 updates are made: 300 or more are taken, "
+            r"or with --override 20 to 299\. To end a run before, `memr stop ",
+        ):
+            check_same_run(config.run_path, now, {}, override=False)
+    [change] = check_same_run(config.run_path, fewer, {}, override=True)
+    assert change.now == 200
+    with pytest.raises(ConfigError, match="20 updates are made"):
+        check_same_run(config.run_path, undone, {}, override=True)
+
+
+def test_fewer_updates_than_a_finished_run_has_made_are_refused_with_the_rule(tmp_path: Path) -> None:
+    config = finished(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"was 300, is 10 \(it may grow, not shrink, and 300 updates are made: 300 or more are"
+    ):
+        nothing_left(config.run_path, make_config(tmp_path, updates=10))
 
 
 @pytest.mark.parametrize("learner", [{"schedule": "cosine"}, {"schedule": "linear"}, {"warmup_share": 0.1}])
@@ -149,7 +168,7 @@ def test_data_may_move_while_its_hash_agrees(tmp_path: Path) -> None:
     assert [change.name for change in changes] == ["task.path", "task.held_out_path"]
     record_changes(before.run_path, now, changes)
     assert load_config(before.run_path / "config.toml").task.path == "/new/d.csv"
-    with pytest.raises(ConfigError, match="data_hash: was 'same', is 'other'"):
+    with pytest.raises(ConfigError, match="the data has changed .data_hash: recorded same, found other"):
         check_same_run(before.run_path, now, {"data_hash": "other"}, override=True)
 
 

@@ -12,6 +12,8 @@ from cluster.record.checkpoint import read_checkpoint
 from cluster.record.incidents import headlines
 from cluster.record.recorder import Recorder
 from cluster.watch.alarms.alarm import Action, Alarm
+from cluster.watch.alarms.first_batch import FEW, too_few
+from cluster.watch.console import event_text, is_shown
 from contracts.adapter import Adapter
 from contracts.errors import RunStopped
 from contracts.problem import Lease
@@ -93,6 +95,26 @@ async def test_the_same_with_the_alarm_off_goes_on(tmp_path: Path) -> None:
     await run.run()
     assert run.learner.version == 2
     assert incidents(run)[0][0] == "alarm_preflight_truncated"
+
+
+@pytest.mark.parametrize("groups", [2, 3])
+async def test_a_first_batch_too_small_to_conclude_from_gives_a_note(tmp_path: Path, groups: int) -> None:
+    config = make_config(tmp_path, updates=2, cluster={"groups_per_batch": groups})
+    run = Run(config, workers=[FakeWorker(finish=lambda lease: FinishReason.LENGTH)])
+    await run.run()
+    assert run.learner.version == 2
+    assert [kind for kind, *_ in incidents(run) if "preflight" in kind] == []
+    [note] = [line for line in run.lines("events.jsonl") if line["event"] == FEW]
+    assert is_shown(note)
+    assert event_text(note).startswith(
+        f"note: first batch too small to conclude from: groups {groups}, says first batch: 100% of rollouts ran into"
+    )
+
+
+def test_groups_that_were_dropped_were_looked_at_too() -> None:
+    assert too_few(3, 7, 8)
+    assert not too_few(3, 8, 8)
+    assert not too_few(4, 0, 8)
 
 
 @pytest.mark.parametrize(("action", "ends"), [(Action.WARN, False), (Action.PAUSE, True), (Action.ROLL_BACK, False)])

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from cluster.flow.failure_streak import FailureStreak
-from cluster.record.judge_faults import MAX_TOLD, JudgedShares, JudgeFaults
+from cluster.record.judge_faults import MAX_TOLD, JudgeFaults
 from cluster.record.recorder import Recorder
+from cluster.record.sampled_counts import JudgedShares, SampledCounts, beyond_the_frames
 from contracts.errors import RunStopped
 from contracts.problem import Purpose
 from contracts.rollout import FinishReason, RolloutGroup
@@ -55,17 +56,37 @@ def test_two_faults_are_told_and_so_is_what_made_an_answer_wrong(tmp_path: Path)
     )
 
 
-def test_what_failed_is_counted_by_name_as_a_share_of_the_rollouts_since_the_last_update(tmp_path: Path) -> None:
-    recorder = Recorder(tmp_path, [])
-    faults = JudgeFaults(recorder)
-    assert faults.take_shares() == JudgedShares()
-    both = Scored(0.0, False, failed=("scorer", "a.py:f"))
-    faults.look_at([group(SCORER_FAILED, PART_FAILED, both, Scored(1.0, True)), group(Invalid(BUG))])
-    faults.look_at([replace(group(SCORER_FAILED), purpose=Purpose.EVAL)])
-    faults.look_at([group(Invalid("timeout"), finish=FinishReason.TIMEOUT)])
-    assert faults.take_shares() == JudgedShares(5, {"a.py:f": 0.4, "scorer": 0.4}, 0.2)
-    assert faults.take_shares() == JudgedShares(), "since the last time"
-    recorder.close()
+BOTH = Scored(0.0, False, failed=("scorer", "a.py:f"))
+CAME = (
+    group(SCORER_FAILED, PART_FAILED, BOTH, Scored(1.0, True)),
+    group(Invalid(BUG)),
+    replace(group(SCORER_FAILED), purpose=Purpose.EVAL),
+    group(Invalid("timeout"), finish=FinishReason.TIMEOUT),
+)
+
+
+def counted(*groups: RolloutGroup) -> SampledCounts:
+    counts = SampledCounts()
+    for one in groups:
+        counts.add(one)
+    return counts
+
+
+def test_what_failed_is_counted_by_name_as_a_share_of_the_rollouts() -> None:
+    assert SampledCounts().shares() == JudgedShares()
+    assert counted(*CAME).shares() == JudgedShares(5, {"a.py:f": 0.4, "scorer": 0.4}, 0.2)
+    assert not counted(CAME[2]), "evaluations are counted elsewhere"
+
+
+def test_frames_of_kept_groups_and_what_is_beyond_them_give_the_same_counts() -> None:
+    """A frame holds tokens and verdicts of kept groups, and not what failed over them."""
+    kept = (CAME[0],)
+    from_log = beyond_the_frames(CAME, kept).stored().counts()
+    for one in kept:
+        bare = (replace(r, verdict=replace(r.verdict, failed=(), note="")) for r in one.rollouts)  # type: ignore[arg-type]
+        from_log.add(replace(one, rollouts=tuple(bare)))
+    assert from_log == counted(*CAME)
+    assert not beyond_the_frames(kept[:0], kept[:0]), "no frame where nothing is to be told"
 
 
 def test_an_evaluation_whose_answers_cannot_be_judged_is_told_by_the_evaluation_alone(tmp_path: Path) -> None:

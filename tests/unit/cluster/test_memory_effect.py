@@ -25,6 +25,7 @@ def line(
 ) -> dict[str, Any]:
     spreads = {"exploit_std": 0.2, "explore_std": 0.4, "bonus_std": 0.1}
     return spreads | {
+        "num_groups": 8,
         "bonus_groups": groups,
         "bonus_signal_groups": signal_groups,
         "bonus_changed_share": changed,
@@ -42,16 +43,28 @@ def test_a_window_weighs_updates_by_the_groups_that_memory_may_act_on() -> None:
     assert effect.bonus_signal_share == pytest.approx(0.1)
     assert effect.exploit_std == pytest.approx(0.2)
     told = effect_text(effect)
-    assert "62% of 8 groups in 3 updates" in told
-    assert "30.0% of the squared advantage" in told
+    assert told.startswith(
+        "in 3 updates memory might act on 8 of 24 groups (16 others: nothing there that memory.where pays"
+    )
+    assert "changed the advantages of 62% of those it might act on; 30.0% of their squared advantage" in told
+
+
+def test_where_memory_might_act_on_all_no_others_are_told_of() -> None:
+    told = effect_text(memory_effect([line(8, 1.0, 0.2)] * 2))
+    assert told.startswith(
+        "in 2 updates memory might act on 16 of 16 groups and changed the advantages of 100% of those"
+    )
 
 
 def test_what_was_not_there_is_said_and_not_made_up() -> None:
     assert memory_effect([{"bonus": 0.5}]) is None
     assert "was not recorded" in effect_text(memory_effect([{"bonus": 0.5}]))
-    assert "no group to act on in 2 updates" in effect_text(memory_effect([line(0, 0.0, 0.0)] * 2))
+    assert "no group to act on among the 16 of 2 updates: nothing there that memory.where pays" in effect_text(
+        memory_effect([line(0, 0.0, 0.0)] * 2)
+    )
     assert short_text({"bonus": 0.5}) == "-"
     assert short_text(line(8, 0.75, 0.12)) == "changed 6 of 8 groups, 12.0% of advantage"
+    assert short_text(line(4, 0.75, 0.12)) == "pays in 4 of 8 groups, changed 3 of 4 groups, 12.0% of advantage"
 
 
 def test_the_live_line_shows_what_memory_changes() -> None:
@@ -107,4 +120,8 @@ def test_a_memory_that_pays_no_bonus_is_told_so_and_not_as_one_that_found_nothin
     nothing = memory_effect([line(0, 0.0, 0.0)] * 2)
     assert "pays no bonus" in effect_text(nothing, pays=False)
     assert "another run with --set memory.profile=memr --set run.name=NAME" in effect_text(nothing, pays=False)
-    assert short_text(line(0, 0.0, 0.0)) == "no bonus"
+
+
+def test_an_update_without_a_group_to_act_on_is_no_memory_that_is_off() -> None:
+    """Profile memr on a hard task: groups of wrong answers alone have nothing to pay."""
+    assert short_text(line(0, 0.0, 0.0)) == "pays in none of 8 groups"

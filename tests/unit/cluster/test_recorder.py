@@ -142,6 +142,29 @@ def test_status_tells_a_run_that_loads_from_one_that_stopped(tmp_path: Path) -> 
     assert state_of(read_run(path)).startswith("being resumed; before that stopped on request")
 
 
+async def test_status_tells_a_supervisor_that_died_from_a_request(tmp_path: Path) -> None:
+    _, path = await finished(tmp_path)
+    summary = {"exit_code": 130, "updates": 2, "wall_s": 60.0}
+    write_summary(path, summary | {"ended_by": ""})
+    assert state_of(read_run(path)).startswith("stopped on request; `memr resume` goes on, 2 updates")
+    write_summary(path, summary | {"ended_by": "supervisor_died"})
+    assert state_of(read_run(path)).startswith(
+        "ended because its supervisor died, after a checkpoint; `memr resume` goes on"
+    )
+    write_summary(path, summary | {"exit_code": 0, "ended_by": "supervisor_died"})
+    assert state_of(read_run(path)).startswith("finished"), "every update was made"
+
+
+async def test_status_tells_a_run_whose_processes_were_all_killed(tmp_path: Path) -> None:
+    _, path = await finished(tmp_path)
+    claim_run(path, supervisor=None)
+    claim = json.loads((path / "process.json").read_text())
+    (path / "process.json").write_text(json.dumps(claim | {"owners": {"1": -1.0}}))
+    assert "its processes ended without a word: killed, or a power cut; `memr resume` goes on" in state_of(
+        read_run(path)
+    )
+
+
 async def test_recent_bottleneck_names_the_side_that_is_waited_for(tmp_path: Path) -> None:
     _, path = await finished(tmp_path)
     run = read_run(path)

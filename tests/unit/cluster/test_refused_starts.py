@@ -6,6 +6,7 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,18 +17,19 @@ import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 
 from actors.engines.scripted.char_tokenizer import CharTokenizer
+from cluster.commands.summary import state_of
 from cluster.config.run_config import RunConfig
 from cluster.config.supervision import SupervisionSettings
 from cluster.launch.core_services import CoreParts, refusal, start_parts
 from cluster.launch.ray_handles import answer
-from cluster.record.incidents import headlines, kinds, write_incident
+from cluster.record.incidents import SUPERVISOR_DIED, headlines, kinds, write_incident
 from cluster.record.recorder import Recorder
 from cluster.record.resume import begin_or_go_on, refuse_other_prompts
-from cluster.record.run_dir import create_run, has_begun, renew_run
+from cluster.record.run_dir import create_run, has_begun, read_run, renew_run
 from cluster.record.run_processes import RunProcesses, oom_kills
 from cluster.recovery.failure_policy import Part
 from cluster.recovery.restartable import RevivedLearner
-from cluster.recovery.run_process import supervised
+from cluster.recovery.run_process import end_when_orphaned, ended_by, supervised
 from cluster.recovery.supervisor import FAILED, MAY_RESTART, Supervisor
 from contracts.errors import ConfigError, LoadError, MemrError, PartLostError
 from contracts.process import ProcessId, own_process
@@ -338,6 +340,28 @@ def test_who_gives_up_names_a_resume_only_where_there_is_a_run(tmp_path: Path, i
     supervisor = Supervisor([sys.executable, "-c", "import sys; sys.exit(1)"], tmp_path, settings, said.append)
     assert supervisor.run() == FAILED
     assert ("memr resume" in said[-1]) is is_run
+
+
+def test_an_orphan_says_who_died_before_it_asks_itself_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its supervisor was killed: what it writes down is not a request."""
+    path = create_run(make_config(tmp_path), {})
+    orphaned = threading.Event()
+    told_then: list[tuple[int, list[str], str]] = []
+
+    def kill(_pid: int, number: int) -> None:
+        told_then.append((number, headlines(path), ended_by()))
+        raise KeyboardInterrupt  # the signal ends what follows here
+
+    monkeypatch.setattr("cluster.recovery.run_process._orphaned", orphaned)
+    monkeypatch.setattr("cluster.recovery.run_process.os.kill", kill)
+    assert ended_by() == ""
+    with pytest.raises(KeyboardInterrupt):
+        end_when_orphaned(-1, path, 0.0)
+    [(number, said, by)] = told_then
+    assert (number, by) == (signal.SIGTERM, SUPERVISOR_DIED)
+    assert "the supervisor of the run (process -1" in said[0]
+    assert f"`memr resume {path}` goes on" in said[0]
+    assert state_of(read_run(path)).startswith("failed: the supervisor of the run"), "where no summary follows"
 
 
 def test_a_run_begins_is_mended_before_it_began_and_keeps_its_settings_afterwards(tmp_path: Path) -> None:

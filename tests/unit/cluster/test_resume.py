@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,17 +18,33 @@ from cluster.record.history import Past, read_past
 from cluster.record.resume import calls_after, check_same_run, read_run_past
 from cluster.record.run_log import BEGINNING
 from contracts.errors import ConfigError, DataError
-from contracts.rollout import ScoredGroup
+from contracts.problem import Lease
+from contracts.rollout import RolloutGroup, ScoredGroup
+from contracts.verdict import SCORER, Scored
 from tests.fakes import FakeLearner, FakeMemory, FakeWorker, make_group, make_scored
 from tests.harness import Run, make_config
 
 UPDATES = 12
 
 
+class HalfJudged(FakeWorker):
+    """The scorer fails over the first rollout of each group."""
+
+    async def sample(self, leases: Sequence[Lease]) -> list[RolloutGroup]:
+        return [half_judged(group) for group in await super().sample(leases)]
+
+
+def half_judged(group: RolloutGroup) -> RolloutGroup:
+    first, *rest = group.rollouts
+    assert isinstance(first.verdict, Scored)
+    failed = replace(first, verdict=replace(first.verdict, failed=(SCORER,), note="f failed"))
+    return replace(group, rollouts=(failed, *rest))
+
+
 def parts(lag: int, noise: random.Random) -> dict[str, Any]:
     """Everything takes a moment, and not always the same."""
     return {
-        "workers": [FakeWorker(f"w{i}", delay_s=lambda lease: noise.uniform(0, 0.004)) for i in range(2)],
+        "workers": [HalfJudged(f"w{i}", delay_s=lambda lease: noise.uniform(0, 0.004)) for i in range(2)],
         "memory": FakeMemory(delay_s=0.001),
         "learner": FakeLearner(lag, delay_s=0.002),
     }
@@ -75,6 +91,9 @@ async def test_synchronous_killed_anywhere_gives_the_same_batches(tmp_path: Path
     path = runs[-1].path
     assert trained(path) == [(step + 1, list(range(4 * step, 4 * step + 4))) for step in range(UPDATES)]
     assert [line["step"] for line in runs[-1].lines("metrics.jsonl")] == list(range(1, UPDATES + 1))
+    counted = [(line["rollouts_judged"], line["tokens_generated"]) for line in runs[-1].lines("metrics.jsonl")]
+    assert counted == [(4 * 2, 4 * 2 * 3)] * UPDATES, "lines that were lost and written again too"
+    assert [line["reward_errors"] for line in runs[-1].lines("metrics.jsonl")] == [{SCORER: 0.5}] * UPDATES
     assert sorted(line["step"] for line in runs[-1].lines("eval.jsonl")) == [0, 4, 8, 12]
     assert runs[-1].learner.version == UPDATES
     assert runs[-1].memory.version == 4 * UPDATES, "memory was told of every group once"
@@ -205,7 +224,7 @@ def test_another_run_is_refused_with_every_difference_and_what_may_change_may_ch
     assert "actors.temperature: was 1.0, is 0.7" in str(refused.value)
     assert "learner.max_policy_lag: was 0, is 1" in str(refused.value)
     check_same_run(tmp_path, other, same, override=True)
-    with pytest.raises(ConfigError, match="task_hash: was 'd', is 'other data'"):
+    with pytest.raises(ConfigError, match="the data has changed .task_hash: recorded d, found other data"):
         check_same_run(tmp_path, before, {"template_hash": "t", "task_hash": "other data"}, override=True)
 
 

@@ -1,6 +1,8 @@
 """One update: what it refuses, what it changes, what it reports."""
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,11 @@ from torch import Tensor
 
 from contracts.errors import BadNumbersError, LearnerError, StaleGroupError
 from contracts.rollout import FinishReason, ScoredGroup
+from learner.config import LearnerSettings
 from learner.credit import CreditedGroup, credit
 from learner.learner import Learner
 from learner.packing import pack, rows_of
+from learner.scripted_learner import ScriptedLearner
 from tests.unit.learner import builders
 from tests.unit.learner.builders import group, random_batch, rollout, scored, tiny_learner, with_own_logprobs
 
@@ -124,6 +128,13 @@ def test_constant_normaliser_is_rollouts_times_limit() -> None:
     constant = trained_gradients(batch, loss_normalisation="constant")
     for name, gradient in tokens.items():
         torch.testing.assert_close(constant[name] * 2 * builders.MAX_NEW_TOKENS, gradient * 6, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("make", [tiny_learner, lambda: ScriptedLearner(LearnerSettings(max_policy_lag=0))])
+def test_replies_of_an_environment_are_no_tokens_of_an_answer(make: Callable[[], Learner | ScriptedLearner]) -> None:
+    """Two turns: two tokens of the policy, three of the reply, one of the policy."""
+    played = replace(rollout([4, 5, 6, 7, 8, 9], 1.0), policy_mask_T=np.array([1, 1, 0, 0, 0, 1], np.bool_))
+    assert make().step([scored(group([played, rollout([4], 0.0)]))]).completion_tokens_mean == 2.0
 
 
 def test_report_of_a_countable_batch() -> None:

@@ -1,0 +1,66 @@
+"""`memr check-task` in a terminal of 80 columns, and in a pipe, which counts as one."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from cluster.commands.check_task import run_task_check, show_check
+from cluster.config.run_config import RunConfig
+from contracts.errors import ConfigError
+from contracts.problem import Problem
+from contracts.verdict import Scored
+from tasks.check_task import JudgedAnswer, TaskCheckReport
+from tasks.task_data import TaskData
+
+QUESTION = "A train leaves at nine and goes sixty miles an hour. " * 4
+ANSWER = "<think>\n1500\n</think>\n<answer>\n1500\n</answer>"
+
+
+def shown(*judged: JudgedAnswer) -> list[str]:
+    data = TaskData(1, (judged[0].problem,), (), 0, (), ())
+    file = io.StringIO()
+    show_check(Console(file=file, width=80), TaskCheckReport(data, (), judged, None, 0, ()))
+    return file.getvalue().splitlines()
+
+
+def test_each_answer_has_its_line_at_80_columns_and_the_question_is_said_once() -> None:
+    problem = Problem("a", QUESTION, "1500", ({"role": "user", "content": QUESTION},))
+    good = JudgedAnswer(problem, "good", ANSWER, Scored(1.0, True, {"correctness": 1.0}))
+    wrong = replace(good, kind="wrong", text="", verdict=Scored(0.0, False, {"correctness": 0.0}))
+    lines = shown(good, wrong)
+    assert max(map(len, lines)) <= 80
+    assert sum("A train leaves" in line for line in lines) == 1
+    [of_good] = [line for line in lines if line.startswith("  good")]
+    assert "<think>\\n1500" in of_good
+    assert "right, reward 1 (correctness 1)" in of_good
+    [of_wrong] = [line for line in lines if line.startswith("  wrong")]
+    assert "(nothing)" in of_wrong
+    assert "wrong, reward 0 (correctness 0)" in of_wrong
+
+
+def test_a_verdict_of_many_parts_goes_on_below_itself_and_loses_nothing() -> None:
+    problem = Problem("a", "?", "1", ({"role": "user", "content": "?"},))
+    parts = {"correctness": 1.0, "soft_format": 0.5, "xml_count": 0.25, "integer": 0.125}
+    lines = shown(JudgedAnswer(problem, "good", "1", Scored(1.875, True, parts)))
+    assert max(map(len, lines)) <= 80
+    for name, value in parts.items():
+        assert f"{name} {value:g}" in " ".join(" ".join(lines).split())
+
+
+def test_what_a_run_would_refuse_for_want_of_room_is_refused_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = RunConfig.model_validate({"model": {"name": "scripted"}, "actors": {"engine": "scripted"}})
+    file = io.StringIO()
+    assert run_task_check(Console(file=file, width=80), config)
+    assert "has room for" in file.getvalue()
+
+    monkeypatch.setattr("cluster.launch.context_room.model_context", lambda _: 8)
+    monkeypatch.setattr("cluster.launch.context_room.unsteady_beyond", lambda _: None)
+    monkeypatch.setattr("cluster.commands.check_task.model_of", lambda _: str(tmp_path))
+    real = config.model_copy(update={"model": config.model.model_copy(update={"name": "mine"})})
+    with pytest.raises(ConfigError, match="the model's context has 8"):
+        run_task_check(Console(file=io.StringIO()), real)
