@@ -111,7 +111,7 @@ def _load_transformers(settings: ActorSettings, model_path: Path | str, tokenize
             str(model_path), dtype=getattr(torch, settings.dtype), trust_remote_code=False, **WANTED
         )
     model, info = found
-    refuse_holes(str(model_path), info)
+    refuse_holes(str(model_path), info, model)
     refuse_no_numbers(str(model_path), model.named_parameters())
     conv1d = next((name for name, module in model.named_modules() if isinstance(module, Conv1D)), None)
     if conv1d is not None:

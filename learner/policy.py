@@ -31,6 +31,7 @@ from contracts.whole_model import WANTED, refuse_holes, refuse_no_numbers
 from learner.adapter_size import adapter_norm, base_norm, some_rows
 from learner.compute_dtype import computed_in
 from learner.config import LearnerSettings
+from learner.head_output import changed_output
 from learner.lora_forward import lora_layers, sum_once
 from learner.merged_survival import survival
 from learner.packing import MicroBatch, TrainRow, pack
@@ -89,7 +90,7 @@ class LoraPolicy:
                 model_path, dtype=getattr(torch, settings.dtype), trust_remote_code=False, **WANTED
             )
         base, info = found
-        refuse_holes(model_path, info)
+        refuse_holes(model_path, info, base)
         refuse_no_numbers(model_path, base.named_parameters())
         nn.Module.to(base, device_of(settings))
         return cls.around(base, model_path, settings, seed)
@@ -234,6 +235,11 @@ class LoraPolicy:
         ids_1P = torch.from_numpy(tokens_P)[None].to(self.device)
         logits_TV = self._causal(input_ids=ids_1P, use_cache=False).logits[0, len(row.prompt_P) - 1 : -1]
         return torch.log_softmax(logits_TV.float(), -1).gather(1, ids_1P[0, len(row.prompt_P) :, None])[:, 0]
+
+    def changed_output(self) -> str:
+        """What the model makes of its head's output beside logits (head_output.py)."""
+        with self._model.disable_adapter():
+            return changed_output(self._causal)
 
     def attend_with(self, implementation: str) -> None:
         """Raises ValueError where the model does not take it."""

@@ -1,5 +1,6 @@
 """Whether the learner reads a model as the model reads itself: on this very model, before the first update.
 
+    a ramp in the place of the output head's logits                      a model that changes them is refused (head_output.py)
     two prompts of different length, three rows
       -> the model's own forward and eager attention, one row at a time  what is right
       -> padded rows                                                     the model is refused where they differ
@@ -65,6 +66,7 @@ class Subject(Protocol):
     @property
     def adapter_parameters(self) -> Mapping[str, nn.Parameter]: ...
     def own_logprobs(self, row: TrainRow) -> Tensor: ...
+    def changed_output(self) -> str: ...
     def score(self, batch: MicroBatch) -> tuple[TokenTable, Tensor, Tensor]: ...
     def attend_with(self, implementation: str) -> None: ...
     def computed_in(self, dtype_name: str) -> AbstractContextManager[None]: ...
@@ -117,7 +119,8 @@ def settle(policy: Subject, config: PretrainedConfig, wants_shared: bool) -> str
     Raises DataError where not even plain rows give the model's own numbers.
     """
     packed_attention.register()
-    for seed in range(DRAWS):
+    verdict = Verdict("eager", refused=_changed_output(policy))
+    for seed in () if verdict.refused else range(DRAWS):
         verdict = judge(policy, config, wants_shared, seed)
         if not verdict.by_gradient:
             break
@@ -132,10 +135,15 @@ def settle(policy: Subject, config: PretrainedConfig, wants_shared: bool) -> str
     return verdict.why_plain and f"{verdict.why_plain} (model type {config.model_type})"
 
 
+def _changed_output(policy: Subject) -> str:
+    """Empty also where the model's own forward fails, which `_own` tells of."""
+    with suppress(*FAILURES):
+        return policy.changed_output()
+    return ""
+
+
 def judge(policy: Subject, config: PretrainedConfig, wants_shared: bool, seed: int) -> Verdict:
     """By one draw of tokens."""
-    if getattr(config, "final_logit_softcapping", None):
-        return Verdict("eager", refused=f"it caps its logits softly at {config.final_logit_softcapping:g}")
     groups, limit = check_rows(policy.vocabulary, seed), GRADIENT_GAP[policy.dtype_name]
     right = _own(policy, groups)
     attention, plain = packed_attention.NAME, _gap(policy, groups, right, packed_attention.NAME, share=False)

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 
 from contracts.device import cards, choose_device
 from contracts.errors import LoadError
+from contracts.hub import WEIGHTS, may_be_id, refuse_unreachable
 from contracts.loading import loading
+from contracts.near_names import did_you_mean
 from contracts.ports import TextEncoder
 from contracts.whole_model import WANTED, refuse_holes, refuse_no_numbers
 from memory_service.config import MemorySettings
@@ -46,6 +49,20 @@ def load_encoder(settings: MemorySettings) -> TextEncoder:
         return encoder
 
 
+def _refuse_absent(path: str) -> None:
+    """Raises LoadError for a path that is not there and for a hub id that cannot be had, before anything retries."""
+    if Path(path).is_dir():
+        return
+    what = f"memory.encoder = '{path}' cannot be loaded"
+    near = did_you_mean(Path(path), folder=True)
+    if not may_be_id(path):
+        raise LoadError(f"{what}: no such folder: {os.path.abspath(path)}.{near} {_ENCODERS}")
+    # sentence-transformers looks for names without an owner among its own, and may have a cache of its own.
+    repo_id = path if "/" in path else f"sentence-transformers/{path}"
+    own_cache = os.environ.get("SENTENCE_TRANSFORMERS_HOME")
+    refuse_unreachable(what, repo_id, f"{near} {_ENCODERS}".strip(), ("modules.json", *WEIGHTS), own_cache)
+
+
 def _refuse_holes(path: str) -> None:
     """By the names and shapes in the files of the first module; no weights are read. Raises LoadError."""
     from transformers import AutoModel
@@ -54,9 +71,9 @@ def _refuse_holes(path: str) -> None:
     folder = next((folder for folder in folders if (folder / "config.json").exists()), None)
     if folder is None:  # a hub id, or an encoder that is no transformer
         return
-    _, info = AutoModel.from_pretrained(str(folder), device_map="meta", trust_remote_code=False, **WANTED)
+    model, info = AutoModel.from_pretrained(str(folder), device_map="meta", trust_remote_code=False, **WANTED)
     missing = [name for name in info["missing_keys"] if not str(name).startswith(_UNUSED)]
-    refuse_holes(f"memory.encoder = '{path}'", dict(info) | {"missing_keys": missing})
+    refuse_holes(str(folder), dict(info) | {"missing_keys": missing}, model, f"memory.encoder = '{path}'")
 
 
 def encoder_path(name: str) -> str:
@@ -102,6 +119,7 @@ class SentenceEncoder:
         dtype = getattr(torch, settings.encoder_dtype)
         usable, built_for = torch.cuda.is_available(), torch.version.cuda
         device = choose_device(settings.device, "memory.device", usable=usable, built_for=built_for, there=cards())
+        _refuse_absent(self.path)
         _refuse_holes(self.path)
         self._model = SentenceTransformer(
             self.path, device=device, trust_remote_code=False, model_kwargs={"dtype": dtype}

@@ -97,9 +97,13 @@ class ChatTemplate:
 
     @cached_property
     def loses_turns(self) -> bool:
-        """The template shows the last turn alone, or no turn of the policy: worked examples and replies would be lost."""
+        """The template shows the last turn alone, or no turn of the policy, or not what follows on that: worked examples and
+        replies would be lost."""
         shown = self._tried([_QUESTION, _ANSWER, _SECOND])
-        return shown is not None and not all(marker in shown for marker in (USER, POLICY, SECOND))
+        if shown is None:
+            return False
+        earlier, policy, later = shown.partition(POLICY)
+        return not (policy and USER in earlier and SECOND in later)
 
     @cached_property
     def unprompted(self) -> str:

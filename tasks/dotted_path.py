@@ -3,16 +3,20 @@
 A file needs no install and no PYTHONPATH, and its folder may have any name: what it imports from beside itself is found too.
 """
 
+import difflib
 import hashlib
 import importlib
 import importlib.util
 import os
+import pkgutil
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from contracts.errors import ConfigError
+from contracts.near_names import ALIKE, did_you_mean
 from contracts.own_packages import PACKAGES
 from tasks.users_code import place_of, shown
 
@@ -38,7 +42,7 @@ def load_dotted(path: str, setting: str) -> Any:
         raise ConfigError(f"{setting} = '{path}': expected FILE.py:name or package.module:name")
     module = _file(Path(where), path, setting) if where.endswith(CODE_SUFFIX) else _module(where, path, setting)
     if not hasattr(module, name):
-        raise ConfigError(f"{setting} = '{path}': module {where} has no '{name}'")
+        raise ConfigError(f"{setting} = '{path}': module {where} has no '{name}'.{_there(module, name, setting)}")
     found = getattr(module, name)
     if not callable(found):
         raise ConfigError(
@@ -48,15 +52,44 @@ def load_dotted(path: str, setting: str) -> Any:
     return found
 
 
+def _there(module: ModuleType, name: str, setting: str) -> str:
+    """The nearest name that the module knows, and what it has of its own. A task is a class; scorers and rewards are functions,
+    or objects that can be called."""
+    of_task = setting == "task.kind"
+    usable = {
+        key: value
+        for key, value in vars(module).items()
+        if not key.startswith("_") and callable(value) and isinstance(value, type) == of_task
+    }
+    own = sorted(key for key, value in usable.items() if getattr(value, "__module__", None) == module.__name__)
+    kind = "classes" if of_task else "functions"
+    there = f"{kind.capitalize()} there: {', '.join(own)}" if own else f"It has no {kind} of its own"
+    return f"{_near(name, usable)} {there}"
+
+
+def _near(name: str, known: Collection[str]) -> str:
+    """A sentence with a space before it, or nothing; in any case of letters."""
+    folded = {other.casefold(): other for other in known}
+    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=ALIKE)
+    return f" Did you mean '{folded[close[0]]}'?" if close else ""
+
+
 def _module(where: str, path: str, setting: str) -> ModuleType:
     try:
         return importlib.import_module(where)
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"{setting} = '{path}': no module '{error.name}'. {_way_out(where, error.name, path)}"
+            f"{setting} = '{path}': no module '{error.name}'.{_near_module(error.name)} {_way_out(where, error.name, path)}"
         ) from error
     except (Exception, SystemExit) as error:
         raise ConfigError(f"{setting} = '{path}': importing {where} failed{_told(error)}") from error
+
+
+def _near_module(missing: str | None) -> str:
+    """Among what stands beside it: in its package, or everywhere that Python looks."""
+    package, dot, _ = (missing or "").rpartition(".")
+    inside = getattr(sys.modules.get(package), "__path__", None)
+    return _near(missing or "", [f"{package}{dot}{module.name}" for module in pkgutil.iter_modules(inside)])
 
 
 def _way_out(where: str, missing: str | None, path: str) -> str:
@@ -77,8 +110,8 @@ def _file(file: Path, path: str, setting: str) -> ModuleType:
     """The module of a file, loaded once in a process."""
     if not os.path.isfile(file):  # a path that cannot be looked at is none either
         raise ConfigError(
-            f"{setting} = '{path}': no such file: {file.absolute()}. A path is relative to the configuration file, and to "
-            "the working directory when it comes from --set"
+            f"{setting} = '{path}': no such file: {file.absolute()}.{did_you_mean(file, folder=False)} A path is "
+            "relative to the configuration file, and to the working directory when it comes from --set"
         )
     whole = file.resolve()
     name = f"memr_users_{whole.stem}_{hashlib.sha256(str(whole).encode()).hexdigest()[:8]}"

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from contracts.errors import DataError
 from contracts.loading import loading
+from contracts.near_names import did_you_mean
 from storage.bounded_tables import MAX_TABLE_ROWS, read_parquet
 from tasks.hub_files import hub_files
 from tasks.text_rows import PlacedRow, csv_file, json_file, json_lines
@@ -85,9 +86,9 @@ def read_rows(path: Path, reading: Reading = Reading.OWN_DIGITS) -> list[Row]:
         there, other = False, f"cannot be looked at ({error.strerror})"
     if not there:
         raise DataError(
-            f"{path.absolute()}: {other}. Set task.path to your own file, and task.held_out_path too or take it away "
-            "with --unset task.held_out_path. A path is relative to the configuration file, and to the working directory "
-            "when it comes from --set"
+            f"{path.absolute()}: {other}.{did_you_mean(path, folder=False)} Set task.path to your own file, and "
+            "task.held_out_path too or take it away with --unset task.held_out_path. A path is relative to the configuration "
+            "file, and to the working directory when it comes from --set"
         )
     try:
         placed = reader(path) if reader is not _parquet else _parquet(path, wide=reading is not Reading.OWN_DIGITS)

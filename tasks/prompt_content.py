@@ -50,11 +50,12 @@ def lost_from_prompts(
 
 
 def refuse_lost_reply(tokenizer: Tokenizer) -> None:
-    """Raises LoadError for a template that does not show what an environment says between two turns."""
+    """Raises LoadError where what an environment says between two turns does not reach the policy: for a template that loses
+    turns or refuses them (ChatTemplate.loses_turns, in its words), and for a tokenizer that has no tokens for the text."""
     if REPLY not in tokenizer.decode(tokenizer.encode_reply(REPLY)):
         raise LoadError(
-            "the chat template does not show a user message after the policy's own turn, so the policy would never see what "
-            f"this task's environment replies. {_MEND}, or take a task of one turn (task.environment = 'single')"
+            "the tokenizer does not give back what an environment replies, so the policy would never see it. Give the tokenizer "
+            "that the model was trained with, or take a task of one turn (task.environment = 'single')"
         )
 
 

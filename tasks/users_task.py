@@ -3,6 +3,7 @@
 class named by task.kind --TaskSettings--> methods of contracts.ports.Task --checked--> Problem | ConfigError with file, line
 """
 
+import difflib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -32,7 +33,13 @@ def load_users_task(settings: TaskSettings) -> Task:
             raise error.__cause__ from error
         raise ConfigError(str(error)) from error
     if missing := [name for name in _METHODS if not _has(made, name)]:
-        raise ConfigError(f"{what}: it lacks {', '.join(missing)} of contracts.ports.Task")
+        near = ", ".join(f"it has '{name}'" for name in (_near_member(made, name) for name in missing) if name)
+        raise ConfigError(f"{what}: it lacks {', '.join(missing)} of contracts.ports.Task{near and f' ({near})'}")
+    if not _has(made, "environment") and (name := _near_member(made, "environment")):
+        raise ConfigError(
+            f"{what}: it has '{name}' and no 'environment', so every rollout would be one question and one answer. Did you mean "
+            "'environment'? If not, give it a name that is not so near"
+        )
     task: Task = made
     return task
 
@@ -156,6 +163,12 @@ def _in_plain_texts(problem: Problem) -> Problem:
         for message in problem.messages
     )
     return replace(problem, **texts, messages=messages)
+
+
+def _near_member(made: Any, name: str) -> str:
+    """How the class spells it, or nothing."""
+    close = difflib.get_close_matches(name, [key for key in dir(type(made)) if key != name], n=1, cutoff=0.8)
+    return close[0] if close else ""
 
 
 def _has(made: Any, name: str) -> bool:

@@ -131,8 +131,8 @@ class ProcessVerifier:
         if reply is None:
             return
         if child in self._starting:
-            if "error" in reply:
-                self._bury(child, reply["error"])
+            if "error" in reply:  # users' code that cannot be loaded: the process did start
+                self._start_failed(child, str(reply["error"]))
                 return
             self._starting.discard(child)
         else:
@@ -148,15 +148,19 @@ class ProcessVerifier:
             self._bury(child, late if child in self._busy else f"not ready in {START_DEADLINE_S:g} s")
 
     def _bury(self, child: VerifierProcess, reason: str) -> None:
-        child.kill()
         if child in self._starting:
-            self._starting.discard(child)
-            self._start_failures += 1
-            self._last_start_failure = f"no verifier process started: {reason}"
+            self._start_failed(child, f"no verifier process started: {reason}")
         else:
+            child.kill()
             index = self._busy.pop(child)
             self._ended_in[index] = child.at
             self._take_back(index, reason)
+
+    def _start_failed(self, child: VerifierProcess, reason: str) -> None:
+        child.kill()
+        self._starting.discard(child)
+        self._start_failures += 1
+        self._last_start_failure = reason
 
     def _take_in(self, index: int, verdict: Verdict) -> None:
         if self._is_given_up(index):

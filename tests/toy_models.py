@@ -164,6 +164,11 @@ TOYS: dict[str, tuple[str, dict[str, Any]]] = {
         {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "attention_hidden_size": 32}
         | {"intermediate_size": 48, "context_length": 64},
     ),
+    "xlstm": (
+        "xLSTMConfig",
+        {"vocab_size": VOCABULARY, "hidden_size": 64, "num_hidden_layers": 2, "num_blocks": 2, "num_heads": 2}
+        | {"qk_dim_factor": 1.0, "pad_token_id": 0, "bos_token_id": None, "eos_token_id": 1},
+    ),
     "mamba2": (
         "Mamba2Config",
         {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_heads": 8, "head_dim": 8}

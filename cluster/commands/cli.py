@@ -67,6 +67,9 @@ UnsetOption = Annotated[
     list[str] | None,
     typer.Option("--unset", metavar="SECTION.KEY", help="As if CONFIG did not name this setting; may be repeated."),
 ]
+VersionOption = Annotated[
+    int | None, typer.Option(min=0, help="Which of the run's versions; default: the newest that it keeps")
+]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, for example runs/quickstart")]
 
 
@@ -305,9 +308,7 @@ def evaluate(
         int | None, typer.Option(min=1, help="Answer limit; default: as in the configuration")
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="1: greedy accuracy; more: pass@SAMPLES")] = 1,
-    policy_version: Annotated[
-        int | None, typer.Option(min=0, help="Which of the run's versions; default: the newest that it keeps")
-    ] = None,
+    policy_version: VersionOption = None,
     overrides: SetOption = None,
     unset: UnsetOption = None,
 ) -> None:
@@ -334,11 +335,13 @@ def export(
         str,
         typer.Option(metavar="float32|bfloat16|float16", help="With --merge: data type of the file; float32 is exact"),
     ] = "float32",
+    policy_version: VersionOption = None,
 ) -> None:
-    """Write the newest adapter (PEFT) or the merged model, with its tokenizer, for plain transformers."""
+    """Write one of a run's adapters (PEFT), or the merged model, with its tokenizer, for plain transformers."""
     from cluster.commands.export import export_run
 
-    terminal().print(export_run(run, out, merge=merge, dtype=dtype), soft_wrap=True)
+    said = export_run(run, out, merge=merge, dtype=dtype, policy_version=policy_version)
+    terminal().print(said, soft_wrap=True)
 
 
 @app.command(name="check-task")

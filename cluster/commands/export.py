@@ -1,4 +1,4 @@
-"""A run's newest adapter for the world outside: as a PEFT adapter, or merged into the whole model.
+"""One of a run's adapters for the world outside: as a PEFT adapter, or merged into the whole model.
 
 Merged in float32 and written in float32: a bfloat16 file rounds small updates away (learner/merged_survival.py). Who asks
 for another data type is told how much of the adapter is left in it.
@@ -29,9 +29,12 @@ _OF_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", 
 _STILL_THERE = "The run's manifest.json names where it was: is it still there, and whole?"
 
 
-def export_run(run_path: Path, out: Path, *, merge: bool, dtype: str = "float32") -> str:
+def export_run(
+    run_path: Path, out: Path, *, merge: bool, dtype: str = "float32", policy_version: int | None = None
+) -> str:
     """Writes `out`; returns what to tell the user. dtype: of the merged model's file; an adapter keeps its own.
-    Raises ConfigError if `out` holds something already or the data type cannot be had."""
+    policy_version: None is the newest that the run keeps. Raises ConfigError if `out` holds something already or the data type
+    cannot be had, DataError for a version that the run does not keep."""
     if dtype not in DTYPES:
         raise ConfigError(f"--dtype {dtype}: a merged model is written in one of {', '.join(DTYPES)}")
     if dtype != "float32" and not merge:
@@ -44,7 +47,7 @@ def export_run(run_path: Path, out: Path, *, merge: bool, dtype: str = "float32"
         raise ConfigError(f"{run_path} was a scripted run: it has no model to export")
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out} is not empty; choose another folder")
-    adapter = read_adapter(adapter_folder(run_path / "adapters"))
+    adapter = read_adapter(adapter_folder(run_path / "adapters", policy_version))
     name, model_path = adapter.manifest.name, run.model_path
     with _placed_whole(out) as folder:
         if merge:
@@ -103,7 +106,7 @@ def _write_merged(model_path: str, adapter: Adapter, out: Path, dtype: str) -> f
             model_path, dtype=torch.float32, trust_remote_code=False, **WANTED
         )
     base, info = found
-    refuse_holes(model_path, info)
+    refuse_holes(model_path, info, base)
     _mend_generation_config(base)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():  # PEFT reads nothing of the run's own folder
         beside = PeftModel.from_pretrained(base, str(write_peft_folder(adapter, Path(folder))))

@@ -4,6 +4,7 @@
 once into the user's cache folder as safetensors. It needs no network, so the quickstart and the tests use it.
 """
 
+import difflib
 import importlib.util
 import os
 import shutil
@@ -16,7 +17,9 @@ from platformdirs import user_cache_path
 from cluster.config.run_config import RunConfig
 from cluster.config.run_folder import MANIFEST, is_run
 from contracts.errors import LoadError
+from contracts.hub import may_be_id, refuse_unreachable
 from contracts.loading import loading
+from contracts.near_names import did_you_mean
 from storage.bounded_json import read_object
 from storage.durable import place_folder, sync_folder
 
@@ -66,18 +69,28 @@ def resolve_model(name: str) -> str:
             return str(_unpacked(target))
     folder = _folder(name)
     if folder is None:
-        _check_config(
-            name,
-            name,
-            f"model.name = '{name}': no such folder, and not to be had from the hub",
-            "Give a folder, a hub id that this machine can reach or has cached, or "
-            f"'{PACKAGED_MODEL}', which comes with memr",
-        )
+        _look_on_hub(name)
         return name
     if (reason := _no_model(folder)) is not None:
         raise LoadError(f"model.name = '{name}': {reason}")
     _check_config(name, str(folder), f"model.name = '{name}': its config.json cannot be read", "Give a whole model")
     return str(folder.resolve())
+
+
+def _look_on_hub(name: str) -> None:
+    """Raises LoadError for what is no hub id, or cannot be had from there; near names of folders and of our own model too."""
+    near = did_you_mean(Path(name).expanduser(), folder=True)
+    if not near and difflib.get_close_matches(name, [PACKAGED_MODEL], cutoff=0.8):
+        near = f" Did you mean '{PACKAGED_MODEL}'?"
+    advice = f"Give a folder, a hub id that this machine can reach or has cached, or '{PACKAGED_MODEL}', which comes with memr"
+    if not may_be_id(name):
+        raise LoadError(
+            f"model.name = '{name}': no such folder: {os.path.abspath(os.path.expanduser(name))}.{near} {advice}"
+        )
+    refuse_unreachable(f"model.name = '{name}'", name, f"{near} {advice}".strip())
+    _check_config(
+        name, name, f"model.name = '{name}': no such folder, and not to be had from the hub", f"{near} {advice}".strip()
+    )
 
 
 def _folder(name: str) -> Path | None:

@@ -56,7 +56,7 @@ from contracts.device import cards
 from contracts.errors import ConfigError, LoadError
 from contracts.loading import named_data
 from contracts.ports import Task
-from tasks.load import load_task
+from tasks.load import load_task, make_verifier
 from tasks.prompts import HfTokenizer
 from tasks.task_data import look_through
 
@@ -108,6 +108,8 @@ def _train(
     started = time.monotonic()
     say = Narrator(console)
     task = load_task(config.task)  # first: a wrong path is told before anything is loaded
+    if not has_begun(config.run_path):  # one that has loaded it before tries again, within its budget
+        make_verifier(config.task).close()  # users' scorer and rewards, loaded as every worker will
     check_driver(config, address)
     say("loading the model's files and the tokenizer")
     model_path = model_of(config)

@@ -35,7 +35,7 @@ SHARED = {
     "opt",
     "granite",
 }
-REFUSED = {"recurrent_gemma", "mamba2", "bert", "minimax", "rwkv"}
+REFUSED = {"recurrent_gemma", "mamba2", "bert", "minimax", "rwkv", "xlstm"}
 ROUNDING = {"zamba2": 5e-3}
 """Nats, where it is more than 2e-4. transformers clamps the time step of a Mamba-2 prompt from below and not that of a token."""
 NO_LINEAR_LAYERS = {"gpt2"}

@@ -60,6 +60,32 @@ def spoilt(value: float) -> Callable[[Path], None]:
 
 
 SCALE = {"model.layers.0.mlp.up_proj.weight_scale": torch.ones(1)}
+UP = "model.layers.0.mlp.up_proj.weight"
+
+
+def stored_as(dtype: torch.dtype, name: str = UP) -> Callable[[Path], None]:
+    return lambda model: weights(model, lambda t: t | {name: (t[name] * 10).to(dtype)})
+
+
+def deeper(*layers: int, **fields: int) -> Callable[[Path], None]:
+    """Copies of layer 0 under these numbers. fields: of config.json."""
+
+    def deepen(model: Path) -> None:
+        weights(
+            model,
+            lambda t: (
+                t
+                | {
+                    name.replace("layers.0.", f"layers.{layer}."): tensor.clone()
+                    for name, tensor in t.items()
+                    for layer in layers
+                    if "layers.0." in name
+                }
+            ),
+        )
+        configured(model, **fields)
+
+    return deepen
 
 
 LOADERS: dict[str, Callable[[str], object]] = {
@@ -85,6 +111,13 @@ LOADERS: dict[str, Callable[[str], object]] = {
             r"lm_head\.weight is \[\d+, 32\] there and \[50, 32\] by config\.json",
         ),
         (lambda m: weights(m, lambda t: t | SCALE), r"hold quantised weights \(.*up_proj\.weight_scale\)"),
+        (
+            deeper(2, 3),
+            r"hold 4 layers and config\.json declares 2: model\.layers\.2\.\S+, .*num_hidden_layers = 4",
+        ),
+        (stored_as(torch.int8), r"stored as I8 .*up_proj\.weight\), and config\.json names no quantisation"),
+        (stored_as(torch.uint8, "lm_head.weight"), r"stored as U8 \(lm_head\.weight"),
+        (stored_as(torch.float8_e4m3fn), r"stored as F8_E4M3 .*Give the model that it was quantised from"),
         (spoilt(float("nan")), r"damaged: model\.norm\.weight holds NaN or infinity in torch\.float32"),
         (spoilt(float("inf")), r"damaged: model\.norm\.weight holds NaN or infinity"),
         (lambda m: (m / WEIGHTS).write_text("version https://git-lfs.github.com/spec/v1\n" * 3), "SafetensorError"),
@@ -97,6 +130,56 @@ def test_weights_that_are_not_those_of_the_configuration_are_refused(
     spoil(model)
     with pytest.raises(LoadError, match=says):
         LOADERS[who](str(model))
+
+
+def shards(model: Path) -> None:
+    """The same weights in several files, of which a later one has a weight in int8."""
+    found = {name: tensor.clone() for name, tensor in load_file(model / WEIGHTS).items()}
+    (model / WEIGHTS).unlink()
+    half = len(found) // 2
+    parts = [dict(list(found.items())[:half]), dict(list(found.items())[half:])]
+    name = next(name for name in parts[1] if name.endswith("_proj.weight"))
+    parts[1][name] = parts[1][name].to(torch.int8)
+    for number, part in enumerate(parts, 1):
+        save_file(part, model / f"model-0000{number}-of-00002.safetensors", metadata={"format": "pt"})
+    where = {key: f"model-0000{number}-of-00002.safetensors" for number, part in enumerate(parts, 1) for key in part}
+    (model / INDEX).write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": where}))
+
+
+def test_every_shard_is_looked_at(model: Path) -> None:
+    shards(model)
+    with pytest.raises(LoadError, match=r"stored as I8 \(\S+_proj\.weight\)"):
+        LOADERS["learner"](str(model))
+
+
+BUFFERS = {
+    "model.layers.0.self_attn.position_ids": torch.arange(4),
+    "model.layers.0.self_attn.bias": torch.ones(1, 1, 4, 4, dtype=torch.uint8),
+    "model.vision.layers.9.weight": torch.ones(2),
+    "model.mtp.layers.5.weight": torch.ones(2),
+}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda m: weights(m, lambda t: t | BUFFERS),
+        deeper(2, num_nextn_predict_layers=1),
+        deeper(2, mtp_num_hidden_layers=1),
+        stored_as(torch.float16),
+        stored_as(torch.float64),
+    ],
+)
+def test_what_belongs_beside_a_models_weights_is_no_fault(model: Path, spoil: Callable[[Path], None]) -> None:
+    """Buffers of integers, other towers, layers for several tokens at once that the configuration declares."""
+    spoil(model)
+    LOADERS["engine"](str(model))
+
+
+def test_layers_beyond_those_that_are_declared_are_refused_all_the_same(model: Path) -> None:
+    deeper(2, 3, num_nextn_predict_layers=1)(model)
+    with pytest.raises(LoadError, match=r"hold 4 layers and config\.json declares 2 and 1 for several tokens at once"):
+        LOADERS["engine"](str(model))
 
 
 def folder_with(files: dict[str, str]) -> Callable[[Path], Path]:

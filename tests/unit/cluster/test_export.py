@@ -8,13 +8,15 @@ import pytest
 import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
 
 from actors.engines.torch_decoding.transformers_engine import TransformersEngine
+from cluster.commands.cli import app
 from cluster.commands.export import export_run
 from cluster.config.run_config import RunConfig
 from cluster.record.adapter_registry import write_adapter
 from cluster.record.run_dir import create_run
-from contracts.errors import ConfigError, LoadError
+from contracts.errors import ConfigError, DataError, LoadError
 from tests.small_updates import bfloat16_llama, one_update, sequences
 from tests.tiny_policy import adapter_of, reference_logprobs, tiny_tokenizer
 
@@ -52,6 +54,34 @@ def test_merged_is_float32_and_computes_what_base_and_adapter_compute(run: Path,
         np.testing.assert_allclose(found, engine.score(tokens, 1), atol=1e-4)
         moved = max(moved, float(np.abs(found - reference_logprobs(plain, {}, 0.0, tokens)).max()))
     assert moved > 3e-3, "the update does more than the tolerance"
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_an_older_version_is_written_where_it_is_asked_for(run: Path, tmp_path: Path, *, merge: bool) -> None:
+    older = {name: -2 * tensor for name, tensor in one_update(0, sequences()).items()}
+    write_adapter(adapter_of(0, older), run / "adapters")
+    said = {
+        version: export_run(run, tmp_path / str(version), merge=merge, policy_version=version) for version in (0, 1)
+    }
+    newest = export_run(run, tmp_path / "newest", merge=merge)
+    assert "v000000-" in said[0]
+    assert "v000001-" in said[1]
+    assert "v000001-" in newest
+    file = "model.safetensors" if merge else "adapter_model.safetensors"
+    written = {name: (tmp_path / name / file).read_bytes() for name in ("0", "1", "newest")}
+    assert written["1"] == written["newest"] != written["0"]
+
+
+def test_a_version_that_the_run_does_not_keep_is_refused_with_those_that_it_does(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no adapter of version 7; it keeps those of 1"):
+        export_run(run, tmp_path / "out", merge=False, policy_version=7)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_line_passes_the_version_on(run: Path, tmp_path: Path) -> None:
+    found = CliRunner().invoke(app, ["export", str(run), str(tmp_path / "out"), "--policy-version", "7"])
+    assert isinstance(found.exception, DataError)
+    assert "it keeps those of 1" in str(found.exception)
 
 
 def test_another_data_type_says_what_is_left_of_the_adapter(run: Path, tmp_path: Path) -> None:

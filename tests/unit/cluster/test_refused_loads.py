@@ -79,7 +79,9 @@ def test_a_cache_that_cannot_be_written_names_its_variable(tmp_path: Path, monke
 
 def test_an_encoder_that_is_none_names_the_setting() -> None:
     """One without a dimension is refused where it is read (test_set_options.py)."""
-    with pytest.raises(LoadError, match=r"memory\.encoder = '\./nowhere' cannot be loaded: \w+Error"):
+    with pytest.raises(
+        LoadError, match=r"memory\.encoder = '\./nowhere' cannot be loaded: no such folder: /.*nowhere. Give the folder"
+    ):
         load_encoder(MemorySettings(encoder="./nowhere"))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
+from rich.console import Console
 
 from actors.engines.scripted.char_tokenizer import CharTokenizer
 from cluster.commands.summary import state_of
@@ -22,6 +23,7 @@ from cluster.config.run_config import RunConfig
 from cluster.config.supervision import SupervisionSettings
 from cluster.launch.core_services import CoreParts, refusal, start_parts
 from cluster.launch.ray_handles import answer
+from cluster.launch.train import train
 from cluster.record.incidents import SUPERVISOR_DIED, headlines, kinds, write_incident
 from cluster.record.recorder import Recorder
 from cluster.record.resume import begin_or_go_on, refuse_other_prompts
@@ -33,6 +35,7 @@ from cluster.recovery.run_process import end_when_orphaned, ended_by, supervised
 from cluster.recovery.supervisor import FAILED, MAY_RESTART, Supervisor
 from contracts.errors import ConfigError, LoadError, MemrError, PartLostError
 from contracts.process import ProcessId, own_process
+from tasks.config import TaskSettings
 from tasks.prompts import HfTokenizer
 from tests.fakes import FakeLearner
 from tests.harness import make_config
@@ -378,3 +381,28 @@ def test_a_run_begins_is_mended_before_it_began_and_keeps_its_settings_afterward
     more = make_config(tmp_path, updates=9, learner={"loss": "cispo"})
     [grown] = begin_or_go_on(more, characters, identity | {"task_hash": "e"}, "other", override=False)
     assert grown.name == "learner.num_updates"
+
+
+@pytest.mark.parametrize(
+    ("task", "says"),
+    [
+        ({"rewards": [{"name": "{}/mine.py:lenght"}]}, r"^task\.rewards = .*Did you mean 'length'\?"),
+        ({"scorer": "{}/mine.py:scor"}, r"^task\.scorer = .*Did you mean 'score'\?"),
+        ({"kind": "{}/mine.py:Wrld"}, r"^task\.kind = .*Did you mean 'World'\?"),
+    ],
+)
+def test_misspelt_code_of_the_users_is_told_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: dict[str, Any], says: str
+) -> None:
+    """The rollout worker, which runs it, starts after the model was loaded."""
+    (tmp_path / "mine.py").write_text("def length(inputs): ...\ndef score(answer, final): ...\nclass World: ...\n")
+
+    def loads(*_: object) -> None:
+        raise AssertionError("something was loaded")
+
+    monkeypatch.setattr("cluster.launch.train.check_driver", loads)
+    monkeypatch.setattr("cluster.launch.train.model_of", loads)
+    given = json.loads(json.dumps(task).replace("{}", str(tmp_path)))
+    config = make_config(tmp_path).model_copy(update={"task": TaskSettings.model_validate(given)})
+    with pytest.raises(ConfigError, match=says):
+        train(config, Console(), lock=None)

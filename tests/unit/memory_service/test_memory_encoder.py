@@ -78,6 +78,17 @@ def without_a_layer(folder: Path) -> None:
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def with_one_layer_declared(folder: Path) -> None:
+    stored = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(stored | {"num_hidden_layers": 1}))
+
+
+def in_integers(folder: Path) -> None:
+    stored = load_file(folder / "model.safetensors")
+    name = "encoder.layer.0.output.dense.weight"
+    save_file(stored | {name: stored[name].to(torch.int8)}, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def with_nan(folder: Path) -> None:
     stored = load_file(folder / "model.safetensors")
     stored["encoder.layer.0.output.dense.bias"][3] = np.nan
@@ -99,6 +110,8 @@ def of_another_size(folder: Path) -> None:
     ("spoil", "says"),
     [
         (without_a_layer, r"files of memory\.encoder = .*lack 16 weights .*random numbers"),
+        (with_one_layer_declared, r"files of memory\.encoder = .*hold 2 layers and config\.json declares 1: "),
+        (in_integers, r"files of memory\.encoder = .*stored as I8 \(encoder\.layer\.0\.output\.dense\.weight\)"),
         (with_nan, r"weights of memory\.encoder = .*damaged: .*layer\.0\.output\.dense\.bias holds NaN"),
         (without_vocabulary, r"reads every text alike: its tokenizer has no vocabulary"),
         (

@@ -228,7 +228,13 @@ def test_a_template_that_does_not_show_the_question_is_refused(template: str) ->
         tokenizer_with(template)
 
 
-@pytest.mark.parametrize("template", [LAST_TURN_ALONE, HIDES_ANSWERS])
+ANSWERS_LAST = (
+    "{% for m in messages if m.role != 'assistant' %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    "{% for m in messages if m.role == 'assistant' %}assistant: {{ m.content }}\n{% endfor %}assistant: "
+)
+
+
+@pytest.mark.parametrize("template", [LAST_TURN_ALONE, HIDES_ANSWERS, ANSWERS_LAST])
 def test_turns_that_a_template_does_not_show_are_not_lost_in_silence(template: str) -> None:
     tokenizer = tokenizer_with(template)
     assert any("leaves earlier turns out" in note for note in tokenizer.notes)

@@ -1,8 +1,10 @@
 """Tasks and verifiers from settings, users' own included."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from contracts.ports import Answer
 from contracts.problem import Problem
 from contracts.verdict import Scored
 from tasks.config import TaskSettings
+from tasks.judge import full_judge
 from tasks.load import load_task, make_verifier
 from tasks.problem_list import ProblemList
 from tasks.reasoning_gym_task import ReasoningGymTask
@@ -113,6 +116,115 @@ def test_settings_and_the_verifiers_child_load_without_torch() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120, env=env
     )
     assert done.stdout.strip() == "[]"
+
+
+MINE = """
+from pathlib import Path
+import math as lengthy
+
+LENGTHS = (1, 2)
+
+def length(inputs): return 0.5
+def brief(inputs): return 0.5
+def score(answer, final): return True
+def _hidden(inputs): return 0.5
+
+class World: pass
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "own_rewards_of_mine.py").write_text(MINE)
+    (tmp_path / "package_of_mine").mkdir()
+    (tmp_path / "package_of_mine" / "__init__.py").touch()
+    (tmp_path / "package_of_mine" / "rewards.py").write_text(MINE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("own_rewards_of_mine", "package_of_mine", "package_of_mine.rewards"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize("where", ["{}/own_rewards_of_mine.py", "own_rewards_of_mine", "package_of_mine.rewards"])
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (
+            {"rewards": [{"name": "{}:lenght"}]},
+            r"task\.rewards = .*has no 'lenght'\. Did you mean 'length'\? Functions there: brief, length, score$",
+        ),
+        (
+            {"scorer": "{}:Score"},
+            r"task\.scorer = .*has no 'Score'\. Did you mean 'score'\? Functions there: brief, length, score$",
+        ),
+        ({"scorer": "{}:xyz"}, r"task\.scorer = .*has no 'xyz'\. Functions there: brief, length, score$"),
+    ],
+)
+def test_a_misspelt_function_is_refused_with_the_near_name_and_what_is_there(
+    mine: Path, where: str, settings: dict[str, Any], says: str
+) -> None:
+    named = json.loads(json.dumps(settings).replace("{}", where.format(mine)))
+    with pytest.raises(ConfigError, match=f"^{says}"):
+        full_judge(TaskSettings.model_validate(named))
+
+
+def test_the_verifier_refuses_it_in_the_same_words(mine: Path) -> None:
+    """It is loaded in a child, whose start did not fail: nothing is said of processes."""
+    with pytest.raises(ConfigError, match=r"^task\.scorer = .*Did you mean 'score'\?"):
+        make_verifier(TaskSettings(scorer="own_rewards_of_mine:scor"))
+
+
+@pytest.mark.parametrize("where", ["{}/own_rewards_of_mine.py", "own_rewards_of_mine", "package_of_mine.rewards"])
+def test_a_misspelt_class_of_a_task_is_refused_with_the_near_name(mine: Path, where: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"task\.kind = .*has no 'Wrld'\. Did you mean 'World'\? Classes there: World$"
+    ):
+        load_task(TaskSettings(kind=f"{where.format(mine)}:Wrld"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("{}/own_reward_of_mine.py:World", r"no such file: .*Did you mean '/.*/own_rewards_of_mine\.py'\? A path is"),
+        ("own_reward_of_mine:World", r"no module 'own_reward_of_mine'\. Did you mean 'own_rewards_of_mine'\? Install"),
+        ("package_of_mine.reward:World", r"no module .*Did you mean 'package_of_mine\.rewards'\?"),
+        ("pakage_of_mine.rewards:World", r"no module 'pakage_of_mine'\. Did you mean 'package_of_mine'\?"),
+    ],
+)
+def test_a_misspelt_file_or_module_is_refused_with_the_near_name(mine: Path, kind: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load_task(TaskSettings(kind=kind.format(mine)))
+
+
+MISSPELT = """
+class Task:
+    num_train = 3
+    def __init__(self, settings): pass
+    def {train}(self, index): ...
+    def held_out(self, n): return []
+    def {environment}(self, problem): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("train", "environment", "says"),
+    [
+        (
+            "train_problem",
+            "enviroment",
+            r"it has 'enviroment' and no 'environment', so every rollout would be one question",
+        ),
+        (
+            "train_problems",
+            "environment",
+            r"it lacks train_problem of contracts\.ports\.Task \(it has 'train_problems'\)$",
+        ),
+    ],
+)
+def test_a_misspelt_member_of_a_task_is_refused(tmp_path: Path, train: str, environment: str, says: str) -> None:
+    (tmp_path / "mine.py").write_text(MISSPELT.format(train=train, environment=environment))
+    with pytest.raises(ConfigError, match=says):
+        load_task(TaskSettings(kind=f"{tmp_path}/mine.py:Task"))
 
 
 @pytest.mark.parametrize(

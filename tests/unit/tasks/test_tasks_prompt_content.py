@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from actors.config import ActorSettings
+from actors.engines.scripted.char_tokenizer import CharTokenizer
 from contracts.errors import LoadError
 from contracts.problem import ChatMessage, Problem
 from tasks.config import TaskSettings
@@ -100,6 +102,13 @@ def test_a_reply_that_the_template_does_not_show_is_refused_where_a_task_replies
     assert lost(cut_short, TaskSettings()) == ()
     with pytest.raises(LoadError, match=EARLIER_TURNS):
         lost(cut_short, TaskSettings(environment="retry"))
+
+
+def test_a_reply_that_the_tokenizer_cannot_write_is_put_down_to_the_tokenizer() -> None:
+    data = look_through(load_task(TaskSettings(environment="retry")), 8)
+    with pytest.raises(LoadError, match=r"tokenizer does not give back what an environment replies.*'single'"):
+        data.check_prompts(CharTokenizer("0123456789+-= "), 4000)
+    data.check_prompts(CharTokenizer(ActorSettings().scripted.alphabet), 4000)
 
 
 OWN_TASK = """
