@@ -8,6 +8,7 @@ import errno
 import faulthandler
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -20,7 +21,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from cluster.config.run_folder import is_run
 from cluster.record.incidents import SUPERVISOR_DIED, append_event, headlines, write_incident
-from cluster.recovery.supervisor import FAILED, INTERRUPTED, MAY_RESTART
+from cluster.recovery.ending import FAILED, INTERRUPTED, MAY_RESTART
 from contracts.errors import MemrError, PartLostError, RunStopped
 from contracts.loading import missing_package
 
@@ -53,17 +54,23 @@ def supervised(life: Callable[[], int], run_path: Path, stop_s: float) -> int:
         lines = str(error).strip().splitlines()  # of a remote traceback the last one is the error
         _leave(run_path, "ray_failed", f"Ray failed: {lines[-1 if isinstance(error, RayTaskError) else 0]}")
         return MAY_RESTART
-    except Exception as error:
-        if _disk_is_full(error):
-            raise RunStopped(
-                f"the disk of {run_path} is full: {error}. Make room, then `memr resume {run_path}`: what was cut off while "
-                "it was written is dropped, everything before it is kept"
-            ) from error
-        if isinstance(error, OSError) and not is_run(run_path):
-            raise  # a path of the configuration's: a sentence says it, and no trace
-        _leave(run_path, "crashed", f"{type(error).__name__}: {error}", traceback.format_exc())
-        traceback.print_exc()
-        return MAY_RESTART if is_run(run_path) else FAILED  # before there is one, the next try would do the same again
+    except Exception as error:  # noqa: BLE001  the edge of the process: `_crashed` writes it down
+        return _crashed(run_path, error)
+
+
+def _crashed(run_path: Path, error: Exception) -> int:
+    """Exit code of a process that an error ended which nobody foresaw; raises where a sentence says what to do."""
+    if _disk_is_full(error):
+        raise RunStopped(
+            f"the disk of {run_path} is full: {error}. Make room, then `memr resume {run_path}`: what was cut off while "
+            "it was written is dropped, everything before it is kept"
+        ) from error
+    if isinstance(error, OSError) and not is_run(run_path):
+        raise error  # a path of the configuration's: a sentence says it, and no trace
+    trace = "".join(traceback.format_exception(error))
+    _leave(run_path, "crashed", f"{type(error).__name__}: {error}", trace)
+    sys.stderr.write(trace)
+    return MAY_RESTART if is_run(run_path) else FAILED  # before there is one, the next try would do the same again
 
 
 def _disk_is_full(error: Exception) -> bool:

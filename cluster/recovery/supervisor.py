@@ -7,7 +7,7 @@
         +---- pause, twice as long each time --- failure_policy <--+       within the budget again, else exit code 3
 
 It holds no state of the run, imports neither torch nor Ray, and whatever it does is what `memr resume` does. Should the
-supervisor itself die, the run writes a checkpoint and ends (`supervised.py`).
+supervisor itself die, the run writes a checkpoint and ends (`run_process.py`).
 """
 
 import json
@@ -15,7 +15,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,6 +24,7 @@ from cluster.config.supervision import SupervisionSettings
 from cluster.record.incidents import FINAL, append_event, headlines, kinds, write_incident
 from cluster.record.requests import leave_request
 from cluster.record.run_processes import oom_kills, recorded_processes
+from cluster.recovery.ending import FAILED, INTERRUPTED, MAY_RESTART, Ending, ending_of
 from cluster.recovery.failure_policy import Budget, Decision, Failure, Part, decide
 from cluster.recovery.last_words import LastWords
 from cluster.recovery.process_tree import ProcessTree
@@ -35,23 +35,6 @@ LOOK_EVERY = 10
 """Polls between two looks at the process tree and the status file."""
 WITHOUT_RAY_S = 3.0
 """A run's process that ends by itself ends Ray first, and has this long to follow."""
-MAY_RESTART = 4
-"""Exit code of a run's process for a failure that another start may cure; 1 is Python's own for a crash."""
-FAILED, INTERRUPTED = 3, 130
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How one process of the run ended. headline: empty where it ended by itself, with its own words. forced: ended from
-    outside because it was asked to end, or hung, and did not."""
-
-    code: int
-    headline: str = ""
-    forced: bool = False
-
-    @property
-    def curable(self) -> bool:
-        return bool(self.headline) or self.code in (1, MAY_RESTART) or self.code < 0
 
 
 class Supervisor:
@@ -115,68 +98,64 @@ class Supervisor:
         return INTERRUPTED
 
     def _one_life(self) -> Ending:
-        """Start the run's process, watch it until it is gone, and leave nothing of it behind."""
-        kills = oom_kills()
+        """Starts the run's process, watches it until it is gone, and leaves nothing of it behind."""
+        kills, incidents = oom_kills(), len(headlines(self._run_path))
         words = LastWords(self._run_path)
         self._child = subprocess.Popen(
             self._command, start_new_session=True, pass_fds=self._hand_on, stderr=words.descriptor
         )
-        handed_on = False
-        tree, watch = ProcessTree(self._child.pid), ProgressWatch(self._settings, self._clock())
-        incidents, kinds_before = len(headlines(self._run_path)), len(kinds(self._run_path))
-        ray_seen_s = self._clock()
-        hang: Hang | None = None
-        polls = 0
-        while self._child.poll() is None and hang is None:
-            self._pause(POLL_S)
-            words.show()
-            if self._asked and not handed_on:  # here, not in the handler: the signal may come while the process starts
-                self._child.send_signal(signal.SIGINT)
-                handed_on = True
-            if self._asked and self._overdue():
-                break
-            if polls % LOOK_EVERY == 0:
-                tree.look()
-                hang = watch.look(self._status(), self._clock())
-            lost_ray = tree.lost_ray()
-            if lost_ray is None or self._at_its_end(kinds_before):  # Ray goes first
-                ray_seen_s = self._clock()
-            elif self._clock() - ray_seen_s > WITHOUT_RAY_S:
-                hang = Hang(f"{lost_ray} died", alive=False)  # nothing can be started any more: end it now
-            polls += 1
+        tree = ProcessTree(self._child.pid)
+        hang = self._watch(tree, words)
         if hang is not None:
             ending = Ending(MAY_RESTART, self._end_hung(tree, hang, incidents), forced=True)
         elif self._child.poll() is None:
             ending = Ending(INTERRUPTED, self._end_by_force(tree), forced=True)
         else:
-            had_ray = any(member.name == "raylet" for member in tree.members)
-            ending = self._how_it_ended(self._child.returncode, had_ray, oom_kills() > kills)
+            ending = self._how_it_ended(self._child.returncode, tree, oom_kills() > kills)
         for left in tree.end():
             self._event("process_left", pid=left.pid, name=left.name)
         self._child.wait(timeout=10)
         words.close()
         return ending
 
+    def _watch(self, tree: ProcessTree, words: LastWords) -> Hang | None:
+        """Until the process is gone, hangs (what is returned), or was asked to end and does not."""
+        assert self._child is not None
+        watch, kinds_before = ProgressWatch(self._settings, self._clock()), len(kinds(self._run_path))
+        ray_seen_s, handed_on, polls = self._clock(), False, 0
+        while self._child.poll() is None:
+            self._pause(POLL_S)
+            words.show()
+            if self._asked and not handed_on:  # here, not in the handler: the signal may come while the process starts
+                self._child.send_signal(signal.SIGINT)
+                handed_on = True
+            if self._asked and self._overdue():
+                return None
+            if polls % LOOK_EVERY == 0:
+                tree.look()
+                if hang := watch.look(self._status(), self._clock()):
+                    return hang
+            lost_ray = tree.lost_ray()
+            if lost_ray is None or self._at_its_end(kinds_before):  # Ray goes first
+                ray_seen_s = self._clock()
+            elif self._clock() - ray_seen_s > WITHOUT_RAY_S:
+                return Hang(f"{lost_ray} died", alive=False)  # nothing can be started any more: end it now
+            polls += 1
+        return None
+
     def _at_its_end(self, kinds_before: int) -> bool:
         """The process has said that the run is over, or why it cannot go on."""
         said_why = not FINAL.isdisjoint(kinds(self._run_path)[kinds_before:])
         return said_why or bool((self._status() or {}).get("over"))
 
-    def _how_it_ended(self, code: int, had_ray: bool, out_of_memory: bool) -> Ending:
-        if code in (0, 2, FAILED, INTERRUPTED, MAY_RESTART):
-            return Ending(code)  # it said why, or left an incident
-        if self._asked and (code == -signal.SIGINT or (code == 1 and self._status() is None)):
-            return Ending(INTERRUPTED)  # so early that Python itself was still starting, which then ends either way
-        if code < 0:
-            headline = f"the run's own process was killed by {signal.Signals(-code).name}"
-        elif had_ray:  # Ray ends a process whose raylet is gone, faster than anyone can look
-            headline = "Ray's node process (raylet) died"
-        else:
-            headline = f"the run's own process ended with code {code} while it started; its last words are above"
-        if out_of_memory:
-            headline += "; the kernel killed a process because memory ran out"
-        self._incident("run_died", headline, exit_code=code)
-        return Ending(code, headline)
+    def _how_it_ended(self, code: int, tree: ProcessTree, out_of_memory: bool) -> Ending:
+        """What the exit code means; an incident where the process could not say it itself."""
+        asked_early = bool(self._asked) and (code == -signal.SIGINT or (code == 1 and self._status() is None))
+        had_ray = any(member.name == "raylet" for member in tree.members)
+        ending = ending_of(code, had_ray=had_ray, out_of_memory=out_of_memory, asked_early=asked_early)
+        if ending.headline:
+            self._incident("run_died", ending.headline, exit_code=code)
+        return ending
 
     # -- a run that does not move --------------------------------------------------------------------------
 

@@ -243,7 +243,7 @@ class Watch:
 
 
 def ctrl_c(run: Run, drives: "asyncio.Task[None]") -> None:
-    """As cluster.launch.train.StopSignals."""
+    """As cluster.launch.stop_signals.StopSignals."""
     if run.controller.restored:
         run.controller.stop()
     else:

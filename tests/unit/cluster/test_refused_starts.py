@@ -29,10 +29,11 @@ from cluster.record.recorder import Recorder
 from cluster.record.resume import begin_or_go_on, refuse_other_prompts
 from cluster.record.run_dir import create_run, has_begun, read_run, renew_run
 from cluster.record.run_processes import RunProcesses, oom_kills
+from cluster.recovery.ending import FAILED, MAY_RESTART
 from cluster.recovery.failure_policy import Part
 from cluster.recovery.restartable import RevivedLearner
 from cluster.recovery.run_process import end_when_orphaned, ended_by, supervised
-from cluster.recovery.supervisor import FAILED, MAY_RESTART, Supervisor
+from cluster.recovery.supervisor import Supervisor
 from contracts.errors import ConfigError, LoadError, MemrError, PartLostError
 from contracts.process import ProcessId, own_process
 from tasks.config import TaskSettings
@@ -400,8 +401,8 @@ def test_misspelt_code_of_the_users_is_told_before_anything_is_loaded(
     def loads(*_: object) -> None:
         raise AssertionError("something was loaded")
 
-    monkeypatch.setattr("cluster.launch.train.check_driver", loads)
-    monkeypatch.setattr("cluster.launch.train.model_of", loads)
+    monkeypatch.setattr("cluster.launch.prepare.check_driver", loads)
+    monkeypatch.setattr("cluster.launch.prepare.model_of", loads)
     given = json.loads(json.dumps(task).replace("{}", str(tmp_path)))
     config = make_config(tmp_path).model_copy(update={"task": TaskSettings.model_validate(given)})
     with pytest.raises(ConfigError, match=says):
