@@ -12,7 +12,7 @@ from contracts.errors import AdapterMissingError
 from contracts.problem import Lease, Purpose
 
 
-class AdapterShelf:
+class AdapterCache:
     """The newest `num_kept` versions, any that running leases have pinned, and the last older one that was asked for:
     an evaluation's, whose leases come one after the other."""
 

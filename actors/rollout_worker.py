@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from actors.adapter_cache import AdapterShelf
+from actors.adapter_cache import AdapterCache
 from actors.config import ActorSettings
 from actors.episodes import Episode, close_episodes, open_episodes, play
 from actors.prover import Prover
@@ -51,7 +51,7 @@ class RolloutWorker:
         self._engine, self._tokenizer = engine, tokenizer
         self._task, self._verifier = task, verifier
         self._settings, self._clock = settings, clock
-        self._shelf = AdapterShelf(settings.adapters_kept)
+        self._shelf = AdapterCache(settings.adapters_kept)
         self._prover = Prover(worker_id, engine, settings)
         self._adopting, self._sampling, self._verifying = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self._groups = self._rollouts = self._tokens = self._adapter_loads = 0

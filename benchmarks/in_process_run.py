@@ -1,6 +1,6 @@
 """A run without Ray: the real worker, memory, learner and controller in this process, for runs of a minute.
 
-    RunConfig -> Parts of plain objects -> Controller.run -> InProcessRun: its directory, the versions that were asked for
+    RunConfig -> Services of plain objects -> Controller.run -> InProcessRun: its directory, the versions that were asked for
 
 At lag 0 sampling, scoring and updating alternate anyway, so nothing is lost by one process, and Ray's start is saved.
 The adapters are byte for byte those of `memr train` (`python -m benchmarks.memory_arms --check`).
@@ -17,7 +17,7 @@ from actors.rollout_worker import RolloutWorker
 from cluster.config.run_config import RunConfig
 from cluster.flow.controller import Controller
 from cluster.flow.stages import RunInputs
-from cluster.handles import Parts, WorkerHandle
+from cluster.handles import Services, WorkerHandle
 from cluster.launch.context_room import find_room
 from cluster.launch.model_store import resolve_model
 from cluster.launch.probes import probe_sequences
@@ -133,7 +133,7 @@ class LocalLearner:
 async def run_in_process(config: RunConfig, keep_versions: Collection[int] = ()) -> InProcessRun:
     """Train to the end in a fresh run directory. The caller closes what it does with the worker by leaving the process.
 
-    Raises what the parts raise; ConfigError where the run directory is taken, or the model's context is too short."""
+    Raises what the services raise; ConfigError where the run directory is taken, or the model's context is too short."""
     model_path = resolve_model(config.model.name)
     tokenizer = load_worker_tokenizer(config.actors, model_path)
     task = load_task(config.task)
@@ -149,8 +149,8 @@ async def run_in_process(config: RunConfig, keep_versions: Collection[int] = ())
         registry = AdapterRegistry(
             config.run_path / "adapters", lambda adapter: adapter, config.cluster.adapters_on_disk
         )
-        parts = Parts(OneWorker(worker), memory, learner)
-        controller = Controller(RunInputs(config, task, parts, registry, recorder, history))
+        services = Services(OneWorker(worker), memory, learner)
+        controller = Controller(RunInputs(config, task, services, registry, recorder, history))
         await controller.run()
     finally:
         recorder.close()

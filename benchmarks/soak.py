@@ -17,7 +17,7 @@ import psutil
 
 from benchmarks.results_table import show
 from cluster.record.run_processes import recorded_processes
-from cluster.watch.resources.keeper import folder_bytes
+from cluster.watch.resources.monitor import folder_bytes
 from cluster.watch.resources.pressure import slope
 from tests.faults.fault_run import FaultRun
 

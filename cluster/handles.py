@@ -18,7 +18,7 @@ AdapterRef = Any
 
 
 class WorkerHandle(Protocol):
-    """A rollout worker. Raises EngineError for a failed call, PartLostError once the process is gone."""
+    """A rollout worker. Raises EngineError for a failed call, ActorLostError once the process is gone."""
 
     @property
     def worker_id(self) -> str: ...
@@ -78,7 +78,7 @@ def nothing_short(_workers: Mapping[str, int]) -> Sequence[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Services:
     """Everything the controller drives. memory is None with memory.profile = "off". shortages: what keeps so many workers,
     by kind, from being placed as things are now; empty where nothing does."""
 

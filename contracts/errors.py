@@ -57,7 +57,7 @@ def cause_of_refusal(error: Exception) -> RefusalCause:
     return error.cause if isinstance(error, ProofError) else RefusalCause.IDENTITY
 
 
-class PartLostError(MemrError):
+class ActorLostError(MemrError):
     """A process of the run (worker, memory, learner) died; the message names it and its last words."""
 
 

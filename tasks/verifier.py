@@ -126,7 +126,7 @@ class ProcessVerifier:
         try:
             reply = child.receive()
         except EOFError as death:
-            self._bury(child, str(death))
+            self._reap(child, str(death))
             return
         if reply is None:
             return
@@ -145,9 +145,9 @@ class ProcessVerifier:
             limit = f"task.verifier_timeout_s = {self._settings.verifier_timeout_s:g}"
             where = child.where_it_was()
             late = f"not judged within {limit}" + (f", it was at {where}" if where else "")
-            self._bury(child, late if child in self._busy else f"not ready in {START_DEADLINE_S:g} s")
+            self._reap(child, late if child in self._busy else f"not ready in {START_DEADLINE_S:g} s")
 
-    def _bury(self, child: VerifierProcess, reason: str) -> None:
+    def _reap(self, child: VerifierProcess, reason: str) -> None:
         if child in self._starting:
             self._start_failed(child, f"no verifier process started: {reason}")
         else:

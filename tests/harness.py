@@ -8,12 +8,12 @@ from typing import Any
 from cluster.config.run_config import RunConfig
 from cluster.flow.controller import Controller
 from cluster.flow.stages import RunInputs
-from cluster.handles import Parts
+from cluster.handles import Services
 from cluster.record.adapter_registry import AdapterRegistry
 from cluster.record.checkpoint import log_floor
 from cluster.record.history import History
 from cluster.record.recorder import Recorder
-from cluster.record.resume import read_run_past
+from cluster.record.resume import read_recovered_run
 from cluster.record.run_log import RunLog
 from contracts.adapter import Adapter
 from tests.fakes import CountingTask, FakeLearner, FakeMemory, FakeWorker, FakeWorkers
@@ -53,10 +53,10 @@ class Run:
         self.learner = learner(self.recorder) if callable(learner) else learner
         self.learner.events = self.events
         registry = AdapterRegistry(self.path / "adapters", _itself, keep=2)
-        parts = Parts(self.workers, self.memory, self.learner)
+        services = Services(self.workers, self.memory, self.learner)
         self.history = History(RunLog(self.path / "log", floor=log_floor(self.path)))
-        past, task = read_run_past(self.path, config), fakes.get("task") or CountingTask()
-        self.controller = Controller(RunInputs(config, task, parts, registry, self.recorder, self.history), past)
+        past, task = read_recovered_run(self.path, config), fakes.get("task") or CountingTask()
+        self.controller = Controller(RunInputs(config, task, services, registry, self.recorder, self.history), past)
 
     async def run(self) -> None:
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cluster.launch.environment import apply_environment
 from cluster.record.checkpoint import log_floor
-from cluster.record.history import Past, largest_gap, read_past
+from cluster.record.history import RecoveredState, largest_gap, read_recovered
 from cluster.record.run_dir import read_run
 from cluster.record.run_log import BEGINNING
 from contracts.errors import ConfigError
@@ -33,7 +33,7 @@ def replay_run(run_path: Path) -> ReplayReport:
     settings = run.config.memory
     if not settings.enabled:
         raise ConfigError(f"{run_path} ran with memory.profile = 'off': there are no intrinsic rewards to recompute")
-    past = read_past(run_path / "log", Past(), BEGINNING, memory_on=True, floor=log_floor(run_path))
+    past = read_recovered(run_path / "log", RecoveredState(), BEGINNING, memory_on=True, floor=log_floor(run_path))
     memory = EpisodicMemory(settings, load_encoder(settings), value_of_correct=run.config.value_of_correct)
     rollouts, largest, worst = 0, 0.0, ""
     for call in past.calls:

@@ -21,30 +21,34 @@ class Waits:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class ScalingDecision:
     workers: int
     reason: str
 
 
-def wanted_workers(history: Sequence[Waits], now: int, last_change_step: int, settings: AutoscaleSettings) -> Decision:
+def wanted_workers(
+    history: Sequence[Waits], now: int, last_change_step: int, settings: AutoscaleSettings
+) -> ScalingDecision:
     """now: workers there are. Grows by what the learner's idle share suggests, at most twofold; shrinks one by one, and
     only while finished groups lie in the buffer; never twice within the cool-down."""
     clamped = min(max(now, settings.min_workers), settings.max_workers)
     if clamped != now:
-        return Decision(clamped, f"{now} workers lie outside {settings.min_workers} to {settings.max_workers}")
+        return ScalingDecision(clamped, f"{now} workers lie outside {settings.min_workers} to {settings.max_workers}")
     recent = [waits for waits in history if waits.step > last_change_step][-settings.window_updates :]
     if len(recent) < settings.window_updates:
-        return Decision(now, "too few updates since the last change to judge")
+        return ScalingDecision(now, "too few updates since the last change to judge")
     if recent[-1].step - last_change_step < settings.cooldown_updates:
-        return Decision(now, "cooling down after the last change")
+        return ScalingDecision(now, "cooling down after the last change")
     idle = idle_share(recent)
     ready = sum(w.buffer_groups for w in recent) / max(1, sum(w.slots for w in recent))
     if idle > settings.raise_above and now < settings.max_workers:
         wanted = min(settings.max_workers, 2 * now, max(now + 1, math.ceil(now / (1 - idle) - 1e-9)))
-        return Decision(wanted, f"the learner waits for rollouts {idle:.0%} of its time")
+        return ScalingDecision(wanted, f"the learner waits for rollouts {idle:.0%} of its time")
     if idle < settings.lower_below and ready >= 1 / 3 and now > settings.min_workers:
-        return Decision(now - 1, f"the learner waits {idle:.0%} of its time and {ready:.0%} of the slots lie ready")
-    return Decision(now, "balanced")
+        return ScalingDecision(
+            now - 1, f"the learner waits {idle:.0%} of its time and {ready:.0%} of the slots lie ready"
+        )
+    return ScalingDecision(now, "balanced")
 
 
 def idle_share(history: Sequence[Waits]) -> float:

@@ -9,8 +9,8 @@ from cluster.flow.rollout_buffer import RolloutBuffer
 from cluster.flow.run_state import RunState
 from cluster.flow.scoring_queue import ScoringQueue
 from cluster.flow.undivided import Undivided
-from cluster.handles import Parts
-from cluster.record.checkpoint import Cut, save_checkpoint
+from cluster.handles import Services
+from cluster.record.checkpoint import CheckpointState, save_checkpoint
 from cluster.record.history import History
 from cluster.record.ledger import Ledger
 from cluster.record.recorder import Recorder
@@ -22,7 +22,7 @@ class Checkpoints:
     """Ledger and rollouts are on disk already, in the log."""
 
     config: RunConfig
-    parts: Parts
+    services: Services
     ledger: Ledger
     outcomes: LeaseOutcomes
     buffer: RolloutBuffer
@@ -42,17 +42,17 @@ class Checkpoints:
     async def write(self) -> None:
         """Raises DataError for one that could not be read back: the one before stays the newest."""
         self.ledger.audit()
-        cut = Cut(
+        cut = CheckpointState(
             self.state.step,
             self.history.position,
-            self.ledger.books(),
+            self.ledger.snapshot(),
             tuple(self.buffer.groups),
             tuple(self.scoring.groups),
             tuple(self.scoring.untold),
             self.outcomes.counts.stored(),
         )
         path, keep = self.config.run_path, self.config.cluster.checkpoints_kept
-        folder = await save_checkpoint(path, cut, self.parts, keep, sync=self._sync, verified=self.verified)
+        folder = await save_checkpoint(path, cut, self.services, keep, sync=self._sync, verified=self.verified)
         self.recorder.event("checkpoint", step=self.state.step, folder=str(folder))
 
     async def _sync(self) -> None:

@@ -27,7 +27,7 @@ from cluster.flow.run_health import Health
 from cluster.flow.stages import RunInputs, wire
 from cluster.flow.status import status_of
 from cluster.flow.undivided import errors_of
-from cluster.record.history import Past
+from cluster.record.history import RecoveredState
 from cluster.record.requests import RunControl
 from contracts.errors import RunStopped
 
@@ -35,9 +35,9 @@ from contracts.errors import RunStopped
 class Controller:
     """Drives one run from the first adapter to the last evaluation."""
 
-    def __init__(self, given: RunInputs, past: Past | None = None) -> None:
+    def __init__(self, given: RunInputs, past: RecoveredState | None = None) -> None:
         """past: what an earlier process of this run left; the run goes on from there."""
-        self._given, self._past = given, past or Past()
+        self._given, self._past = given, past or RecoveredState()
         self.stages = wire(given)
         self._control = RunControl(given.config.run_path, given.recorder, self)
         self._restoring = False
@@ -121,7 +121,7 @@ class Controller:
 
     def _loops(self) -> list[Coroutine[Any, Any, None]]:
         loops = [self.stages.fleet.run(), self._control.run()]
-        return loops if self._given.parts.memory is None else [*loops, self.stages.scoring_stage.run()]
+        return loops if self._given.services.memory is None else [*loops, self.stages.scoring_stage.run()]
 
     async def _train_and_evaluate(self) -> None:
         """What is due, every update, the last evaluation, and memory's answers to all that went on without them."""

@@ -7,25 +7,25 @@ from collections.abc import Callable
 
 from cluster.flow.controller import Controller
 from cluster.record.recorder import Recorder
-from contracts.errors import MemrError, PartLostError, RunStopped
+from contracts.errors import ActorLostError, MemrError, RunStopped
 
 
 async def drive(
     controller: Controller,
     recorder: Recorder,
     check_resources: Callable[[], None],
-    on_taken_up: Callable[[], None] = lambda: None,
+    on_restored: Callable[[], None] = lambda: None,
 ) -> None:
     """To the last update or to the first thing that no part can cure, and a checkpoint wherever the parts are well.
-    on_taken_up: called before anything new is made: whatever an attempt writes down that must not outlive its failure."""
+    on_restored: called before anything new is made: whatever an attempt writes down that must not outlive its failure."""
     try:
         begins = await controller.restore()
-        on_taken_up()
+        on_restored()
         if begins:
             await controller.checkpoint()  # the first: what it weighs is measured, and there is one to go back to
             check_resources()
         await controller.run()
-    except PartLostError as error:
+    except ActorLostError as error:
         recorder.incident("part_lost", str(error))
         raise  # the supervisor takes the run up again from what is on disk
     except RunStopped as error:  # learner and memory are well: keep what they hold

@@ -5,7 +5,7 @@
     |  scale, autoscale                           +-- lost: replaced within the restart budget, else the target sinks;
     +-- below min_workers: RunStopped                 below min_workers the run stops with the reason
 
-Consumes targets and losses; produces served seats; waits for either; unblocked by the signal.
+Consumes targets and losses; produces served workers; waits for either; unblocked by the signal.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from typing import Protocol
 
 from cluster.config.run_config import RunConfig
 from cluster.flow.change_signal import Signal, cancelled
-from cluster.flow.worker_state import Seat, SeatState
+from cluster.flow.worker_state import WorkerState, WorkerStatus
 from cluster.flow.worker_targets import WorkerTargets
-from cluster.handles import Parts, WorkerHandle
+from cluster.handles import Services, WorkerHandle
 from cluster.record.recorder import Recorder
-from cluster.recovery.failure_policy import Budget, Decision, Failure, Part, decide
+from cluster.recovery.failure_policy import Budget, Component, Failure, RestartAction, decide
 from contracts.errors import ConfigError, DataError, LoadError, MemrError, RunStopped
 from contracts.loading import out_of_memory
 
@@ -27,7 +27,7 @@ from contracts.loading import out_of_memory
 class Serves(Protocol):
     """The dispatcher, as the fleet sees it."""
 
-    async def serve(self, seat: Seat) -> Exception | None:
+    async def serve(self, worker: WorkerState) -> Exception | None:
         """Returns None when the worker has drained, the reason when it is lost or retired."""
 
 
@@ -37,7 +37,7 @@ class Fleet:
     def __init__(
         self,
         config: RunConfig,
-        parts: Parts,
+        services: Services,
         targets: WorkerTargets,
         dispatcher: Serves,
         recorder: Recorder,
@@ -46,13 +46,13 @@ class Fleet:
     ) -> None:
         self._settings = config.cluster
         self._kinds = config.actors.kinds
-        self._parts, self._targets, self._dispatcher = parts, targets, dispatcher
+        self._services, self._targets, self._dispatcher = services, targets, dispatcher
         self._recorder = recorder
         self._changed = changed
         self._clock = clock
         self._serial = 0
         self._joining: dict[str, str] = {}  # worker id -> kind
-        self._seats: dict[str, Seat] = {}
+        self._workers: dict[str, WorkerState] = {}
         self._lives: set[asyncio.Task[None]] = set()
         self._failures: list[Failure] = []
         self._ever_served = False
@@ -60,8 +60,8 @@ class Fleet:
         self._untried = dict(targets.by_pool)  # of the first workers those that were not lost, by kind
 
     @property
-    def seats(self) -> list[Seat]:
-        return list(self._seats.values())
+    def workers(self) -> list[WorkerState]:
+        return list(self._workers.values())
 
     @property
     def target(self) -> int:
@@ -73,7 +73,9 @@ class Fleet:
 
     @property
     def serving(self) -> int:
-        return sum(1 for seat in self._seats.values() if seat.state is SeatState.SERVING and seat.version >= 0)
+        return sum(
+            1 for worker in self._workers.values() if worker.state is WorkerStatus.SERVING and worker.version >= 0
+        )
 
     def scale(self, workers: int, kind: str | None = None) -> None:
         """Set how many workers there shall be, of `kind` or of the first kind beside the others as they are.
@@ -87,7 +89,7 @@ class Fleet:
         total = self.target - now[kind] + workers
         if workers < 0 or total < self._settings.min_workers:
             raise ConfigError(f"{total} workers in all, cluster.min_workers is {self._settings.min_workers}")
-        if workers > now[kind] and (short := self._parts.shortages({**now, kind: workers})):
+        if workers > now[kind] and (short := self._services.shortages({**now, kind: workers})):
             raise ConfigError("; ".join(short))
         self._recorder.event("scaled", kind=kind, workers=workers, before=now[kind])
         self._targets.set(kind, workers)
@@ -108,14 +110,16 @@ class Fleet:
     def _match_targets(self) -> None:
         for kind, target in self._targets.by_pool.items():
             staying = [
-                seat for seat in self._seats.values() if seat.kind == kind and seat.state is not SeatState.DRAINING
+                worker
+                for worker in self._workers.values()
+                if worker.kind == kind and worker.state is not WorkerStatus.DRAINING
             ]
             alive = len(staying) + sum(1 for joining in self._joining.values() if joining == kind)
             for _ in range(target - alive):
                 self._join(kind)
-            for seat in staying[::-1][: max(0, alive - target)]:  # the youngest go first
-                seat.drain()
-                self._recorder.event("draining", worker=seat.worker_id, rollouts_in_hand=seat.rows)
+            for worker in staying[::-1][: max(0, alive - target)]:  # the youngest go first
+                worker.drain()
+                self._recorder.event("draining", worker=worker.worker_id, rollouts_in_hand=worker.rows)
                 self._changed.notify()
 
     def _join(self, kind: str) -> None:
@@ -129,21 +133,21 @@ class Fleet:
     async def _live(self, worker_id: str, kind: str) -> None:
         """One worker from start to end."""
         started = self._clock()
-        handle = self._parts.workers.create(worker_id, kind)
+        handle = self._services.workers.create(worker_id, kind)
         try:
             lost = await self._started(handle)
             if lost is None:
                 self._recorder.event("joined", worker=worker_id, seconds=round(self._clock() - started, 3))
                 self._ever_served = True
-                self._seats[worker_id] = Seat(handle, kind, self._kinds[kind])
+                self._workers[worker_id] = WorkerState(handle, kind, self._kinds[kind])
                 del self._joining[worker_id]
-                lost = await self._dispatcher.serve(self._seats[worker_id])
+                lost = await self._dispatcher.serve(self._workers[worker_id])
             if lost is None:
                 self._recorder.event("left", worker=worker_id)
         finally:
             self._joining.pop(worker_id, None)
-            self._seats.pop(worker_id, None)
-            found = self._parts.workers.end(handle)
+            self._workers.pop(worker_id, None)
+            found = self._services.workers.end(handle)
         if lost is not None:
             self._lost(worker_id, kind, lost, found)
 
@@ -169,17 +173,17 @@ class Fleet:
         if not self._ever_served and refused and self._untried[kind] <= 0:
             raise error  # what none of the first workers could load, none can; one alone may have a bad GPU or node
         now, settings = self._clock(), self._settings
-        self._failures.append(Failure(Part.WORKER, now))
+        self._failures.append(Failure(Component.WORKER, now))
         budget = Budget(settings.worker_restarts, settings.worker_restart_window_s)
         enough = self.target > settings.min_workers
         verdict = decide(self._failures, budget, now, enough_without=enough)
-        replaced = verdict.decision is Decision.RESTART_PART
+        replaced = verdict.decision is RestartAction.RESTART_COMPONENT
         headline = f"{error}; {found}"
         self._recorder.incident("worker_lost", headline, worker=worker_id, replaced=replaced)
         if replaced:
             return
         self._targets.lose_one(kind)
-        if verdict.decision is Decision.STOP:
+        if verdict.decision is RestartAction.STOP:
             raise RunStopped(
                 f"{self.target} rollout workers are left, cluster.min_workers is {settings.min_workers}, and the "
                 f"budget of {budget.restarts} replacements within {budget.window_s:.0f} s is spent. The last one lost "

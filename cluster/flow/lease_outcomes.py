@@ -154,7 +154,7 @@ class LeaseOutcomes:
 
     def _harmed(self, problem_id: str, why: str) -> bool:
         """True, with an incident, when the problem goes into quarantine."""
-        if not self.admission.quarantine.harmed(problem_id):
+        if not self.admission.quarantine.strike(problem_id):
             return False
         self.recorder.incident(
             "quarantined", f"problem {problem_id} is not issued again in this run; it did harm twice, last: {why}"

@@ -25,7 +25,7 @@ class Quarantine:
     def add(self, problem_id: str) -> None:
         self._inside.add(problem_id)
 
-    def harmed(self, problem_id: str) -> bool:
+    def strike(self, problem_id: str) -> bool:
         """Count one crash, alone with its worker, or one group that could not be judged; True when it goes in."""
         self._counts[problem_id] += 1
         if self._counts[problem_id] < TWICE or problem_id in self._inside:

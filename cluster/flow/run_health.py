@@ -88,7 +88,7 @@ class Health:
         elif alarm.action is Action.ROLL_BACK:
             self._roll_back_for = alarm.headline
 
-    def look_at_first(self, batch: Sequence[ScoredGroup], dropped_rollouts: int) -> None:
+    def check_first_batch(self, batch: Sequence[ScoredGroup], dropped_rollouts: int) -> None:
         """Raises RunStopped for a batch that nothing can be learned from, before it costs a night. One too small to conclude
         from gives a note."""
         shares = shares_of(batch, dropped_rollouts)

@@ -28,7 +28,7 @@ from cluster.flow.training_loop import TrainingLoop
 from cluster.flow.undivided import Undivided
 from cluster.flow.work_queue import WorkQueue
 from cluster.flow.worker_targets import WorkerTargets
-from cluster.handles import Parts
+from cluster.handles import Services
 from cluster.record.adapter_registry import AdapterRegistry
 from cluster.record.history import History
 from cluster.record.ledger import Ledger, LedgerEvent
@@ -42,7 +42,7 @@ class RunInputs:
 
     config: RunConfig
     task: Task
-    parts: Parts
+    services: Services
     registry: AdapterRegistry
     recorder: Recorder
     history: History
@@ -71,13 +71,13 @@ class Stages:
 
 def wire(given: RunInputs) -> Stages:
     """Builds every stage from what comes behind it; no stage knows one that comes before it."""
-    config, parts, recorder, registry = given.config, given.parts, given.recorder, given.registry
+    config, services, recorder, registry = given.config, given.services, given.recorder, given.registry
     state, queue, undivided = RunState(), WorkQueue(), Undivided()
     lag = config.learner.max_policy_lag
     ledger = Ledger(_ledger_sink(given.history, recorder))
     buffer = RolloutBuffer(config.cluster.groups_per_batch, lag, config.cluster.buffer_bytes)
-    delivery = Delivery(buffer, ledger, given.history, recorder, state, memory_on=parts.memory is not None)
-    scoring = ScoringQueue(parts.memory, config.memory, delivery, given.clock, all_wait=lag == 0)
+    delivery = Delivery(buffer, ledger, given.history, recorder, state, memory_on=services.memory is not None)
+    scoring = ScoringQueue(services.memory, config.memory, delivery, given.clock, all_wait=lag == 0)
     staleness = Staleness(config, registry, queue, scoring, buffer)
     admission = Admission(config, given.task, ledger, queue, buffer, Quarantine(), state)
     evaluator = Evaluator(config, given.task, queue, recorder, state.changed, recorder.evaluations_done())
@@ -85,16 +85,16 @@ def wire(given: RunInputs) -> Stages:
     schedule = EvaluationSchedule(config, registry, evaluator, outcomes)
     targets = WorkerTargets(config.actors)
     dispatcher = Dispatcher(config, queue, registry, recorder, outcomes, staleness, targets, state.changed)
-    fleet = Fleet(config, parts, targets, dispatcher, recorder, state.changed, given.clock)
+    fleet = Fleet(config, services, targets, dispatcher, recorder, state.changed, given.clock)
     health = Health(config, recorder, state)
     training = TrainingLoop(
         config=config,
-        parts=parts,
+        services=services,
         batches=Batches(buffer, ledger, registry, staleness, admission, health, recorder, state, given.clock),
         publication=Publication(config, registry, recorder, queue, evaluator, schedule, state),
         step_record=StepRecord(config, recorder, ledger, scoring, buffer, fleet, state, given.clock),
         checkpoints=Checkpoints(
-            config, parts, ledger, outcomes, buffer, scoring, given.history, recorder, undivided, state
+            config, services, ledger, outcomes, buffer, scoring, given.history, recorder, undivided, state
         ),
         schedule=schedule,
         admission=admission,

@@ -16,8 +16,8 @@ def status_of(stages: Stages, config: RunConfig) -> dict[str, object]:
         "workers_wanted": fleet.target,
         "workers_joining": fleet.joining,
         "fleet": {
-            seat.worker_id: {"state": seat.state.value, "version": seat.version, "rollouts_in_hand": seat.rows}
-            for seat in fleet.seats
+            worker.worker_id: {"state": worker.state.value, "version": worker.version, "rollouts_in_hand": worker.rows}
+            for worker in fleet.workers
         },
         "at_workers": stages.queue.at_workers,
         "with_memory": len(stages.scoring),
@@ -29,7 +29,7 @@ def status_of(stages: Stages, config: RunConfig) -> dict[str, object]:
 
 def _progress(stages: Stages) -> list[int]:
     memory = stages.scoring.report.memory_version if stages.scoring.report else 0
-    versions = sum(seat.version for seat in stages.fleet.seats)
+    versions = sum(worker.version for worker in stages.fleet.workers)
     return [stages.state.step, stages.outcomes.returned, memory, versions]
 
 

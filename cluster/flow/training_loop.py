@@ -22,7 +22,7 @@ from cluster.flow.run_health import Health
 from cluster.flow.run_state import RunState
 from cluster.flow.step_record import StepRecord
 from cluster.flow.undivided import Undivided
-from cluster.handles import Parts
+from cluster.handles import Services
 from cluster.record.history import History
 from cluster.record.metrics import StepTiming
 from contracts.reports import StepReport
@@ -34,7 +34,7 @@ class TrainingLoop:
     """clock: seconds, monotonic."""
 
     config: RunConfig
-    parts: Parts
+    services: Services
     batches: Batches
     publication: Publication
     step_record: StepRecord
@@ -62,7 +62,7 @@ class TrainingLoop:
         if not batch:
             return
         if self.state.step == 0:
-            self.health.look_at_first(batch, self.outcomes.dropped_rollouts)
+            self.health.check_first_batch(batch, self.outcomes.dropped_rollouts)
         report, timing, rolled_back = await self.undivided(self._update(batch, started, wait))
         waits = (timing.step_s, timing.wait_rollouts_s, timing.wait_memory_s)
         self.autoscaler.after_update(Waits(self.state.step, *waits, len(self.batches.buffer), self.config.slots))
@@ -77,8 +77,8 @@ class TrainingLoop:
         True where the learner went back to a checkpoint's weights."""
         state = self.state
         state.updating, taken = True, self.clock()
-        report, adapter = await self.parts.learner.update(batch)
-        adapter, rolled_back_to = await self.health.after_update(report, adapter, self.parts.learner)
+        report, adapter = await self.services.learner.update(batch)
+        adapter, rolled_back_to = await self.health.after_update(report, adapter, self.services.learner)
         updated = self.clock()
         leases = [scored.group.lease_id for scored in batch]
         self.history.trained(state.step + 1, leases, adapter.manifest.weights_hash, rolled_back_to)

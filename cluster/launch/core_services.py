@@ -4,32 +4,34 @@ import asyncio
 from typing import Any
 
 from cluster.config.run_config import RunConfig
-from cluster.handles import Parts
+from cluster.handles import Services
 from cluster.launch.ray_handles import (
-    PartInputs,
+    PlacementOptions,
     RayLearner,
     RayMemory,
     RayWorkers,
-    Site,
+    ServiceInputs,
     actor_with,
     answer,
     end_actor,
 )
 from cluster.record.recorder import Recorder
-from cluster.record.resume import read_run_past
+from cluster.record.resume import read_recovered_run
 from cluster.record.run_processes import RunProcesses
-from cluster.recovery.failure_policy import Budget, Part
-from cluster.recovery.restartable import RevivedLearner, RevivedMemory, Wardship
-from contracts.errors import LoadError, MemrError, PartLostError
+from cluster.recovery.failure_policy import Budget, Component
+from cluster.recovery.restartable import RestartableLearner, RestartableMemory, RestartPolicy
+from contracts.errors import ActorLostError, LoadError, MemrError
 from contracts.loading import out_of_memory
 from learner.ray_actor import LearnerActor
 from memory_service.ray_actor import MemoryActor
 
 
-class CoreParts:
+class CoreServices:
     """Starts and ends memory and learner, of which a run has one each."""
 
-    def __init__(self, config: RunConfig, inputs: PartInputs, site: Site, processes: RunProcesses) -> None:
+    def __init__(
+        self, config: RunConfig, inputs: ServiceInputs, site: PlacementOptions, processes: RunProcesses
+    ) -> None:
         self._config, self._inputs, self.site, self.processes = config, inputs, site, processes
         self._actors: dict[str, Any] = {}
 
@@ -60,15 +62,15 @@ class CoreParts:
                 self.processes.add(name, await answer(f"the {name}", actor.process.remote()))
                 await answer(f"the {name}", actor.start.remote())
         except TimeoutError as error:
-            raise PartLostError(
+            raise ActorLostError(
                 f"the {name} did not load within cluster.worker_start_s = {limit_s:.0f} s; raise it for a slow disk"
             ) from error
         except LoadError as error:
             raise refusal(error, begun=self._begun) from error
-        except PartLostError as error:
+        except ActorLostError as error:
             self.processes.check_ray()
             found = self.processes.what_became_of(name)
-            lost = PartLostError(f"the {name} died while it loaded: {found}")
+            lost = ActorLostError(f"the {name} died while it loaded: {found}")
             raise refusal(lost, begun=self._begun) from error
         return actor
 
@@ -88,31 +90,31 @@ class CoreParts:
 
 
 def refusal(error: MemrError, *, begun: bool) -> MemrError:
-    """What a part that did not load means: LoadError ends the run, PartLostError is tried again within the restart budget.
+    """What a part that did not load means: LoadError ends the run, ActorLostError is tried again within the restart budget.
 
     What does not load when a run begins would not load at another try, nor does want of memory pass. What has begun did
     load before: a busy card, a file system that was away or memory that others took may be back."""
     if begun:
-        return PartLostError(str(error)) if isinstance(error, LoadError) else error
+        return ActorLostError(str(error)) if isinstance(error, LoadError) else error
     if not out_of_memory(error) or isinstance(error, LoadError):
         return error
     return LoadError(f"{error}. Choose a smaller model or data type, or make room: `memr doctor`")
 
 
-async def start_parts(core: CoreParts, config: RunConfig, inputs: PartInputs, recorder: Recorder) -> Parts:
+async def start_services(core: CoreServices, config: RunConfig, inputs: ServiceInputs, recorder: Recorder) -> Services:
     """Start memory and learner side by side and wait until both have loaded; both are brought back when they are lost.
 
-    Workers are started by the fleet, from `Parts.workers`.
+    Workers are started by the fleet, from `Services.workers`.
     """
     cluster = config.cluster
     budget = Budget(cluster.part_restarts, cluster.part_restart_window_s)
 
-    def care(part: Part, start: Any, limit_s: float, limit_name: str) -> Wardship[Any]:
-        return Wardship(
+    def care(part: Component, start: Any, limit_s: float, limit_name: str) -> RestartPolicy[Any]:
+        return RestartPolicy(
             part=part,
             start=start,
             end=lambda: core.end(part.value),
-            past=lambda: read_run_past(config.run_path, config),
+            past=lambda: read_recovered_run(config.run_path, config),
             budget=budget,
             limit_s=limit_s,
             limit_name=limit_name,
@@ -123,18 +125,18 @@ async def start_parts(core: CoreParts, config: RunConfig, inputs: PartInputs, re
     try:
         learner, *memories = await asyncio.gather(*starts)
     except MemrError as error:  # told before Ray is ended, whose end would pass for the cause
-        recorder.incident("part_lost" if isinstance(error, PartLostError) else "stopped", str(error))
+        recorder.incident("part_lost" if isinstance(error, ActorLostError) else "stopped", str(error))
         raise
     assert isinstance(learner, RayLearner)
     for note in await learner.notes():
         recorder.event("learner_says", headline=note)
     memory = memories[0] if memories else None
     assert isinstance(memory, RayMemory | None)
-    of_learner = care(Part.LEARNER, core.start_learner, cluster.learner_call_s, "learner_call_s")
-    of_memory = care(Part.MEMORY, core.start_memory, cluster.memory_call_s, "memory_call_s")
-    return Parts(
+    of_learner = care(Component.LEARNER, core.start_learner, cluster.learner_call_s, "learner_call_s")
+    of_memory = care(Component.MEMORY, core.start_memory, cluster.memory_call_s, "memory_call_s")
+    return Services(
         workers=RayWorkers(config, inputs, core.site, core.processes),
-        memory=RevivedMemory(memory, of_memory) if memory is not None else None,
-        learner=RevivedLearner(learner, of_learner),
+        memory=RestartableMemory(memory, of_memory) if memory is not None else None,
+        learner=RestartableLearner(learner, of_learner),
         shortages=core.site.shortages,
     )

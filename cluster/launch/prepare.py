@@ -14,12 +14,12 @@ from cluster.launch.context_room import find_room
 from cluster.launch.model_store import model_of
 from cluster.launch.nodes import check_driver
 from cluster.launch.probes import probe_sequences
-from cluster.launch.ray_handles import PartInputs
+from cluster.launch.ray_handles import ServiceInputs
 from cluster.record.data_identity import DataIdentity, data_identity
-from cluster.record.history import Past
+from cluster.record.history import RecoveredState
 from cluster.record.older_reading import tell_reading
 from cluster.record.process_log import CONTROLLER_LOG, log_to_file, new_attempt, newest_attempt
-from cluster.record.resume import Difference, begin_or_go_on, read_run_past, record_changes
+from cluster.record.resume import ChangedSetting, begin_or_go_on, read_recovered_run, record_changes
 from cluster.record.run_dir import claim_run, forget_summary, has_begun
 from contracts.errors import LoadError
 from contracts.loading import named_data
@@ -38,9 +38,9 @@ class Prepared:
 
     config: RunConfig
     task: Task
-    inputs: PartInputs
-    past: Past
-    changes: Sequence[Difference]
+    inputs: ServiceInputs
+    past: RecoveredState
+    changes: Sequence[ChangedSetting]
     logs: Path | None
 
     def begin_life(self) -> None:
@@ -66,7 +66,7 @@ def prepare(
     with named_data():
         prompts = data.check_prompts(tokenizer, config.task.max_prompt_tokens)
     room = find_room(config, tokenizer, model_path, prompts.max, say if has_begun(run_path) else None)
-    inputs = PartInputs(model_path, tokenizer.fingerprint, probe_sequences(config, task, tokenizer), room)
+    inputs = ServiceInputs(model_path, tokenizer.fingerprint, probe_sequences(config, task, tokenizer), room)
     found = data_identity(run_path, task, data, config.task)
     _refuse_faults(run_path, data)
     for note in (data.counts, *data.notes, *prompts.notes):
@@ -91,9 +91,9 @@ def _refuse_faults(run_path: Path, data: TaskData) -> None:
         raise LoadError("\n".join(data.faults[:MAX_FAULTS_SHOWN]))
 
 
-def _past(config: RunConfig, found: DataIdentity, say: Callable[[str], None]) -> Past:
+def _past(config: RunConfig, found: DataIdentity, say: Callable[[str], None]) -> RecoveredState:
     run_path = config.run_path
-    past = read_run_past(run_path, config) if has_begun(run_path) else Past()
+    past = read_recovered_run(run_path, config) if has_begun(run_path) else RecoveredState()
     if past.begun:
         say(f"resuming {run_path} after update {past.step + len(past.batches)}")
         for note in (tell_changed_rule(run_path, config), tell_reading(run_path, found.reading)):

@@ -1,7 +1,7 @@
 """Ray behind the controller's handles: start the processes, translate their errors, end them.
 
 A call's own error (EngineError, MemoryServiceError, ...) comes back as itself; a dead process becomes a
-PartLostError that names it.
+ActorLostError that names it.
 """
 
 import zlib
@@ -25,7 +25,7 @@ from cluster.launch.process_env import thread_environment
 from cluster.record.process_log import begin_log, last_error
 from cluster.record.run_processes import RunProcesses
 from contracts.adapter import Adapter
-from contracts.errors import LoadError, MemrError, PartLostError
+from contracts.errors import ActorLostError, LoadError, MemrError
 from contracts.problem import Lease
 from contracts.reports import MemoryReport, StepReport, WorkerReport
 from contracts.rollout import RolloutGroup, ScoredGroup
@@ -35,7 +35,7 @@ MAX_CALLS = 1000
 
 
 async def answer(name: str, reference: Any) -> Any:
-    """Await a Ray reference; a dead process is a PartLostError, a remote error is itself, and code that could not be
+    """Await a Ray reference; a dead process is a ActorLostError, a remote error is itself, and code that could not be
     imported a LoadError."""
     try:
         return await reference
@@ -45,7 +45,7 @@ async def answer(name: str, reference: Any) -> Any:
     except RayActorError as error:
         if error.actor_init_failed:  # nothing of ours fails there: its code could not be imported on its node
             raise LoadError(f"the process of {name} cannot start on its node: {_last_line(error)}") from error
-        raise PartLostError(f"the process of {name} died: {_cause(error)}") from error
+        raise ActorLostError(f"the process of {name} died: {_cause(error)}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class RayLearner:
 
 
 @dataclass(frozen=True, slots=True)
-class PartInputs:
+class ServiceInputs:
     """What the parts need beside their settings. probe_tokens: what learner and engines score alike. room: tokens of the
     longest sequence that an engine may meet."""
 
@@ -151,7 +151,7 @@ class PartInputs:
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class PlacementOptions:
     """Where processes go. one_machine: everything shares it, so no CPUs are reserved. core_node_id: the node that learner
     and memory must be on, None for any. env: of every process. logs: folder of their logs, None for Ray's own files. nodes:
     those that are there when it is called."""
@@ -189,8 +189,8 @@ class RayWorkers:
     """cluster.handles.WorkerStarter: one actor per worker, spread over the nodes that have what its kind needs."""
 
     config: RunConfig
-    inputs: PartInputs
-    site: Site
+    inputs: ServiceInputs
+    site: PlacementOptions
     processes: RunProcesses
 
     def create(self, worker_id: str, kind: str) -> RayWorker:
@@ -214,7 +214,7 @@ class RayWorkers:
 def end_actor(name: str, actor: Any, processes: RunProcesses) -> str:
     """Says what state the process was in. A stopped process, which no message ends, ends by its number.
 
-    Raises PartLostError where Ray itself is what died."""
+    Raises ActorLostError where Ray itself is what died."""
     processes.check_ray()
     found = processes.what_became_of(name)
     if actor is not None:
@@ -239,9 +239,9 @@ class _Logged:
 
 
 def actor_with(actor_class: Any, threads: int, options: dict[str, Any]) -> _Logged:
-    """options: Ray's, and `site` and `log_name` of ours (`Site.options`)."""
+    """options: Ray's, and `site` and `log_name` of ours (`PlacementOptions.options`)."""
     options = dict(options)
-    site: Site = options.pop("site")
+    site: PlacementOptions = options.pop("site")
     log = site.log(options.pop("log_name"))
     env = {**thread_environment(threads), **site.env}
     return _Logged(actor_class.options(runtime_env={"env_vars": env}, **options), log, site.log_level)

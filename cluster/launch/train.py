@@ -21,12 +21,12 @@ from cluster.flow.controller import Controller
 from cluster.flow.drive import drive
 from cluster.flow.stages import RunInputs
 from cluster.launch.background import background_tasks
-from cluster.launch.core_services import CoreParts, start_parts
+from cluster.launch.core_services import CoreServices, start_services
 from cluster.launch.nodes import refuse_uncounted_cards
 from cluster.launch.placement import Placement, place
 from cluster.launch.prepare import Prepared, prepare
 from cluster.launch.process_env import actor_environment
-from cluster.launch.ray_handles import Site
+from cluster.launch.ray_handles import PlacementOptions
 from cluster.launch.ray_session import Session, ray_session, share
 from cluster.launch.startup_log import StartupLog
 from cluster.launch.stop_signals import StopSignals
@@ -38,9 +38,9 @@ from cluster.record.run_dir import write_summary
 from cluster.record.run_lock import keep_lock, lock_run
 from cluster.record.run_log import RunLog
 from cluster.record.run_processes import RunProcesses
-from cluster.recovery.run_process import ended_by, hear_no_more
+from cluster.recovery.run_process import ended_by, ignore_signals
 from cluster.watch.alarms.watcher import AlarmWatcher
-from cluster.watch.resources.keeper import ResourceKeeper
+from cluster.watch.resources.monitor import ResourceMonitor
 from cluster.watch.watchers import watchers
 from contracts.device import cards
 from contracts.errors import ConfigError
@@ -83,20 +83,20 @@ def train(
         with ray_session(config, address, ship_code=ship_code) as session:
             site = _site(prepared, session, say)
             outcome = asyncio.run(_run(prepared, console, site))
-            hear_no_more()
+            ignore_signals()
         outcome = replace(outcome, wall_s=time.monotonic() - started)
         _summarise(outcome)
         return outcome
 
 
-def _site(prepared: Prepared, session: Session, say: StartupLog) -> Site:
+def _site(prepared: Prepared, session: Session, say: StartupLog) -> PlacementOptions:
     """Raises ConfigError where the nodes have no room for every process."""
     config = prepared.config
     if session.owned:
         refuse_uncounted_cards(config, session.nodes, cards())
     placement = _placed(config, session, say)
     level = config.cluster.log_level
-    return Site(
+    return PlacementOptions(
         placement,
         one_machine=len(session.nodes) == 1,
         core_node_id=_core_node(config, session),
@@ -126,33 +126,33 @@ def _summarise(outcome: Outcome) -> None:
     write_summary(outcome.run_path, summary | {"memory_episodes": outcome.episodes, "ended_by": ended_by()})
 
 
-async def _run(prepared: Prepared, console: Console, site: Site) -> Outcome:
+async def _run(prepared: Prepared, console: Console, site: PlacementOptions) -> Outcome:
     config, past = prepared.config, prepared.past
     run_path = config.run_path
     stop = StopSignals()
     recorder = Recorder(run_path, watchers(config, run_path, console, site.logs))
     log = RunLog(run_path / "log", floor=log_floor(run_path))
     history = History(log)
-    core = CoreParts(config, prepared.inputs, site, RunProcesses(run_path))
+    core = CoreServices(config, prepared.inputs, site, RunProcesses(run_path))
     core.processes.add_own_ray()
     ends = ExitStack()  # last in, first out: whatever a full disk lets fail, the processes are ended
     for end in (core.end_all, history.close, recorder.close):
         ends.callback(end)
     try:
         _report_log_losses(log, recorder)
-        parts = await start_parts(core, config, prepared.inputs, recorder)
+        services = await start_services(core, config, prepared.inputs, recorder)
         registry = AdapterRegistry(run_path / "adapters", share, config.cluster.adapters_on_disk)
-        controller = Controller(RunInputs(config, prepared.task, parts, registry, recorder, history), past)
+        controller = Controller(RunInputs(config, prepared.task, services, registry, recorder, history), past)
         stop.controller = controller
         alarms = AlarmWatcher(
             config.alarms, controller.health.obey, recorder.lines("metrics.jsonl"), recorder.lines("eval.jsonl")
         )
         recorder.add_watcher(alarms)
-        keeper = ResourceKeeper(
+        keeper = ResourceMonitor(
             config, core.processes, recorder, controller.health.halt, episodes=lambda: controller.episodes
         )
         async with background_tasks(signs_of_life(controller, recorder), keeper.run()):
-            check = functools.partial(keeper.refuse_what_will_not_fit, local_ray=site.one_machine)
+            check = functools.partial(keeper.check_capacity, local_ray=site.one_machine)
             await drive(controller, recorder, check, prepared.begin_life)
         return Outcome(run_path, 130 if controller.stopped_early else 0, controller.step, 0.0, controller.episodes)
     except asyncio.CancelledError:

@@ -23,10 +23,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from cluster.handles import Parts
+from cluster.handles import Services
 from cluster.record.checkpoint_parts import check_agree, lease_ids, read_through
-from cluster.record.history import Past
-from cluster.record.ledger import FATES, Books
+from cluster.record.history import RecoveredState
+from cluster.record.ledger import STATUSES, LedgerSnapshot
 from cluster.record.run_log import BEGINNING, Position
 from cluster.record.sampled_counts import StoredCounts
 from cluster.record.verified import Verified
@@ -62,13 +62,13 @@ class Manifest(Stored):
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class CheckpointState:
     """The controller's state at one moment: what is before `position` in the log. untold: groups that went on without
     bonus, being late, and that memory has not answered for. counts: of rollouts since the last line of metrics."""
 
     step: int
     position: Position
-    books: Books
+    books: LedgerSnapshot
     buffered: tuple[ScoredGroup, ...]
     sampled: tuple[RolloutGroup, ...]
     untold: tuple[RolloutGroup, ...] = ()
@@ -76,7 +76,13 @@ class Cut:
 
 
 async def save_checkpoint(
-    run_path: Path, cut: Cut, parts: Parts, keep: int, *, sync: Callable[[], Awaitable[None]], verified: Verified
+    run_path: Path,
+    cut: CheckpointState,
+    services: Services,
+    keep: int,
+    *,
+    sync: Callable[[], Awaitable[None]],
+    verified: Verified,
 ) -> Path:
     """Returns the folder. Learner and memory write side by side. What memory was told after the cut may be in its
     snapshot too: its version tells, and resume does not tell it again. sync: puts log and metrics on disk; it is called
@@ -90,9 +96,9 @@ async def save_checkpoint(
     temporary = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    saves = [parts.learner.save(temporary / "learner")]
-    if parts.memory is not None:
-        saves.append(_save_memory(parts, temporary))
+    saves = [services.learner.save(temporary / "learner")]
+    if services.memory is not None:
+        saves.append(_save_memory(services, temporary))
     await asyncio.gather(*saves)
     await asyncio.to_thread(_write, temporary, cut)
     await sync()
@@ -108,12 +114,12 @@ async def save_checkpoint(
     return folder
 
 
-async def _save_memory(parts: Parts, directory: Path) -> None:
-    assert parts.memory is not None
-    await parts.memory.save(directory / "memory")
+async def _save_memory(services: Services, directory: Path) -> None:
+    assert services.memory is not None
+    await services.memory.save(directory / "memory")
 
 
-def _write(folder: Path, cut: Cut) -> None:
+def _write(folder: Path, cut: CheckpointState) -> None:
     pq.write_table(books_to_table(cut.books), folder / "ledger.parquet", compression="zstd")
     sync_file(folder / "ledger.parquet")
     sampled = [ScoredGroup.without_bonus(group) for group in cut.sampled]
@@ -139,31 +145,31 @@ def _name(temporary: Path, folder: Path) -> None:
     place_folder(temporary, folder)
 
 
-def books_to_table(books: Books) -> pa.Table:
+def books_to_table(books: LedgerSnapshot) -> pa.Table:
     """A row per lease, in their order."""
     leases = range(len(books))
     columns = [
         pa.array(np.arange(len(books))),
         pa.array(books.problems_N, pa.string()),
-        pa.DictionaryArray.from_arrays(pa.array(books.fates_N), [fate.value for fate in FATES]).cast(pa.string()),
+        pa.DictionaryArray.from_arrays(pa.array(books.fates_N), [fate.value for fate in STATUSES]).cast(pa.string()),
         pa.array([books.reasons.get(lease_id, "") for lease_id in leases], pa.string()),
         pa.array(books.into_N.astype(np.int64)),
     ]
     return pa.Table.from_arrays(columns, schema=_LEDGER_SCHEMA)
 
 
-def books_from_table(table: pa.Table) -> Books:
+def books_from_table(table: pa.Table) -> LedgerSnapshot:
     """Raises ValueError for rows that no ledger wrote."""
     if table["lease_id"].to_pylist() != list(range(table.num_rows)):
         raise ValueError("the lease ids are not 0, 1, 2 and so on")
-    codes = {fate.value: code for code, fate in enumerate(FATES)}
+    codes = {fate.value: code for code, fate in enumerate(STATUSES)}
     fates = table["fate"].to_pylist()
     if unknown := set(fates) - codes.keys():
         raise ValueError(f"{min(unknown)[:80]!r} is no fate")
     into_N = table["policy_version"].to_numpy()
     if not np.all((into_N >= -1) & (into_N < 2**31)):
         raise ValueError("a policy version is out of range")
-    return Books(
+    return LedgerSnapshot(
         fates_N=np.array([codes[fate] for fate in fates], np.uint8),
         problems_N=tuple(table["problem_id"].to_pylist()),
         into_N=into_N.astype(np.int32),
@@ -190,7 +196,7 @@ def read_back(folder: Path) -> None:
         read_through(path)
 
 
-def _checked(folder: Path) -> tuple[Manifest, Books]:
+def _checked(folder: Path) -> tuple[Manifest, LedgerSnapshot]:
     """A folder that is what it says, and whose parts tell of one moment. Raises DataError otherwise."""
     manifest = verify(folder)
     try:
@@ -202,8 +208,8 @@ def _checked(folder: Path) -> tuple[Manifest, Books]:
     return manifest, books
 
 
-def read_checkpoint(run_path: Path) -> tuple[Past, Position]:
-    """The newest checkpoint that matches its manifest; the beginning where there is none. `Past.notes` says what was
+def read_checkpoint(run_path: Path) -> tuple[RecoveredState, Position]:
+    """The newest checkpoint that matches its manifest; the beginning where there is none. `RecoveredState.notes` says what was
     passed over."""
     notes: list[str] = []
     for folder in reversed(_folders(run_path)):
@@ -214,7 +220,7 @@ def read_checkpoint(run_path: Path) -> tuple[Past, Position]:
             continue
         past.notes = notes
         return past, position
-    return Past(notes=notes), BEGINNING
+    return RecoveredState(notes=notes), BEGINNING
 
 
 def log_floor(run_path: Path) -> Position:
@@ -253,11 +259,11 @@ def _files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _read(folder: Path) -> tuple[Past, Position]:
+def _read(folder: Path) -> tuple[RecoveredState, Position]:
     manifest, books = _checked(folder)
     snapshots = sorted((folder / "memory").glob("snapshot-*"))
     untold = read_groups(folder / UNTOLD) if (folder / UNTOLD).exists() else []
-    past = Past(
+    past = RecoveredState(
         step=manifest.step,
         books=books,
         buffered=_by_lease(read_groups(folder / "buffered.parquet")),

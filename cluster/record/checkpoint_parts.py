@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
 
-from cluster.record.ledger import FATES, Books, Fate
+from cluster.record.ledger import STATUSES, LeaseStatus, LedgerSnapshot
 from contracts.errors import DataError
 from storage.arrow import NULLABLE, SCORED_GROUP_SCHEMA, groups_from_table
 from storage.bounded_json import Count, Stored, read_fields
@@ -33,7 +33,7 @@ def check_agree(
     folder: Path,
     step: int,
     sha256: Mapping[str, str],
-    books: Books,
+    books: LedgerSnapshot,
     buffered: Collection[int],
     sampled: Collection[int],
 ) -> None:
@@ -58,12 +58,14 @@ def _check_learner(folder: Path, step: int, sha256: Mapping[str, str]) -> None:
             raise DataError(f"{path} is not the file that {manifests[0].name} was written for")
 
 
-def _check_books(folder: Path, step: int, books: Books, buffered: Collection[int], sampled: Collection[int]) -> None:
-    for fate, held, name in ((Fate.BUFFERED, buffered, "buffered"), (Fate.IN_FLIGHT, sampled, "sampled")):
-        booked = set(np.flatnonzero(books.fates_N == FATES.index(fate)).tolist())
+def _check_books(
+    folder: Path, step: int, books: LedgerSnapshot, buffered: Collection[int], sampled: Collection[int]
+) -> None:
+    for fate, held, name in ((LeaseStatus.BUFFERED, buffered, "buffered"), (LeaseStatus.IN_FLIGHT, sampled, "sampled")):
+        booked = set(np.flatnonzero(books.fates_N == STATUSES.index(fate)).tolist())
         if stray := set(held) - booked:
             raise DataError(f"{folder / name}.parquet holds lease {min(stray)}, which the ledger has not as {fate}")
-        if fate is Fate.BUFFERED and (missing := booked - set(held)):
+        if fate is LeaseStatus.BUFFERED and (missing := booked - set(held)):
             raise DataError(
                 f"the ledger has {len(missing)} leases as buffered, lease {min(missing)} first, and {folder / name}.parquet "
                 "has not their groups"

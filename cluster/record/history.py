@@ -1,6 +1,6 @@
 """A run's history: what happened to every problem, every rollout and every update, as frames of the durable log.
 
- controller --issued, sampled, scored, late, ended, trained--> RunLog          read_past: log -> Past -> Controller
+ controller --issued, sampled, scored, late, ended, trained--> RunLog          read_recovered: log -> RecoveredState -> Controller
 
 `sampled` carries the rollouts themselves, so that a crash costs optimiser steps since the checkpoint and never rollouts.
 `scored` is one call to memory, in its order: replaying the calls gives the same memory. `trained` names a batch in its
@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from cluster.record.ledger import Books, Fate, LedgerEvent
+from cluster.record.ledger import LeaseStatus, LedgerEvent, LedgerSnapshot
 from cluster.record.run_log import BEGINNING, Frame, Position, RunLog, read_log
 from cluster.record.sampled_counts import SampledCounts, StoredCounts
 from contracts.errors import DataError
@@ -50,12 +50,12 @@ class TrainedBatch:
 
 
 @dataclass(slots=True)
-class Past:
+class RecoveredState:
     """What an earlier process left. books: of the checkpoint. events, calls of memory, batches: since then. untold: groups
     that went on without bonus and that memory has not answered for. counts: of rollouts since the last update."""
 
     step: int = 0
-    books: Books | None = None
+    books: LedgerSnapshot | None = None
     events: list[LedgerEvent] = field(default_factory=list)
     calls: list[tuple[ScoredGroup, ...]] = field(default_factory=list)
     batches: list[TrainedBatch] = field(default_factory=list)
@@ -85,9 +85,9 @@ class History:
 
     def ledger_event(self, event: LedgerEvent) -> None:
         """Fates that no other frame tells."""
-        if event.fate is Fate.IN_FLIGHT:
+        if event.fate is LeaseStatus.IN_FLIGHT:
             self._json(Kind.ISSUED, {"lease": event.lease_id, "problem": event.problem_id})
-        elif event.fate in (Fate.DROPPED, Fate.FAILED):
+        elif event.fate in (LeaseStatus.DROPPED, LeaseStatus.FAILED):
             fate = {"fate": event.fate.value, "reason": event.reason}
             self._json(Kind.ENDED, {"lease": event.lease_id, "problem": event.problem_id} | fate)
 
@@ -155,7 +155,9 @@ class _Scores(Stored):
     memory_version: int
 
 
-def read_past(directory: Path, past: Past, start: Position, *, memory_on: bool, floor: Position = BEGINNING) -> Past:
+def read_recovered(
+    directory: Path, past: RecoveredState, start: Position, *, memory_on: bool, floor: Position = BEGINNING
+) -> RecoveredState:
     """`past` as a checkpoint left it at `start`, with everything since then. floor: the furthest position that a checkpoint
     knows. Raises DataError for a log that is not ours, or damaged before the floor."""
     groups = past.untold | past.sampled | {lease: scored.group for lease, scored in past.buffered.items()}
@@ -180,7 +182,9 @@ def _why(error: KeyError | ValueError | DataError) -> str:
     return f"it names lease {error}, which is not there" if isinstance(error, KeyError) else str(error)
 
 
-def _apply(past: Past, groups: dict[int, RolloutGroup], frame: Frame, checkpoints: Path, *, memory_on: bool) -> None:
+def _apply(
+    past: RecoveredState, groups: dict[int, RolloutGroup], frame: Frame, checkpoints: Path, *, memory_on: bool
+) -> None:
     payload, where = frame.payload, "the frame"
     match Kind(frame.kind):
         case Kind.SAMPLED:
@@ -191,12 +195,12 @@ def _apply(past: Past, groups: dict[int, RolloutGroup], frame: Frame, checkpoint
             past.counts.merge(parse_fields(payload, StoredCounts, where).counts())
         case Kind.ISSUED:
             issued = parse_fields(payload, _Issued, where)
-            past.events.append(LedgerEvent(issued.lease, issued.problem, Fate.IN_FLIGHT))
+            past.events.append(LedgerEvent(issued.lease, issued.problem, LeaseStatus.IN_FLIGHT))
         case Kind.ENDED:
             ended = parse_fields(payload, _Ended, where)
             past.sampled.pop(ended.lease, None)
             past.buffered.pop(ended.lease, None)
-            past.events.append(LedgerEvent(ended.lease, ended.problem, Fate(ended.fate), ended.reason))
+            past.events.append(LedgerEvent(ended.lease, ended.problem, LeaseStatus(ended.fate), ended.reason))
         case Kind.LATE:
             gone = parse_fields(payload, _Late, where)
             past.untold[gone.lease] = past.sampled.pop(gone.lease)
@@ -208,7 +212,7 @@ def _apply(past: Past, groups: dict[int, RolloutGroup], frame: Frame, checkpoint
             _train(past, parse_fields(payload, _Trained, where), checkpoints)
 
 
-def _sampled(past: Past, groups: dict[int, RolloutGroup], empty: ScoredGroup, *, memory_on: bool) -> None:
+def _sampled(past: RecoveredState, groups: dict[int, RolloutGroup], empty: ScoredGroup, *, memory_on: bool) -> None:
     groups[empty.group.lease_id] = empty.group
     if memory_on:
         past.sampled[empty.group.lease_id] = empty.group
@@ -216,7 +220,7 @@ def _sampled(past: Past, groups: dict[int, RolloutGroup], empty: ScoredGroup, *,
         _buffer(past, empty)
 
 
-def _call(past: Past, call: tuple[ScoredGroup, ...]) -> None:
+def _call(past: RecoveredState, call: tuple[ScoredGroup, ...]) -> None:
     past.calls.append(call)
     for scored in call:
         past.untold.pop(scored.group.lease_id, None)
@@ -224,19 +228,19 @@ def _call(past: Past, call: tuple[ScoredGroup, ...]) -> None:
             _buffer(past, scored)
 
 
-def _train(past: Past, trained: _Trained, checkpoints: Path) -> None:
+def _train(past: RecoveredState, trained: _Trained, checkpoints: Path) -> None:
     batch = tuple(past.buffered.pop(lease) for lease in trained.leases)
     rolled_back_to = checkpoints / trained.rolled_back_to if trained.rolled_back_to else None
     past.batches.append(TrainedBatch(trained.step, batch, trained.weights_hash, rolled_back_to, past.counts))
     past.counts = SampledCounts()
     for scored in batch:
         group = scored.group
-        past.events.append(LedgerEvent(group.lease_id, group.problem_id, Fate.TRAINED, "", trained.step))
+        past.events.append(LedgerEvent(group.lease_id, group.problem_id, LeaseStatus.TRAINED, "", trained.step))
 
 
-def _buffer(past: Past, scored: ScoredGroup) -> None:
+def _buffer(past: RecoveredState, scored: ScoredGroup) -> None:
     past.buffered[scored.group.lease_id] = scored
-    past.events.append(LedgerEvent(scored.group.lease_id, scored.group.problem_id, Fate.BUFFERED))
+    past.events.append(LedgerEvent(scored.group.lease_id, scored.group.problem_id, LeaseStatus.BUFFERED))
 
 
 def _scores(scored: ScoredGroup) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from contracts.errors import LedgerError
 
 
-class Fate(StrEnum):
+class LeaseStatus(StrEnum):
     IN_FLIGHT = "in_flight"
     BUFFERED = "buffered"
     TRAINED = "trained"
@@ -30,10 +30,10 @@ class Fate(StrEnum):
     FAILED = "failed"
 
 
-FATES = tuple(Fate)
+STATUSES = tuple(LeaseStatus)
 _ALLOWED = {
-    Fate.IN_FLIGHT: {Fate.BUFFERED, Fate.DROPPED, Fate.FAILED},
-    Fate.BUFFERED: {Fate.TRAINED, Fate.DROPPED},
+    LeaseStatus.IN_FLIGHT: {LeaseStatus.BUFFERED, LeaseStatus.DROPPED, LeaseStatus.FAILED},
+    LeaseStatus.BUFFERED: {LeaseStatus.TRAINED, LeaseStatus.DROPPED},
 }
 
 
@@ -43,16 +43,16 @@ class LedgerEvent:
 
     lease_id: int
     problem_id: str
-    fate: Fate
+    fate: LeaseStatus
     reason: str = ""
     policy_version: int = -1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Books:
+class LedgerSnapshot:
     """The ledger at one moment, a column each, leases in order; N leases.
 
-    fates_N: uint8, indices into FATES. problems_N: problem ids. into_N: int32, the version that a lease was trained
+    fates_N: uint8, indices into STATUSES. problems_N: problem ids. into_N: int32, the version that a lease was trained
     into, else -1. reasons: of dropped and failed leases, by lease id.
     """
 
@@ -67,11 +67,11 @@ class Books:
     def events(self) -> Iterator[LedgerEvent]:
         """The shortest history that leads to these books."""
         for lease_id, (code, problem_id) in enumerate(zip(self.fates_N, self.problems_N, strict=True)):
-            fate = FATES[code]
-            yield LedgerEvent(lease_id, problem_id, Fate.IN_FLIGHT)
-            if fate in (Fate.BUFFERED, Fate.TRAINED):
-                yield LedgerEvent(lease_id, problem_id, Fate.BUFFERED)
-            if fate not in (Fate.IN_FLIGHT, Fate.BUFFERED):
+            fate = STATUSES[code]
+            yield LedgerEvent(lease_id, problem_id, LeaseStatus.IN_FLIGHT)
+            if fate in (LeaseStatus.BUFFERED, LeaseStatus.TRAINED):
+                yield LedgerEvent(lease_id, problem_id, LeaseStatus.BUFFERED)
+            if fate not in (LeaseStatus.IN_FLIGHT, LeaseStatus.BUFFERED):
                 reason, into = self.reasons.get(lease_id, ""), int(self.into_N[lease_id])
                 yield LedgerEvent(lease_id, problem_id, fate, reason, into)
 
@@ -94,13 +94,13 @@ class Ledger:
 
     def __init__(self, sink: Callable[[LedgerEvent], None]) -> None:
         self._sink = sink
-        self._fates = bytearray()  # by lease id, indices into FATES
+        self._fates = bytearray()  # by lease id, indices into STATUSES
         self._problems: list[str] = []
         self._into = array("i")  # the version that a lease was trained into, else -1
         self._names: dict[str, str] = {}
         self._why: dict[int, str] = {}
         self._reasons: Counter[str] = Counter()
-        self._counts: Counter[Fate] = Counter()
+        self._counts: Counter[LeaseStatus] = Counter()
 
     @property
     def next_lease_id(self) -> int:
@@ -115,7 +115,7 @@ class Ledger:
         """Book what an earlier process booked and wrote down; nothing is written again."""
         sink, self._sink = self._sink, _forget
         try:
-            if event.fate is Fate.IN_FLIGHT:
+            if event.fate is LeaseStatus.IN_FLIGHT:
                 if event.lease_id != self.next_lease_id:
                     raise LedgerError(
                         f"the log issues lease {event.lease_id} after {self.next_lease_id} leases: it is not one run's log"
@@ -126,17 +126,17 @@ class Ledger:
         finally:
             self._sink = sink
 
-    def with_fate(self, fate: Fate) -> list[int]:
+    def with_status(self, fate: LeaseStatus) -> list[int]:
         """Lease ids, ascending."""
-        code = FATES.index(fate)
+        code = STATUSES.index(fate)
         return [lease_id for lease_id, found in enumerate(self._fates) if found == code]
 
-    def books(self) -> Books:
+    def snapshot(self) -> LedgerSnapshot:
         """A copy that stays as it is."""
         fates_N = np.frombuffer(bytes(self._fates), np.uint8)
-        return Books(fates_N, tuple(self._problems), np.array(self._into, np.int32), dict(self._why))
+        return LedgerSnapshot(fates_N, tuple(self._problems), np.array(self._into, np.int32), dict(self._why))
 
-    def adopt(self, books: Books) -> None:
+    def load(self, books: LedgerSnapshot) -> None:
         """Begin with what a checkpoint kept; nothing is written again."""
         assert not self._fates, "the books are not empty"
         self._fates = bytearray(books.fates_N.tobytes())
@@ -149,33 +149,33 @@ class Ledger:
     def issue(self, problem_id: str) -> int:
         """Book a problem as issued and in flight; returns its lease id."""
         lease_id = self.next_lease_id
-        self._fates.append(FATES.index(Fate.IN_FLIGHT))
+        self._fates.append(STATUSES.index(LeaseStatus.IN_FLIGHT))
         self._problems.append(self._names.setdefault(problem_id, problem_id))
         self._into.append(-1)
-        self._counts[Fate.IN_FLIGHT] += 1
-        self._sink(LedgerEvent(lease_id, problem_id, Fate.IN_FLIGHT))
+        self._counts[LeaseStatus.IN_FLIGHT] += 1
+        self._sink(LedgerEvent(lease_id, problem_id, LeaseStatus.IN_FLIGHT))
         return lease_id
 
     def buffered(self, lease_id: int) -> None:
-        self._move(lease_id, Fate.BUFFERED)
+        self._move(lease_id, LeaseStatus.BUFFERED)
 
     def trained(self, lease_id: int, policy_version: int) -> None:
-        self._move(lease_id, Fate.TRAINED, policy_version=policy_version)
+        self._move(lease_id, LeaseStatus.TRAINED, policy_version=policy_version)
 
     def dropped(self, lease_id: int, reason: str) -> None:
-        self._move(lease_id, Fate.DROPPED, reason)
+        self._move(lease_id, LeaseStatus.DROPPED, reason)
 
     def failed(self, lease_id: int, reason: str) -> None:
-        self._move(lease_id, Fate.FAILED, reason)
+        self._move(lease_id, LeaseStatus.FAILED, reason)
 
     def counts(self) -> LedgerCounts:
         return LedgerCounts(
             issued=len(self._fates),
-            trained=self._counts[Fate.TRAINED],
-            dropped=self._counts[Fate.DROPPED],
-            failed=self._counts[Fate.FAILED],
-            in_flight=self._counts[Fate.IN_FLIGHT],
-            buffered=self._counts[Fate.BUFFERED],
+            trained=self._counts[LeaseStatus.TRAINED],
+            dropped=self._counts[LeaseStatus.DROPPED],
+            failed=self._counts[LeaseStatus.FAILED],
+            in_flight=self._counts[LeaseStatus.IN_FLIGHT],
+            buffered=self._counts[LeaseStatus.BUFFERED],
         )
 
     def check(self, *, in_flight: int, buffered: int) -> None:
@@ -195,14 +195,14 @@ class Ledger:
         if recount != +self._counts:
             raise LedgerError(f"the ledger's counts {dict(self._counts)} differ from a recount {dict(recount)}")
 
-    def _recount(self) -> Counter[Fate]:
-        return Counter({FATES[code]: count for code, count in Counter(self._fates).items()})
+    def _recount(self) -> Counter[LeaseStatus]:
+        return Counter({STATUSES[code]: count for code, count in Counter(self._fates).items()})
 
-    def _move(self, lease_id: int, fate: Fate, reason: str = "", policy_version: int = -1) -> None:
-        current = FATES[self._fates[lease_id]] if 0 <= lease_id < len(self._fates) else None
+    def _move(self, lease_id: int, fate: LeaseStatus, reason: str = "", policy_version: int = -1) -> None:
+        current = STATUSES[self._fates[lease_id]] if 0 <= lease_id < len(self._fates) else None
         if current is None or fate not in _ALLOWED.get(current, set()):
             raise LedgerError(f"lease {lease_id} is {current or 'unknown'} and cannot become {fate}")
-        self._fates[lease_id] = FATES.index(fate)
+        self._fates[lease_id] = STATUSES.index(fate)
         self._counts[current] -= 1
         self._counts[fate] += 1
         if reason:

@@ -116,7 +116,7 @@ class Recorder:
             self._unsynced.append(path)
         self._tell(lambda watcher: watcher.show_groups(groups))
 
-    def take_up_transcripts(self, step: int) -> None:
+    def restore_transcripts(self, step: int) -> None:
         """Of an earlier life, after its checkpoint of `step`, which nobody synced: what a power cut tore goes, the others
         are synced with the next checkpoint."""
         for path in sorted((self._run_path / "rollouts").glob("step-*-*.parquet")):

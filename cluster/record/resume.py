@@ -1,6 +1,6 @@
-"""Resuming a run: which run directory may go on, and how its parts become what they were.
+"""Resuming a run: which run directory may go on, and how its services become what they were.
 
- RUN/checkpoints (newest that matches its manifest) + RUN/log (what came after) -> Past -> Controller.take_up
+ RUN/checkpoints (newest that matches its manifest) + RUN/log (what came after) -> RecoveredState -> Controller.take_up
 
 A crash costs the optimiser steps since the checkpoint, which are replayed from the log; no rollout is sampled again.
 """
@@ -15,10 +15,10 @@ from typing import Any
 from cluster.config.paths import CODE, DATA
 from cluster.config.run_config import RunConfig, load_config
 from cluster.config.run_folder import MANIFEST, is_run
-from cluster.handles import Parts
+from cluster.handles import Services
 from cluster.record.checkpoint import log_floor, read_checkpoint
 from cluster.record.data_identity import DataIdentity
-from cluster.record.history import Past, largest_gap, read_past
+from cluster.record.history import RecoveredState, largest_gap, read_recovered
 from cluster.record.incidents import append_event
 from cluster.record.num_updates import NUM_UPDATES, updates_made, why_refused
 from cluster.record.other_data import why_not
@@ -67,7 +67,7 @@ SECTIONS_THAT_MAY_CHANGE = frozenset({"supervision", "alarms", "resources", "not
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class ChangedSetting:
     """A setting that is not what it was."""
 
     name: str
@@ -126,7 +126,7 @@ def begin_or_go_on(
     *,
     override: bool,
     data: DataIdentity = NO_DATA,
-) -> list[Difference]:
+) -> list[ChangedSetting]:
     """A run directory with these settings: a new one, one whose first start was refused, or, with what its settings were
     not before, one that goes on. Raises ConfigError where it cannot."""
     path = config.run_path
@@ -146,7 +146,7 @@ def begin_or_go_on(
 
 def check_same_run(
     run_path: Path, config: RunConfig, identity: Mapping[str, str], *, override: bool, data: DataIdentity = NO_DATA
-) -> list[Difference]:
+) -> list[ChangedSetting]:
     """The settings that are others than before and are taken, but where the run lies. Raises ConfigError with every
     difference that would make it another run. identity: hashes of data and template; data: what there is to say of it."""
     taken = changed_settings(run_path, config)
@@ -180,7 +180,7 @@ def refuse_other_prompts(run_path: Path, tokenizer: Tokenizer) -> None:
         )
 
 
-def changed_settings(run_path: Path, config: RunConfig) -> list[Difference]:
+def changed_settings(run_path: Path, config: RunConfig) -> list[ChangedSetting]:
     """Against config.toml of the run."""
     before = load_config(run_path / "config.toml")
     found = _differences("", before.model_dump(mode="json"), config.model_dump(mode="json"))
@@ -208,7 +208,7 @@ def _of_be586f9(run_path: Path) -> bool:
     return "kl_estimator" not in stored.get("learner", {})
 
 
-def record_changes(run_path: Path, config: RunConfig, changes: Sequence[Difference]) -> None:
+def record_changes(run_path: Path, config: RunConfig, changes: Sequence[ChangedSetting]) -> None:
     """From here on the run has these settings: config.toml, and an event that tells each one's before and now. Name and
     directory stay: they say where the run was begun. For a run that was taken up with them: what cannot be is not kept."""
     if not changes:
@@ -240,24 +240,24 @@ def nothing_left(run_path: Path, config: RunConfig) -> bool:
     )
 
 
-def read_run_past(run_path: Path, config: RunConfig) -> Past:
+def read_recovered_run(run_path: Path, config: RunConfig) -> RecoveredState:
     """Everything an earlier process left. Raises DataError for a damaged log."""
     past, position = read_checkpoint(run_path)
     floor = log_floor(run_path)
-    return read_past(run_path / "log", past, position, memory_on=config.memory.enabled, floor=floor)
+    return read_recovered(run_path / "log", past, position, memory_on=config.memory.enabled, floor=floor)
 
 
-async def restore_parts(past: Past, parts: Parts, recorder: Recorder) -> Adapter:
+async def restore_services(past: RecoveredState, services: Services, recorder: Recorder) -> Adapter:
     """Learner and memory as they were; returns the learner's adapter. Memory is told again what came after its
     snapshot, and an event says by how much its answers differ from the first time (0 expected on the same machine)."""
     for note in past.notes:
         recorder.event("checkpoint_passed_over", reason=note)
     if past.checkpoint is not None:
-        await parts.learner.restore(past.checkpoint / "learner")
-        if past.memory_snapshot is not None and parts.memory is not None:
-            await parts.memory.restore(past.memory_snapshot)
+        await services.learner.restore(past.checkpoint / "learner")
+        if past.memory_snapshot is not None and services.memory is not None:
+            await services.memory.restore(past.memory_snapshot)
     if past.begun:
-        differences = await _tell_memory_again(past, parts)
+        differences = await _tell_memory_again(past, services)
         recorder.event(
             "resumed",
             step=past.step,
@@ -266,21 +266,21 @@ async def restore_parts(past: Past, parts: Parts, recorder: Recorder) -> Adapter
             memory_difference=max(differences, default=0.0),
             groups_taken_up=len(past.buffered) + len(past.sampled),
         )
-    return await parts.learner.first_adapter()
+    return await services.learner.first_adapter()
 
 
-async def _tell_memory_again(past: Past, parts: Parts) -> list[float]:
+async def _tell_memory_again(past: RecoveredState, services: Services) -> list[float]:
     """Call by call, what came after the snapshot; how far each answer is from the first one."""
-    if parts.memory is None:
+    if services.memory is None:
         return []
     differences = []
     for call in calls_after(past):
-        again, _ = await parts.memory.score([scored.group for scored in call])
+        again, _ = await services.memory.score([scored.group for scored in call])
         differences.append(max(largest_gap(first, second) for first, second in zip(call, again, strict=True)))
     return differences
 
 
-def calls_after(past: Past) -> list[tuple[ScoredGroup, ...]]:
+def calls_after(past: RecoveredState) -> list[tuple[ScoredGroup, ...]]:
     """Memory's calls that its snapshot does not hold yet, in their order."""
     known = _snapshot_version(past.memory_snapshot)
     return [call for call in past.calls if call and call[-1].memory_version >= known]
@@ -292,8 +292,8 @@ def _snapshot_version(snapshot: Path | None) -> int:
     return read_fields(snapshot / "manifest.json", _SnapshotVersion).memory_version
 
 
-def _differences(prefix: str, before: Any, now: Any) -> list[Difference]:
+def _differences(prefix: str, before: Any, now: Any) -> list[ChangedSetting]:
     if isinstance(before, dict) and isinstance(now, dict):
         names = dict.fromkeys([*before, *now])
         return [d for n in names for d in _differences(f"{prefix}.{n}".lstrip("."), before.get(n), now.get(n))]
-    return [] if before == now else [Difference(prefix, before, now)]
+    return [] if before == now else [ChangedSetting(prefix, before, now)]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from contracts.errors import PartLostError
+from contracts.errors import ActorLostError
 from contracts.process import ProcessId
 
 RAY_PROCESSES = {"gcs_server": "Ray's head process (gcs_server)", "raylet": "Ray's node process (raylet)"}
@@ -61,11 +61,11 @@ class RunProcesses:
         self._write()
 
     def check_ray(self) -> None:
-        """Raises PartLostError where a Ray of our own has lost one of its processes: whoever else is missing died of it."""
+        """Raises ActorLostError where a Ray of our own has lost one of its processes: whoever else is missing died of it."""
         for name, words in RAY_PROCESSES.items():
             recorded = self._recorded.get(name)
             if recorded is not None and not recorded.alive:
-                raise PartLostError(f"{words} died")
+                raise ActorLostError(f"{words} died")
 
     def add_own_ray(self) -> None:
         """Ray's processes that this one started, if it did."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Part(StrEnum):
+class Component(StrEnum):
     """Who failed. RUN: the controller, Ray itself, or a run that made no progress."""
 
     WORKER = "worker"
@@ -19,16 +19,16 @@ class Part(StrEnum):
     RUN = "run"
 
 
-class Decision(StrEnum):
+class RestartAction(StrEnum):
     CARRY_ON = "carry on"
-    RESTART_PART = "restart part"
+    RESTART_COMPONENT = "restart component"
     RESTART_RUN = "restart run"
     STOP = "stop"
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    part: Part
+    part: Component
     at_s: float
 
 
@@ -41,10 +41,10 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class RestartDecision:
     """after_s: how long to wait before acting. spent: failures of this part in the window, this one included."""
 
-    decision: Decision
+    decision: RestartAction
     after_s: float = 0.0
     spent: int = 0
 
@@ -52,18 +52,26 @@ class Verdict:
 PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 
 
-def decide(failures: Sequence[Failure], budget: Budget, now_s: float, *, enough_without: bool = False) -> Verdict:
+def decide(
+    failures: Sequence[Failure], budget: Budget, now_s: float, *, enough_without: bool = False
+) -> RestartDecision:
     """The newest failure is the last. enough_without: a worker's loss leaves at least min_workers."""
     newest = failures[-1]
     recent = [f for f in failures if f.part is newest.part and now_s - f.at_s <= budget.window_s]
     spent = len(recent)
     within = spent <= budget.restarts
     match newest.part:
-        case Part.WORKER:
-            without = Decision.CARRY_ON if enough_without else Decision.STOP
-            return Verdict(Decision.RESTART_PART if within else without, spent=spent)
-        case Part.MEMORY | Part.LEARNER:
-            return Verdict(Decision.RESTART_PART if within else Decision.RESTART_RUN, spent=spent)
-        case Part.RUN:
+        case Component.WORKER:
+            without = RestartAction.CARRY_ON if enough_without else RestartAction.STOP
+            return RestartDecision(RestartAction.RESTART_COMPONENT if within else without, spent=spent)
+        case Component.MEMORY | Component.LEARNER:
+            return RestartDecision(
+                RestartAction.RESTART_COMPONENT if within else RestartAction.RESTART_RUN, spent=spent
+            )
+        case Component.RUN:
             pause_s = min(LONGEST_PAUSE_S, PAUSE_S * 2.0 ** (spent - 1))
-            return Verdict(Decision.RESTART_RUN, pause_s, spent) if within else Verdict(Decision.STOP, spent=spent)
+            return (
+                RestartDecision(RestartAction.RESTART_RUN, pause_s, spent)
+                if within
+                else RestartDecision(RestartAction.STOP, spent=spent)
+            )

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from cluster.handles import LearnerHandle
-from cluster.record.history import Past, TrainedBatch
+from cluster.record.history import RecoveredState, TrainedBatch
 from cluster.record.recorder import Recorder
 from contracts.adapter import Adapter
 from contracts.reports import StepReport
@@ -25,7 +25,11 @@ async def _nothing(_batch: TrainedBatch, _report: StepReport, _adapter: Adapter)
 
 
 async def remake(
-    learner: LearnerHandle, past: Past, batches: Sequence[TrainedBatch], recorder: Recorder, made: Made = _nothing
+    learner: LearnerHandle,
+    past: RecoveredState,
+    batches: Sequence[TrainedBatch],
+    recorder: Recorder,
+    made: Made = _nothing,
 ) -> None:
     """From `past.step`, in order; made: called after each. An event says if one gave other weights than the first time."""
     sources = {batch.rolled_back_to for batch in batches if batch.rolled_back_to not in (None, past.checkpoint)}

@@ -22,7 +22,7 @@ from ray.exceptions import RayError, RayTaskError
 from cluster.config.run_folder import is_run
 from cluster.record.incidents import SUPERVISOR_DIED, append_event, headlines, write_incident
 from cluster.recovery.ending import FAILED, INTERRUPTED, MAY_RESTART
-from contracts.errors import MemrError, PartLostError, RunStopped
+from contracts.errors import ActorLostError, MemrError, RunStopped
 from contracts.loading import missing_package
 
 PARENT_POLL_S = 1.0
@@ -42,7 +42,7 @@ def supervised(life: Callable[[], int], run_path: Path, stop_s: float) -> int:
         return life()
     except KeyboardInterrupt:
         return INTERRUPTED
-    except PartLostError as error:
+    except ActorLostError as error:
         if str(error) not in headlines(run_path)[told_before:]:  # told where it was found, before Ray was ended
             _leave(run_path, "part_lost", str(error))
         return MAY_RESTART
@@ -91,7 +91,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def hear_no_more() -> None:
+def ignore_signals() -> None:
     """How the run ended is known and only has to be written down: a signal now must not turn it into another end. The
     supervisor still ends by force what takes too long."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):

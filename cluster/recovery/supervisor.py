@@ -25,10 +25,10 @@ from cluster.record.incidents import FINAL, append_event, headlines, kinds, writ
 from cluster.record.requests import leave_request
 from cluster.record.run_processes import oom_kills, recorded_processes
 from cluster.recovery.ending import FAILED, INTERRUPTED, MAY_RESTART, Ending, ending_of
-from cluster.recovery.failure_policy import Budget, Decision, Failure, Part, decide
-from cluster.recovery.last_words import LastWords
+from cluster.recovery.failure_policy import Budget, Component, Failure, RestartAction, decide
 from cluster.recovery.process_tree import ProcessTree
 from cluster.recovery.progress import Hang, ProgressWatch
+from cluster.recovery.stderr_tail import StderrTail
 
 POLL_S = 0.1
 LOOK_EVERY = 10
@@ -81,11 +81,11 @@ class Supervisor:
             if not ending.curable:
                 return ending.code
             now = self._clock()
-            self._failures.append(Failure(Part.RUN, now))
+            self._failures.append(Failure(Component.RUN, now))
             budget = Budget(self._settings.run_restarts, self._settings.run_restart_window_s)
             verdict = decide(self._failures, budget, now)
             headline = ending.headline or self._last_headline().get("headline", f"it ended with code {ending.code}")
-            if verdict.decision is Decision.STOP:
+            if verdict.decision is RestartAction.STOP:
                 self._give_up(headline, verdict.spent)
                 return FAILED
             self._event("restart", headline=headline, restart=verdict.spent, after_s=verdict.after_s)
@@ -100,7 +100,7 @@ class Supervisor:
     def _one_life(self) -> Ending:
         """Starts the run's process, watches it until it is gone, and leaves nothing of it behind."""
         kills, incidents = oom_kills(), len(headlines(self._run_path))
-        words = LastWords(self._run_path)
+        words = StderrTail(self._run_path)
         self._child = subprocess.Popen(
             self._command, start_new_session=True, pass_fds=self._hand_on, stderr=words.descriptor
         )
@@ -118,7 +118,7 @@ class Supervisor:
         words.close()
         return ending
 
-    def _watch(self, tree: ProcessTree, words: LastWords) -> Hang | None:
+    def _watch(self, tree: ProcessTree, words: StderrTail) -> Hang | None:
         """Until the process is gone, hangs (what is returned), or was asked to end and does not."""
         assert self._child is not None
         watch, kinds_before = ProgressWatch(self._settings, self._clock()), len(kinds(self._run_path))

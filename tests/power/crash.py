@@ -19,7 +19,7 @@ from cluster.commands.replay import replay_run
 from cluster.record.adapter_registry import read_adapter
 from cluster.record.checkpoint import log_floor, read_checkpoint, verify
 from cluster.record.history import Kind
-from cluster.record.resume import read_run_past
+from cluster.record.resume import read_recovered_run
 from cluster.record.run_dir import RunRecord, read_run, refuse_live_run
 from cluster.record.run_log import BEGINNING, Position, read_log
 from contracts.errors import MemrError
@@ -31,7 +31,7 @@ from tests.power.disk import (
     EVERYTHING,
     NAMES_ALONE,
     NOTHING,
-    Cut,
+    CheckpointState,
     Disk,
     Operation,
     held_back,
@@ -103,7 +103,7 @@ class State:
 
     recording: Recording
     count: int
-    cut: Cut
+    cut: CheckpointState
     ignored: str = ""
 
     @property
@@ -182,7 +182,7 @@ def _lost_versions(path: Path, published: Sequence[dict[str, Any]]) -> Iterator[
         newest = published[-1]
         if not (path / "adapters" / newest["folder"]).exists():
             yield f"version {newest['published']} was served and is gone"
-        past = read_run_past(path, config_at(path.parent.parent))
+        past = read_recovered_run(path, config_at(path.parent.parent))
         if past.step + len(past.batches) < newest["published"]:
             yield f"version {newest['published']} was served, the log knows of {past.step + len(past.batches)}"
 

@@ -1,6 +1,6 @@
 """A disk that loses power: from a record of what it was asked for to what may be found on it afterwards.
 
- recorder.c -> Record (operations in order) -> Disk.until(k): what is safe, what hangs -> Cut chooses -> a folder
+ recorder.c -> Record (operations in order) -> Disk.until(k): what is safe, what hangs -> CheckpointState chooses -> a folder
 
 The model promises less than any real file system. Safe is what was synced: a file's bytes by fsync of the file, a folder's
 names by fsync of that folder. Of a file's bytes since then any part may be there: none, all, the first operations with
@@ -151,11 +151,11 @@ class Disk:
         assert isinstance(found, Folder)
         return found
 
-    def write(self, target: Path, cut: "Cut") -> None:
+    def write(self, target: Path, cut: "CheckpointState") -> None:
         """What this cut leaves, into an empty folder."""
         self._write(self.root, target, "", cut)
 
-    def _write(self, folder: Folder, target: Path, path: str, cut: "Cut") -> None:
+    def _write(self, folder: Folder, target: Path, path: str, cut: "CheckpointState") -> None:
         target.mkdir(parents=True, exist_ok=True)
         entries = dict(folder.safe)
         for group in _groups(folder.hanging):
@@ -200,7 +200,7 @@ def _folder_of(path: Path) -> Folder:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class CheckpointState:
     """One way in which power goes. names: folder and number of hanging changes -> how many of them happened. data: a
     file -> the bytes that are found."""
 
@@ -212,26 +212,26 @@ def _all_data(file: File) -> bytes:
     return bytes(_after(file.safe, file.hanging))
 
 
-EVERYTHING = Cut(lambda _, count: count, _all_data)
+EVERYTHING = CheckpointState(lambda _, count: count, _all_data)
 """The death of the processes alone."""
-NOTHING = Cut(lambda _, count: 0, lambda file: bytes(file.safe))
+NOTHING = CheckpointState(lambda _, count: 0, lambda file: bytes(file.safe))
 """What was not synced never came."""
-NAMES_ALONE = Cut(lambda _, count: count, lambda file: bytes(file.safe))
+NAMES_ALONE = CheckpointState(lambda _, count: count, lambda file: bytes(file.safe))
 """Renamed before the bytes came: files of length 0."""
-DATA_ALONE = Cut(lambda _, count: 0, _all_data)
+DATA_ALONE = CheckpointState(lambda _, count: 0, _all_data)
 
 
-def held_back(folder: str) -> Cut:
+def held_back(folder: str) -> CheckpointState:
     """Everything happened but the changes of names in one folder."""
-    return Cut(lambda path, count: 0 if path == folder else count, _all_data)
+    return CheckpointState(lambda path, count: 0 if path == folder else count, _all_data)
 
 
-def random_cut(seed: int) -> Cut:
+def random_cut(seed: int) -> CheckpointState:
     """One of the four above, one time in two; else each file and each name by itself."""
     draw = random.Random(seed)
     if draw.random() < 0.5:
         return draw.choice([EVERYTHING, NOTHING, NAMES_ALONE, DATA_ALONE])
-    return Cut(lambda _, count: draw.randint(0, count), lambda file: _some_data(file, draw))
+    return CheckpointState(lambda _, count: draw.randint(0, count), lambda file: _some_data(file, draw))
 
 
 def _some_data(file: File, draw: random.Random) -> bytes:

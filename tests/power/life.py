@@ -27,13 +27,13 @@ from actors.load import load_worker_tokenizer
 from cluster.config.run_config import RunConfig, load_config
 from cluster.flow.controller import Controller
 from cluster.flow.stages import RunInputs
-from cluster.handles import Parts
+from cluster.handles import Services
 from cluster.record.adapter_registry import AdapterRegistry
 from cluster.record.checkpoint import log_floor
 from cluster.record.data_identity import task_hash
-from cluster.record.history import History, Past
+from cluster.record.history import History, RecoveredState
 from cluster.record.recorder import Recorder
-from cluster.record.resume import read_run_past
+from cluster.record.resume import read_recovered_run
 from cluster.record.run_dir import claim_run, create_run, forget_summary, read_run, refuse_live_run, write_summary
 from cluster.record.run_log import RunLog
 from contracts.adapter import Adapter
@@ -169,7 +169,7 @@ class Life:
     nonce: str
     hashed: bool = True
     told: list[dict[str, Any]] = field(default_factory=list)
-    past: Past = field(default_factory=Past)
+    past: RecoveredState = field(default_factory=RecoveredState)
     log_ended_at: Any = None
 
     @property
@@ -192,8 +192,8 @@ class Life:
         memory = OneAtATime(self.config)
         self.learner = HashLearner(lag, hashed=self.hashed)
         registry = AdapterRegistry(self.path / "adapters", self._share, self.config.cluster.adapters_on_disk)
-        parts = Parts(workers, memory, self.learner)
-        self.controller = Controller(RunInputs(self.config, task, parts, registry, recorder, history), self.past)
+        services = Services(workers, memory, self.learner)
+        self.controller = Controller(RunInputs(self.config, task, services, registry, recorder, history), self.past)
         async with asyncio.timeout(60):
             if await self.controller.restore():
                 await self.controller.checkpoint()
@@ -209,7 +209,7 @@ class Life:
         if (self.path / "manifest.json").exists():
             refuse_live_run(self.path)
             read_run(self.path)
-            self.past = read_run_past(self.path, self.config)
+            self.past = read_recovered_run(self.path, self.config)
         else:
             tokenizer = load_worker_tokenizer(self.config.actors, "scripted")
             identity = {"template_hash": tokenizer.fingerprint, "task_hash": task_hash(task, look_through(task, 1))}

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from cluster.config.run_config import load_config
 from cluster.record.adapter_registry import read_adapter, write_adapter
-from cluster.record.checkpoint import Cut, _read, _write
-from cluster.record.history import History, Kind, Past, read_past
-from cluster.record.ledger import Fate, Ledger, LedgerEvent
+from cluster.record.checkpoint import CheckpointState, _read, _write
+from cluster.record.history import History, Kind, RecoveredState, read_recovered
+from cluster.record.ledger import LeaseStatus, Ledger, LedgerEvent
 from cluster.record.run_dir import read_run
 from cluster.record.run_log import BEGINNING, Position, RunLog
 from contracts.errors import MemrError
@@ -71,7 +71,9 @@ def write_checkpoint(folder: Path) -> None:
     ledger.issue("q")
     (folder / "learner").mkdir()
     (folder / "learner" / "scripted.json").write_text('{"policy_version": 4}')
-    _write(folder, Cut(4, Position(0, 10), ledger.books(), (make_scored(make_group(0)),), (make_group(1),)))
+    _write(
+        folder, CheckpointState(4, Position(0, 10), ledger.snapshot(), (make_scored(make_group(0)),), (make_group(1),))
+    )
 
 
 def write_an_adapter(folder: Path) -> None:
@@ -81,12 +83,12 @@ def write_an_adapter(folder: Path) -> None:
 def write_log(folder: Path) -> None:
     log = RunLog(folder)
     history, scored = History(log), make_scored(make_group(0))
-    history.ledger_event(LedgerEvent(0, "p", Fate.IN_FLIGHT))
+    history.ledger_event(LedgerEvent(0, "p", LeaseStatus.IN_FLIGHT))
     history.sampled([scored.group, make_group(1)])
     history.scored([scored])
     history.went_on(1, late=True)
     history.trained(1, [0], "hash")
-    history.ledger_event(LedgerEvent(1, "p", Fate.DROPPED, "why"))
+    history.ledger_event(LedgerEvent(1, "p", LeaseStatus.DROPPED, "why"))
     history.close()
 
 
@@ -184,7 +186,7 @@ READERS = {
         ("adapter/adapter_model.safetensors", "adapter/manifest.json", "adapter/adapter_config.json"),
         rehash("adapter/manifest.json", "weights_hash"),
     ),
-    "log": Reader(write_log, lambda f: read_past(f, Past(), BEGINNING, memory_on=True), ("000000.log",)),
+    "log": Reader(write_log, lambda f: read_recovered(f, RecoveredState(), BEGINNING, memory_on=True), ("000000.log",)),
     "problems in lines": Reader(
         write_problems, lambda f: file_task(TaskSettings(kind="file", path=str(f / "a.jsonl"))), ("a.jsonl",)
     ),
@@ -321,7 +323,7 @@ def read_frames(folder: Path, *frames: tuple[int, bytes]) -> None:
         log.append(kind, payload)
     log.close()
     with suppress(MemrError):
-        read_past(folder, Past(), BEGINNING, memory_on=True)
+        read_recovered(folder, RecoveredState(), BEGINNING, memory_on=True)
 
 
 @fuzz

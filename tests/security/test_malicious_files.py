@@ -21,9 +21,9 @@ from safetensors.numpy import load_file, save_file
 from cluster.commands.export import export_run
 from cluster.config.run_config import load_config
 from cluster.record.adapter_registry import AdapterRegistry, read_adapter, write_adapter
-from cluster.record.checkpoint import Cut, _write, read_checkpoint, verify
-from cluster.record.history import History, Kind, Past, read_past
-from cluster.record.ledger import Fate, Ledger, LedgerEvent
+from cluster.record.checkpoint import CheckpointState, _write, read_checkpoint, verify
+from cluster.record.history import History, Kind, RecoveredState, read_recovered
+from cluster.record.ledger import LeaseStatus, Ledger, LedgerEvent
 from cluster.record.run_dir import owner_alive, read_run
 from cluster.record.run_log import BEGINNING, Position, RunLog, read_log
 from contracts.adapter import Adapter, AdapterManifest, LoraShape
@@ -340,7 +340,7 @@ def checkpoint_folder(tmp_path: Path) -> Path:
     (folder / "learner" / "scripted.json").write_text('{"policy_version": 4}')
     ledger = Ledger(lambda _event: None)
     ledger.buffered(ledger.issue("p"))
-    _write(folder, Cut(4, Position(0, 10), ledger.books(), (make_scored(make_group(0)),), ()))
+    _write(folder, CheckpointState(4, Position(0, 10), ledger.snapshot(), (make_scored(make_group(0)),), ()))
     verify(folder)
     return folder
 
@@ -571,7 +571,7 @@ BAD_FRAMES: dict[str, tuple[int, bytes]] = {
 def test_a_frame_with_a_right_checksum_and_a_wrong_payload_is_refused_with_its_place(tmp_path: Path, name: str) -> None:
     log_of(tmp_path, (Kind.ISSUED, b'{"lease": 0, "problem": "p"}'), BAD_FRAMES[name])
     with pytest.raises(DataError, match=r"segment 0, before byte \d+: .*"):
-        read_past(tmp_path, Past(), BEGINNING, memory_on=True)
+        read_recovered(tmp_path, RecoveredState(), BEGINNING, memory_on=True)
 
 
 @pytest.mark.parametrize("scores", ["[]", "[NaN, 0]", "[1e999, 0]", '["a", 0]', "null"])
@@ -582,7 +582,7 @@ def test_scores_that_are_no_scores_are_refused(tmp_path: Path, scores: str) -> N
     log.append(Kind.SCORED, f'[{{"lease": 0, {fields}, "memory_version": 0}}]'.encode())
     log.close()
     with pytest.raises(DataError, match="segment 0, before byte"):
-        read_past(tmp_path, Past(), BEGINNING, memory_on=True)
+        read_recovered(tmp_path, RecoveredState(), BEGINNING, memory_on=True)
 
 
 @pytest.mark.parametrize("length", [2**32 - 1, 2**30 + 1, 2**30, 100])
@@ -601,13 +601,13 @@ def test_files_beside_the_log_are_no_segments(tmp_path: Path) -> None:
         (tmp_path / f"{name}.log").write_bytes(b"")
     (tmp_path / "000001.log").mkdir()
     os.mkfifo(tmp_path / "000002.log")
-    assert len(read_past(tmp_path, Past(), BEGINNING, memory_on=True).events) == 1
+    assert len(read_recovered(tmp_path, RecoveredState(), BEGINNING, memory_on=True).events) == 1
 
 
 def test_a_log_that_issues_another_runs_leases_is_refused_by_the_ledger() -> None:
     ledger = Ledger(lambda event: None)
     with pytest.raises(LedgerError, match="issues lease 5 after 0 leases"):
-        ledger.restore(LedgerEvent(5, "p", Fate.IN_FLIGHT))
+        ledger.restore(LedgerEvent(5, "p", LeaseStatus.IN_FLIGHT))
 
 
 # memory snapshots

@@ -1,7 +1,7 @@
 """Is the disk running full, does a process grow without end? Decisions are functions of what was measured; two small
 pieces measure.
 
-    free_resources -> low_water -> Relief       ProcessSampler -> history -> leaks -> [Leak]
+    free_resources -> low_water -> DiskAction       ProcessSampler -> history -> leaks -> [Leak]
 
 Who acts on it is the controller: nothing here deletes, warns or stops.
 """
@@ -25,7 +25,7 @@ _KEPT_WINDOWS = 1.25  # a little more than one, or a whole window would never be
 _SMALLEST_STEP = 1 / 8  # of the growth, from each quarter to the next; perfectly steady growth makes 1/4
 
 
-class Relief(StrEnum):
+class DiskAction(StrEnum):
     """What low disk asks for, in rising order; each includes those before it."""
 
     NONE = "none"
@@ -71,17 +71,17 @@ class Leak:
         return f"{self.owner} (process {self.pid}) grows: {grown} in {self.window_s / 60:.0f} min, now {now}"
 
 
-def low_water(free_bytes: int, next_checkpoint_bytes: int, settings: ResourceSettings) -> Relief:
+def low_water(free_bytes: int, next_checkpoint_bytes: int, settings: ResourceSettings) -> DiskAction:
     """The strongest measure whose mark free disk has fallen below."""
     marks = (
-        (Relief.STOP_RUN, settings.stop_free_bytes, settings.stop_free_checkpoints),
-        (Relief.PRUNE, settings.prune_free_bytes, settings.prune_free_checkpoints),
-        (Relief.STOP_TRANSCRIPTS, settings.transcripts_free_bytes, settings.transcripts_free_checkpoints),
+        (DiskAction.STOP_RUN, settings.stop_free_bytes, settings.stop_free_checkpoints),
+        (DiskAction.PRUNE, settings.prune_free_bytes, settings.prune_free_checkpoints),
+        (DiskAction.STOP_TRANSCRIPTS, settings.transcripts_free_bytes, settings.transcripts_free_checkpoints),
     )
     for relief, floor_bytes, checkpoints in marks:
         if free_bytes < max(floor_bytes, checkpoints * next_checkpoint_bytes):
             return relief
-    return Relief.NONE
+    return DiskAction.NONE
 
 
 def leaks(

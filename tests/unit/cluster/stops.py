@@ -1,4 +1,4 @@
-"""Lives of a run that end in every way there is, in process: parts that go on with a call whoever gives up waiting, as
+"""Lives of a run that end in every way there is, in process: services that go on with a call whoever gives up waiting, as
 processes do, and ways to stop at a moment of choice.
 
     life(...) until `Moment` -> `STOPS[...]` -> drive ends it -> life(...) again -> to the last update
@@ -20,11 +20,11 @@ from cluster.config.run_config import RunConfig
 from cluster.flow.drive import drive
 from cluster.record.checkpoint import read_checkpoint
 from cluster.record.history import Kind
-from cluster.record.ledger import FATES, Books, Fate
+from cluster.record.ledger import STATUSES, LeaseStatus, LedgerSnapshot
 from cluster.record.run_log import read_log
 from cluster.watch.alarms.alarm import Action, Alarm
 from contracts.adapter import Adapter
-from contracts.errors import PartLostError, RunStopped
+from contracts.errors import ActorLostError, RunStopped
 from contracts.ports import PolicyLearner
 from contracts.reports import MemoryReport, StepReport
 from contracts.rollout import RolloutGroup, ScoredGroup
@@ -211,11 +211,11 @@ class Watch:
 
     def __post_init__(self) -> None:
         stages = self.run.controller.stages
-        parts = stages.training.parts
-        self._mark(parts.learner, "save", "checkpointing")
+        services = stages.training.services
+        self._mark(services.learner, "save", "checkpointing")
         self._mark(stages.training.publication, "publish", "publishing")
-        if parts.memory is not None:
-            self._mark(parts.memory, "score", "scoring")
+        if services.memory is not None:
+            self._mark(services.memory, "score", "scoring")
         self._mark(stages.evaluator, "_run", "evaluating")
 
     def phase(self) -> str:
@@ -261,9 +261,9 @@ def pause(run: Run, _drives: "asyncio.Task[None]") -> None:
 
 def lose_the_fleet(run: Run, _drives: "asyncio.Task[None]") -> None:
     """Every worker at once, and no budget to replace one."""
-    for seat in run.controller.fleet.seats:
-        seat.lose(PartLostError("its process died"))
-    run.workers.make = lambda worker_id: FakeWorker(worker_id, start_fault=PartLostError("it died while it loaded"))
+    for worker in run.controller.fleet.workers:
+        worker.lose(ActorLostError("its process died"))
+    run.workers.make = lambda worker_id: FakeWorker(worker_id, start_fault=ActorLostError("it died while it loaded"))
     run.controller.stages.state.changed.notify()
 
 
@@ -373,10 +373,10 @@ def check_stopped(run: Run) -> None:
     check_identity(past.books, len(past.buffered))
 
 
-def check_identity(books: Books, buffered: int) -> None:
-    counts = Counter(FATES[code] for code in books.fates_N)
+def check_identity(books: LedgerSnapshot, buffered: int) -> None:
+    counts = Counter(STATUSES[code] for code in books.fates_N)
     assert sum(counts.values()) == len(books)
-    assert counts[Fate.BUFFERED] == buffered
+    assert counts[LeaseStatus.BUFFERED] == buffered
 
 
 def check_finished(run: Run, *, all_trained: bool = True) -> None:

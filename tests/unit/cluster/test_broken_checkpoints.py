@@ -12,7 +12,7 @@ import pytest
 
 from cluster.record.checkpoint import MANIFEST, newest_checkpoint, newest_verified, prune_checkpoints, read_checkpoint
 from cluster.record.history import History
-from cluster.record.ledger import Fate, LedgerEvent
+from cluster.record.ledger import LeaseStatus, LedgerEvent
 from cluster.record.run_log import RunLog
 from storage.arrow import read_groups, write_groups
 from tests.fakes import make_group, make_scored
@@ -85,7 +85,7 @@ def fail_to_resume(path: Path, after: int) -> None:
     assert past.notes
     groups = [make_group(lease, version=after) for lease in range(first, first + GROUPS)]
     for group in groups:
-        history.ledger_event(LedgerEvent(group.lease_id, str(group.lease_id), Fate.IN_FLIGHT))
+        history.ledger_event(LedgerEvent(group.lease_id, str(group.lease_id), LeaseStatus.IN_FLIGHT))
     history.sampled(groups)
     history.scored([make_scored(group, bonus=0.25) for group in groups])
     history.trained(after + 1, [group.lease_id for group in groups], "0" * 64)

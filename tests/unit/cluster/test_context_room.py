@@ -10,7 +10,7 @@ from actors.engines.scripted.char_tokenizer import CharTokenizer
 from actors.load import EngineNeeds
 from cluster.config.run_config import RunConfig
 from cluster.launch.context_room import find_room, longest_answer, model_context
-from cluster.launch.ray_handles import PartInputs, RayWorkers, Site
+from cluster.launch.ray_handles import PlacementOptions, RayWorkers, ServiceInputs
 from cluster.record.run_processes import RunProcesses
 from contracts.errors import ConfigError
 from tasks.environment import TRY_AGAIN
@@ -157,13 +157,13 @@ def test_workers_are_started_with_the_room_of_the_whole_run(monkeypatch: pytest.
         def remote(self, *arguments: Any) -> None:
             given.append(arguments[-1])
 
-    class Anywhere(Site):
+    class Anywhere(PlacementOptions):
         def options(self, part: str) -> dict[str, Any]:
             return {}
 
     nowhere: Any = None
     monkeypatch.setattr("cluster.launch.ray_handles.actor_with", lambda *_: Actor())
     config = config_of(eval={"generous_max_new_tokens": 300})
-    inputs = PartInputs("model", "hash", (), 400)
+    inputs = ServiceInputs("model", "hash", (), 400)
     RayWorkers(config, inputs, Anywhere(nowhere), RunProcesses(tmp_path)).create("worker-0", "worker")
     assert [needs.max_model_len for needs in given] == [400]

@@ -10,7 +10,7 @@ import pytest
 
 from cluster.flow.drive import drive
 from contracts.adapter import Adapter
-from contracts.errors import PartLostError, RunStopped
+from contracts.errors import ActorLostError, RunStopped
 from contracts.problem import Lease
 from contracts.reports import MemoryReport, StepReport
 from contracts.rollout import FinishReason, RolloutGroup, ScoredGroup
@@ -98,7 +98,7 @@ async def test_nothing_but_failures_stops_the_run_and_says_why(tmp_path: Path) -
 
 async def test_a_lost_worker_gives_its_leases_back_and_the_other_one_finishes(tmp_path: Path) -> None:
     def dies(lease: Lease) -> Exception | None:
-        return PartLostError("worker w0 died")
+        return ActorLostError("worker w0 died")
 
     run = Run(make_config(tmp_path, updates=3), workers=[FakeWorker("w0", fault=dies), FakeWorker("w1")])
     await run.run()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cluster.record.checkpoint import read_checkpoint
-from cluster.record.resume import read_run_past
+from cluster.record.resume import read_recovered_run
 from contracts.errors import RunStopped
 from contracts.problem import Lease
 from contracts.rollout import FinishReason
@@ -118,7 +118,7 @@ async def test_after_a_preflight_pause_the_run_goes_on_with_the_batch_that_it_pa
     assert "first batch: 100% of rollouts ran into the token limit" in str(error)
     check_stopped(first)
     assert first.controller.step == 0
-    past = read_run_past(first.path, stop_config(tmp_path, lag))
+    past = read_recovered_run(first.path, stop_config(tmp_path, lag))
     assert len(past.buffered) >= 4, "the batch is there for the resume: in the checkpoint, or in the log behind it"
     warned = stop_config(tmp_path, lag, alarms={"preflight_truncated": "warn"})
     again = new_run(warned, chained(lag), random.Random(0))

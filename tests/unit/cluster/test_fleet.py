@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from actors.config import ActorSettings
-from cluster.flow.worker_state import Seat, SeatState
+from cluster.flow.worker_state import WorkerState, WorkerStatus
 from cluster.record.requests import RunControl, ask
-from contracts.errors import ConfigError, DataError, EngineError, LoadError, PartLostError, ProofError, RunStopped
+from contracts.errors import ActorLostError, ConfigError, DataError, EngineError, LoadError, ProofError, RunStopped
 from contracts.problem import Lease
 from contracts.rollout import FinishReason
 from tests.fakes import FakeLearner, FakeWorker
@@ -42,8 +42,8 @@ def names(run: Run, kind: str) -> list[str]:
 )
 def test_room_of_a_seat(engine: str, version: int, rows: int, room: int) -> None:
     settings = ActorSettings.model_validate({"engine": engine})
-    seat = Seat(FakeWorker(), "worker", settings, version=version, rows=rows)
-    assert seat.room(newest=5, servable=5, spare_lag=1, lag_left=2) == room
+    worker = WorkerState(FakeWorker(), "worker", settings, version=version, rows=rows)
+    assert worker.capacity(newest=5, servable=5, staleness_budget=1, lag_left=2) == room
 
 
 @pytest.mark.parametrize("engine", ["scripted", "vllm"])
@@ -51,14 +51,14 @@ def test_room_of_a_seat(engine: str, version: int, rows: int, room: int) -> None
 def test_past_a_skipped_version_work_goes_on_while_its_groups_can_still_train(
     engine: str, newest: int, lag_left: int, works: bool
 ) -> None:
-    seat = Seat(FakeWorker(), "worker", ActorSettings.model_validate({"engine": engine}), version=5)
-    assert (seat.room(newest=newest, servable=5, spare_lag=0, lag_left=lag_left) > 0) is works
+    worker = WorkerState(FakeWorker(), "worker", ActorSettings.model_validate({"engine": engine}), version=5)
+    assert (worker.capacity(newest=newest, servable=5, staleness_budget=0, lag_left=lag_left) > 0) is works
 
 
-@pytest.mark.parametrize("state", [SeatState.SUSPECT, SeatState.DRAINING, SeatState.GONE])
-def test_only_a_serving_seat_takes_work(state: SeatState) -> None:
-    seat = Seat(FakeWorker(), "worker", ActorSettings(engine="scripted"), state=state, version=0)
-    assert seat.room(0, 0, 0, 0) == 0
+@pytest.mark.parametrize("state", [WorkerStatus.UNHEALTHY, WorkerStatus.DRAINING, WorkerStatus.DEAD])
+def test_only_a_serving_seat_takes_work(state: WorkerStatus) -> None:
+    worker = WorkerState(FakeWorker(), "worker", ActorSettings(engine="scripted"), state=state, version=0)
+    assert worker.capacity(0, 0, 0, 0) == 0
 
 
 async def test_scaling_up_and_down_while_the_run_goes_on(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ async def test_workers_of_two_kinds_serve_one_run_each_with_its_own_window(tmp_p
 
 
 async def test_lost_workers_are_replaced_and_the_run_finishes(tmp_path: Path) -> None:
-    deaths = iter([PartLostError("worker died"), PartLostError("worker died again")])
+    deaths = iter([ActorLostError("worker died"), ActorLostError("worker died again")])
     run = Run(make_config(tmp_path, updates=4), workers=[FakeWorker("w0", fault=lambda lease: next(deaths, None))] * 3)
     await run.run()
     assert run.lines("metrics.jsonl")[-1]["ledger"]["trained"] == 16
@@ -161,7 +161,7 @@ async def test_a_kind_that_cannot_load_ends_the_start_before_any_other_serves(tm
 
 async def test_below_min_workers_the_run_stops_with_the_last_reason(tmp_path: Path) -> None:
     config = make_config(tmp_path, cluster={"worker_restarts": 2, "lease_attempts": 100})
-    run = Run(config, workers=[FakeWorker("w0", fault=lambda lease: PartLostError("no more GPU"))] * 9)
+    run = Run(config, workers=[FakeWorker("w0", fault=lambda lease: ActorLostError("no more GPU"))] * 9)
     with pytest.raises(RunStopped, match=r"0 rollout workers are left.*2 replacements.*no more GPU"):
         await run.run()
     assert run.workers.made == 3, "the first and its two replacements"
@@ -295,7 +295,7 @@ async def test_what_one_pool_proves_and_another_refuses_is_no_workers_fault(tmp_
 
 
 async def test_two_refusals_in_one_pool_do_not_keep_another_from_trying(tmp_path: Path) -> None:
-    tried = iter([PartLostError("gone before it could try")])
+    tried = iter([ActorLostError("gone before it could try")])
     workers = of_two_pools(lambda version: next(tried, None) if version == 2 else None, refusing(2))
     workers.append(FakeWorker("exact-again", delay_s=lambda lease: 0.005))
     run = Run(make_config(tmp_path, updates=4, actors={"pools": POOLS}), workers=workers)

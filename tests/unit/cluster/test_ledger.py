@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.record.checkpoint import books_from_table, books_to_table
-from cluster.record.ledger import Fate, Ledger, LedgerEvent
+from cluster.record.ledger import LeaseStatus, Ledger, LedgerEvent
 from contracts.errors import LedgerError
 
 
@@ -22,7 +22,11 @@ def test_every_fate_is_counted_once() -> None:
     assert (counts.issued, counts.trained, counts.dropped, counts.failed) == (4, 1, 1, 1)
     assert (counts.in_flight, counts.buffered) == (0, 1)
     assert ledger.reasons == {"too short": 1, "EngineError": 1}
-    assert [event.fate for event in events if event.lease_id == a] == [Fate.IN_FLIGHT, Fate.BUFFERED, Fate.TRAINED]
+    assert [event.fate for event in events if event.lease_id == a] == [
+        LeaseStatus.IN_FLIGHT,
+        LeaseStatus.BUFFERED,
+        LeaseStatus.TRAINED,
+    ]
     ledger.check(in_flight=0, buffered=1)
 
 
@@ -62,20 +66,20 @@ def test_identity_holds_over_any_history(actions: list[str], random: object) -> 
         ledger.check(in_flight=len(in_flight), buffered=len(buffered))
         ledger.audit()
     again, replayed = Ledger(lambda event: None), Ledger(lambda event: None)
-    again.adopt(books_from_table(books_to_table(ledger.books())))
-    for event in ledger.books().events():
+    again.load(books_from_table(books_to_table(ledger.snapshot())))
+    for event in ledger.snapshot().events():
         replayed.restore(event)
     for other in (again, replayed):
         other.audit()
         assert other.counts() == ledger.counts()
         assert other.reasons == ledger.reasons
-        assert list(other.books().events()) == list(ledger.books().events())
+        assert list(other.snapshot().events()) == list(ledger.snapshot().events())
         assert other.issue("next") == ledger.next_lease_id
 
 
 def test_books_are_a_copy() -> None:
     ledger = Ledger(lambda event: None)
     lease = ledger.issue("a")
-    books = ledger.books()
+    books = ledger.snapshot()
     ledger.buffered(lease)
-    assert [event.fate for event in books.events()] == [Fate.IN_FLIGHT]
+    assert [event.fate for event in books.events()] == [LeaseStatus.IN_FLIGHT]

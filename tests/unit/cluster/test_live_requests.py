@@ -65,7 +65,7 @@ async def test_what_the_live_run_refuses_is_told_to_who_asked(tmp_path: Path) ->
 
 
 def with_shortages(run: Run, shortages: Shortages) -> None:
-    run.controller.fleet._parts = replace(run.controller.fleet._parts, shortages=shortages)
+    run.controller.fleet._services = replace(run.controller.fleet._services, shortages=shortages)
 
 
 def test_more_workers_than_can_be_placed_are_refused_and_nothing_changes(tmp_path: Path) -> None:

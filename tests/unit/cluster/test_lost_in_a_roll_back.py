@@ -15,11 +15,11 @@ from cluster.handles import LearnerHandle
 from cluster.record.history import Kind
 from cluster.record.recorder import Recorder
 from cluster.record.run_log import read_log
-from cluster.recovery.failure_policy import Part
-from cluster.recovery.restartable import RevivedLearner
+from cluster.recovery.failure_policy import Component
+from cluster.recovery.restartable import RestartableLearner
 from cluster.watch.alarms.alarm import Action, Alarm
 from contracts.adapter import Adapter
-from contracts.errors import PartLostError, RunStopped
+from contracts.errors import ActorLostError, RunStopped
 from contracts.reports import StepReport
 from contracts.rollout import ScoredGroup
 from tests.harness import Run
@@ -36,7 +36,7 @@ from tests.unit.cluster.stops import (
     stop_config,
     tiny_learner,
 )
-from tests.unit.cluster.test_revival import care
+from tests.unit.cluster.test_restartable import care
 
 TURNED = 4
 """The version that gets an earlier checkpoint's weights."""
@@ -76,10 +76,10 @@ class OnceLost:
     async def _lethal(self, call: str, version: int, work: Callable[[], Awaitable[Any]]) -> Any:
         now = [death for death in self._deaths if death.comes(call, version)]
         if any(not death.after for death in now):
-            raise PartLostError("killed")
+            raise ActorLostError("killed")
         answer = await work()
         if now:
-            raise PartLostError("killed")
+            raise ActorLostError("killed")
         return answer
 
 
@@ -126,7 +126,7 @@ async def turned_run(path: Path, lag: int, make: Callable[[int], LearnerHandle],
         def born() -> OnceLost:
             return OnceLost(make(lag), death)
 
-        return RevivedLearner(born(), care(config, recorder, Part.LEARNER, born))
+        return RestartableLearner(born(), care(config, recorder, Component.LEARNER, born))
 
     run = new_run(config, revived, random.Random(0))
     alarm_before_turning(run)

@@ -15,7 +15,7 @@ from rich.console import Console
 from cluster.config.supervision import SupervisionSettings
 from cluster.launch.placement import Bundle, Placement
 from cluster.launch.process_env import actor_environment
-from cluster.launch.ray_handles import Site, actor_with, with_root_cause
+from cluster.launch.ray_handles import PlacementOptions, actor_with, with_root_cause
 from cluster.record.process_log import CONTROLLER_LOG, begin_log, last_error, new_attempt, newest_attempt
 from cluster.recovery.supervisor import Supervisor
 from cluster.watch.watchers import watchers
@@ -75,7 +75,7 @@ def test_a_log_of_the_runs_own_process_that_cannot_be_opened_is_no_reason_not_to
     """A folder is in the way of each file, for want of a disk that is full."""
     (tmp_path / "controller.err").mkdir()
     (tmp_path / CONTROLLER_LOG).mkdir()
-    monkeypatch.setattr("cluster.recovery.last_words.new_attempt", lambda _run_path: tmp_path)
+    monkeypatch.setattr("cluster.recovery.stderr_tail.new_attempt", lambda _run_path: tmp_path)
     assert supervised(tmp_path / "r", BEGINS + "print('words of a library', file=sys.stderr)") == 0
     assert capfd.readouterr().err == "words of a library\n"
     config = make_config(tmp_path)
@@ -245,7 +245,7 @@ def test_an_actor_sees_the_gpus_that_it_asked_for_and_no_other(
 ) -> None:
     placement = Placement((Bundle("memory", 1, gpus),))
     env = actor_environment({}, {"MY_VARIABLE": "mine"}, "info")
-    site = Site(placement, env=env, logs=tmp_path)
+    site = PlacementOptions(placement, env=env, logs=tmp_path)
     actor = actor_with(Shows, 3, site.core_options("memory")).remote()
     names = ("CUDA_VISIBLE_DEVICES", "MY_VARIABLE", "OMP_NUM_THREADS")
     ray.get(actor.see.remote(), timeout=60)

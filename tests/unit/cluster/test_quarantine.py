@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from contracts.errors import EngineError, PartLostError, RunStopped
+from contracts.errors import ActorLostError, EngineError, RunStopped
 from contracts.ports import Task
 from contracts.problem import Lease, Problem
 from tests.fakes import CountingTask, FakeWorker
@@ -54,7 +54,7 @@ async def test_workers_that_die_at_random_put_nothing_into_quarantine(tmp_path: 
     deaths = iter(range(4))
 
     def dies(lease: Lease) -> Exception | None:
-        return PartLostError("killed") if lease.attempt == 0 and next(deaths, None) is not None else None
+        return ActorLostError("killed") if lease.attempt == 0 and next(deaths, None) is not None else None
 
     run = run_on(tmp_path, CountingTask(), workers=[FakeWorker(f"w{i}", fault=dies) for i in range(6)])
     await run.run()

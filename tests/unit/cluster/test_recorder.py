@@ -306,7 +306,7 @@ def test_transcripts_of_an_earlier_life_are_synced_with_the_next_checkpoint_and_
     torn = tmp_path / "rollouts" / "step-000003-dropped-00000003.parquet"
     torn.write_bytes(bytes(torn.stat().st_size))
     recorder, syncs = Recorder(tmp_path), Syncs(monkeypatch)
-    recorder.take_up_transcripts(2)
+    recorder.restore_transcripts(2)
     recorder.sync()
     assert syncs.transcripts() == ["step-000002-dropped-00000002.parquet"]
     assert sorted(int(path.name[5:11]) for path in (tmp_path / "rollouts").iterdir()) == [1, 2]

@@ -10,7 +10,7 @@ import pytest
 
 from cluster.commands import cli
 from cluster.launch.model_store import PACKAGED_MODEL, resolve_model
-from contracts.errors import ConfigError, DataError, LoadError, PartLostError, RunStopped
+from contracts.errors import ActorLostError, ConfigError, DataError, LoadError, RunStopped
 from learner.config import LearnerSettings
 from learner.load import load_learner
 from memory_service.config import MemorySettings
@@ -28,7 +28,7 @@ GPT2 = {"model_type": "gpt2", "vocab_size": 8}
         (ModuleNotFoundError("No module named 'peft'"), 2),
         (DataError("c"), 3),
         (RunStopped("d"), 3),
-        (PartLostError("e"), 3),
+        (ActorLostError("e"), 3),
         (FileNotFoundError(2, "No such file or directory", "f"), 3),
     ],
 )

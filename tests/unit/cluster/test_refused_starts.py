@@ -21,7 +21,7 @@ from actors.engines.scripted.char_tokenizer import CharTokenizer
 from cluster.commands.summary import state_of
 from cluster.config.run_config import RunConfig
 from cluster.config.supervision import SupervisionSettings
-from cluster.launch.core_services import CoreParts, refusal, start_parts
+from cluster.launch.core_services import CoreServices, refusal, start_services
 from cluster.launch.ray_handles import answer
 from cluster.launch.train import train
 from cluster.record.incidents import SUPERVISOR_DIED, headlines, kinds, write_incident
@@ -30,17 +30,17 @@ from cluster.record.resume import begin_or_go_on, refuse_other_prompts
 from cluster.record.run_dir import create_run, has_begun, read_run, renew_run
 from cluster.record.run_processes import RunProcesses, oom_kills
 from cluster.recovery.ending import FAILED, MAY_RESTART
-from cluster.recovery.failure_policy import Part
-from cluster.recovery.restartable import RevivedLearner
+from cluster.recovery.failure_policy import Component
+from cluster.recovery.restartable import RestartableLearner
 from cluster.recovery.run_process import end_when_orphaned, ended_by, supervised
 from cluster.recovery.supervisor import Supervisor
-from contracts.errors import ConfigError, LoadError, MemrError, PartLostError
+from contracts.errors import ActorLostError, ConfigError, LoadError, MemrError
 from contracts.process import ProcessId, own_process
 from tasks.config import TaskSettings
 from tasks.prompts import HfTokenizer
 from tests.fakes import FakeLearner
 from tests.harness import make_config
-from tests.unit.cluster.test_revival import care
+from tests.unit.cluster.test_restartable import care
 from tests.unit.cluster.test_supervisor import supervise
 from tests.unit.tasks.test_tasks_chat_template import DATED
 from tests.unit.tasks.test_tasks_prompts import EOS, TEMPLATE, byte_tokenizer
@@ -59,7 +59,7 @@ async def test_a_process_whose_code_cannot_be_imported_is_told_by_the_last_line_
         LoadError, match=r"learner cannot start on its node: ModuleNotFoundError: No module named 'peft'$"
     ):
         await answer("the learner", failing(ActorDiedError(cause)))
-    with pytest.raises(PartLostError, match="died"):
+    with pytest.raises(ActorLostError, match="died"):
         await answer("the learner", failing(ActorDiedError()))
 
 
@@ -67,14 +67,14 @@ async def test_a_process_whose_code_cannot_be_imported_is_told_by_the_last_line_
     ("error", "begun", "becomes"),
     [
         (LoadError("no peft"), False, LoadError),
-        (LoadError("no peft"), True, PartLostError),
-        (LoadError("cannot load m: AcceleratorError: CUDA error: device busy"), True, PartLostError),
-        (LoadError("cannot load m: OSError: [Errno 116] Stale file handle"), True, PartLostError),
+        (LoadError("no peft"), True, ActorLostError),
+        (LoadError("cannot load m: AcceleratorError: CUDA error: device busy"), True, ActorLostError),
+        (LoadError("cannot load m: OSError: [Errno 116] Stale file handle"), True, ActorLostError),
         (LoadError("CUDA out of memory"), False, LoadError),
-        (LoadError("CUDA out of memory"), True, PartLostError),
-        (PartLostError("gone; the kernel killed a process because memory ran out"), False, LoadError),
-        (PartLostError("gone; the kernel killed a process because memory ran out"), True, PartLostError),
-        (PartLostError("gone"), False, PartLostError),
+        (LoadError("CUDA out of memory"), True, ActorLostError),
+        (ActorLostError("gone; the kernel killed a process because memory ran out"), False, LoadError),
+        (ActorLostError("gone; the kernel killed a process because memory ran out"), True, ActorLostError),
+        (ActorLostError("gone"), False, ActorLostError),
     ],
 )
 def test_what_does_not_load_ends_a_start_and_is_tried_again_later(
@@ -101,10 +101,10 @@ class LoadingActor:
     start: Call
 
 
-def core_of(config: RunConfig) -> CoreParts:
+def core_of(config: RunConfig) -> CoreServices:
     nothing: Any = None
     config.run_path.mkdir(parents=True, exist_ok=True)
-    return CoreParts(config, nothing, nothing, RunProcesses(config.run_path))
+    return CoreServices(config, nothing, nothing, RunProcesses(config.run_path))
 
 
 async def test_a_part_that_dies_while_it_loads_is_told_by_its_process(
@@ -123,7 +123,7 @@ async def test_a_part_that_dies_while_it_loads_is_told_by_its_process(
 
     actor = LoadingActor(Call(is_born), Call(dies))
     config = make_config(tmp_path)
-    with pytest.raises(PartLostError, match=r"^the memory died while it loaded: process \d+ is gone$"):
+    with pytest.raises(ActorLostError, match=r"^the memory died while it loaded: process \d+ is gone$"):
         await core_of(config)._loaded("memory", actor)
     core, kills = core_of(config), oom_kills()
     monkeypatch.setattr("cluster.record.run_processes.oom_kills", lambda: kills + 1)
@@ -132,7 +132,7 @@ async def test_a_part_that_dies_while_it_loads_is_told_by_its_process(
     (config.run_path / "checkpoints" / "step-000000").mkdir(parents=True)
     core = core_of(config)
     monkeypatch.setattr("cluster.record.run_processes.oom_kills", lambda: kills + 2)
-    with pytest.raises(PartLostError, match="memory ran out$"):
+    with pytest.raises(ActorLostError, match="memory ran out$"):
         await core._loaded("memory", actor)
 
 
@@ -147,7 +147,7 @@ async def test_a_part_loads_in_a_call_whose_error_is_its_own(tmp_path: Path) -> 
     assert await core._loaded("memory", loads) is loads
 
 
-class _Parts(CoreParts):
+class _Parts(CoreServices):
     """Whose learner cannot be had, and whose memory loads for ever."""
 
     def __init__(self, error: MemrError) -> None:
@@ -161,7 +161,7 @@ class _Parts(CoreParts):
 
 
 @pytest.mark.parametrize(
-    ("error", "kind"), [(LoadError("no peft here"), "stopped"), (PartLostError("the learner died"), "part_lost")]
+    ("error", "kind"), [(LoadError("no peft here"), "stopped"), (ActorLostError("the learner died"), "part_lost")]
 )
 async def test_why_a_part_did_not_start_is_on_disk_before_ray_is_ended(
     tmp_path: Path, error: MemrError, kind: str
@@ -169,13 +169,13 @@ async def test_why_a_part_did_not_start_is_on_disk_before_ray_is_ended(
     config = make_config(tmp_path)
     inputs: Any = None
     with closing(Recorder(config.run_path)) as recorder, pytest.raises(type(error)):
-        await start_parts(_Parts(error), config, inputs, recorder)
+        await start_services(_Parts(error), config, inputs, recorder)
     assert kinds(config.run_path) == [kind]
 
 
 class Dies(FakeLearner):
     async def first_adapter(self) -> Any:
-        raise PartLostError("died")
+        raise ActorLostError("died")
 
 
 async def test_a_part_that_cannot_be_loaded_for_a_moment_is_brought_back(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ async def test_a_part_that_cannot_be_loaded_for_a_moment_is_brought_back(tmp_pat
         return FakeLearner(0)
 
     with closing(Recorder(config.run_path)) as recorder:
-        revived = RevivedLearner(Dies(0), care(config, recorder, Part.LEARNER, start))
+        revived = RestartableLearner(Dies(0), care(config, recorder, Component.LEARNER, start))
         assert (await revived.first_adapter()).manifest.policy_version == 0
     told = headlines(config.run_path)
     assert ["process died" in told[0], "did not load again: cannot load m: OSError" in told[1]] == [True, True]
@@ -201,8 +201,8 @@ async def test_a_part_that_never_loads_again_ends_with_the_budget_and_says_why(t
         raise LoadError("cannot load the model m: OSError: no such folder")
 
     with closing(Recorder(config.run_path)) as recorder:
-        revived = RevivedLearner(Dies(0), care(config, recorder, Part.LEARNER, gone, restarts=3))
-        with pytest.raises(PartLostError, match=r"did not load again: .*no such folder; that was 4 times"):
+        revived = RestartableLearner(Dies(0), care(config, recorder, Component.LEARNER, gone, restarts=3))
+        with pytest.raises(ActorLostError, match=r"did not load again: .*no such folder; that was 4 times"):
             await revived.first_adapter()
     assert len(tried) == 3
 
@@ -213,7 +213,7 @@ async def test_a_run_that_has_begun_tries_again_what_does_not_load(tmp_path: Pat
     with pytest.raises(LoadError, match="device busy"):
         await core_of(config)._loaded("memory", actor)
     (config.run_path / "checkpoints" / "step-000000").mkdir(parents=True)
-    with pytest.raises(PartLostError, match="device busy"):
+    with pytest.raises(ActorLostError, match="device busy"):
         await core_of(config)._loaded("memory", actor)
     refused = LoadingActor(Call(own_process), Call(raising(ConfigError("no such device"))))
     with pytest.raises(ConfigError, match="no such device"):
@@ -262,11 +262,11 @@ def test_a_loss_that_was_told_is_not_told_twice(tmp_path: Path) -> None:
 
     def life() -> int:
         write_incident(tmp_path, "part_lost", {"headline": "the learner died"})
-        raise PartLostError("the learner died")
+        raise ActorLostError("the learner died")
 
     assert supervised(life, tmp_path, 1.0) == MAY_RESTART
     assert kinds(tmp_path) == ["part_lost"] * 2
-    assert supervised(raising(PartLostError("the learner died")), tmp_path, 1.0) == MAY_RESTART
+    assert supervised(raising(ActorLostError("the learner died")), tmp_path, 1.0) == MAY_RESTART
     assert kinds(tmp_path) == ["part_lost"] * 3
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from cluster.config.run_config import RunConfig, dump_config, load_config
 from cluster.record.checkpoint import read_checkpoint, verify
-from cluster.record.history import Past, read_past
-from cluster.record.resume import calls_after, check_same_run, read_run_past
+from cluster.record.history import RecoveredState, read_recovered
+from cluster.record.resume import calls_after, check_same_run, read_recovered_run
 from cluster.record.run_log import BEGINNING
 from contracts.errors import ConfigError, DataError
 from contracts.problem import Lease
@@ -150,7 +150,7 @@ async def test_killed_anywhere_memory_hears_of_every_group_that_went_on_once(
         tmp_path, 1, seed, interrupted=True, memory=without_bonus, cluster={"checkpoint_every_updates": 3}
     )
     last = runs[-1]
-    past = read_run_past(last.path, make_config(tmp_path, lag=1, updates=UPDATES, memory=without_bonus))
+    past = read_recovered_run(last.path, make_config(tmp_path, lag=1, updates=UPDATES, memory=without_bonus))
     known = {scored.group.lease_id for call in told_ever(last.path) for scored in call}
     assert known | past.untold.keys() | past.sampled.keys() >= set(range(4 * UPDATES))
     assert not known & past.untold.keys()
@@ -158,7 +158,7 @@ async def test_killed_anywhere_memory_hears_of_every_group_that_went_on_once(
 
 
 def told_ever(path: Path) -> list[tuple[ScoredGroup, ...]]:
-    return read_past(path / "log", Past(), BEGINNING, memory_on=True).calls
+    return read_recovered(path / "log", RecoveredState(), BEGINNING, memory_on=True).calls
 
 
 async def finished(path: Path) -> Run:
@@ -207,7 +207,7 @@ async def test_a_manifest_that_points_outside_is_refused(tmp_path: Path) -> None
 
 
 def test_a_run_without_a_past_begins_at_the_beginning(tmp_path: Path) -> None:
-    assert read_run_past(tmp_path, make_config(tmp_path)) == Past()
+    assert read_recovered_run(tmp_path, make_config(tmp_path)) == RecoveredState()
 
 
 def test_another_run_is_refused_with_every_difference_and_what_may_change_may_change(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_a_call_of_one_group_right_after_the_snapshot_is_told_again(tmp_path: Pa
         tuple(replace(make_scored(make_group(lease)), memory_version=lease) for lease in leases)
         for leases in [(2, 3), (4,), (5,), (6, 7)]
     ]
-    told = calls_after(Past(calls=calls, memory_snapshot=snapshot))
+    told = calls_after(RecoveredState(calls=calls, memory_snapshot=snapshot))
     assert [[scored.group.lease_id for scored in call] for call in told] == [[5], [6, 7]]
 
 

@@ -13,8 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cluster.record.recorder import Recorder
-from cluster.recovery.failure_policy import Part
-from cluster.recovery.restartable import RevivedLearner
+from cluster.recovery.failure_policy import Component
+from cluster.recovery.restartable import RestartableLearner
 from tests.harness import Run
 from tests.unit.cluster.stops import (
     UPDATES,
@@ -27,7 +27,7 @@ from tests.unit.cluster.stops import (
     stop_config,
 )
 from tests.unit.cluster.test_lost_in_a_roll_back import Death, OnceLost, alarm_before_turning
-from tests.unit.cluster.test_revival import care
+from tests.unit.cluster.test_restartable import care
 from tests.unit.cluster.test_stops_property import PHASES, SAME
 
 Kill = Moment
@@ -89,8 +89,8 @@ def turned(folder: Path, lag: int, turn: int, deaths: list[Death]) -> Run:
     def born() -> OnceLost:
         return OnceLost(ChainedLearner(lag, delay_s=0.002), *deaths)
 
-    def revived(recorder: Recorder) -> RevivedLearner:
-        return RevivedLearner(born(), care(config, recorder, Part.LEARNER, born))
+    def revived(recorder: Recorder) -> RestartableLearner:
+        return RestartableLearner(born(), care(config, recorder, Component.LEARNER, born))
 
     run = new_run(config, revived, random.Random(0))
     alarm_before_turning(run, turn)

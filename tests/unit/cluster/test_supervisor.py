@@ -158,9 +158,9 @@ def test_a_run_that_does_not_obey_is_ended_by_force_with_130(tmp_path: Path) -> 
 
 def test_a_signal_after_the_end_is_known_does_not_change_it(tmp_path: Path) -> None:
     """While Ray is shut down and the summary is written."""
-    ends = "hear_no_more(); [os.kill(os.getpid(), n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]"
+    ends = "ignore_signals(); [os.kill(os.getpid(), n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]"
     body = (
-        "from cluster.recovery.run_process import hear_no_more, supervised\n"
+        "from cluster.recovery.run_process import ignore_signals, supervised\n"
         f"def life():\n    {ends}\n    time.sleep(0.1)\n    return 0\n"
         f"sys.exit(supervised(life, pathlib.Path({str(tmp_path)!r}), 5.0))"
     )

@@ -7,7 +7,7 @@ import pytest
 from cluster.launch.ray_session import ray_session
 from cluster.record.recorder import Recorder
 from cluster.record.run_processes import RunProcesses
-from cluster.watch.resources.keeper import ResourceKeeper
+from cluster.watch.resources.monitor import ResourceMonitor
 from cluster.watch.resources.projection import FreeResources
 from contracts.errors import ConfigError
 from tests.harness import make_config
@@ -20,8 +20,8 @@ def preflight(path: Path, *, enabled: bool = True) -> None:
     config.run_path.mkdir(parents=True, exist_ok=True)
     recorder = Recorder(config.run_path, [])
     try:
-        keeper = ResourceKeeper(config, RunProcesses(config.run_path), recorder, lambda _why: None, lambda: 0)
-        keeper.refuse_what_will_not_fit(local_ray=True)
+        keeper = ResourceMonitor(config, RunProcesses(config.run_path), recorder, lambda _why: None, lambda: 0)
+        keeper.check_capacity(local_ray=True)
     finally:
         recorder.close()
 
@@ -40,7 +40,7 @@ def preflight(path: Path, *, enabled: bool = True) -> None:
 def test_a_run_that_will_not_fit_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: FreeResources, said: str
 ) -> None:
-    monkeypatch.setattr("cluster.watch.resources.keeper.free_resources", lambda _path: free)
+    monkeypatch.setattr("cluster.watch.resources.monitor.free_resources", lambda _path: free)
     with pytest.raises(ConfigError, match=said):
         preflight(tmp_path)
     preflight(tmp_path, enabled=False)
@@ -48,7 +48,7 @@ def test_a_run_that_will_not_fit_is_refused(
 
 def test_a_run_that_fits_is_let_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plenty = FreeResources(10**15, 10**15, 10**15)
-    monkeypatch.setattr("cluster.watch.resources.keeper.free_resources", lambda _path: plenty)
+    monkeypatch.setattr("cluster.watch.resources.monitor.free_resources", lambda _path: plenty)
     preflight(tmp_path)
 
 

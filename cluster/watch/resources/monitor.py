@@ -14,7 +14,7 @@ from cluster.config.run_config import RunConfig
 from cluster.record.checkpoint import LEAST_KEPT, newest_checkpoint, prune_checkpoints
 from cluster.record.recorder import Recorder
 from cluster.record.run_processes import RunProcesses
-from cluster.watch.resources.pressure import ProcessSampler, Relief, free_resources, leaks, low_water
+from cluster.watch.resources.pressure import DiskAction, ProcessSampler, free_resources, leaks, low_water
 from cluster.watch.resources.projection import (
     Footprint,
     checkpoint_bytes,
@@ -26,10 +26,10 @@ from cluster.watch.resources.projection import (
 )
 from contracts.errors import ConfigError
 
-_ORDER = list(Relief)
+_ORDER = list(DiskAction)
 
 
-class ResourceKeeper:
+class ResourceMonitor:
     """halt: ends the run with the reason, after a last checkpoint. episodes: what memory holds, whose growth is meant."""
 
     def __init__(
@@ -44,13 +44,13 @@ class ResourceKeeper:
         self._run_path = config.run_path
         self._processes, self._recorder, self._halt, self._episodes = processes, recorder, halt, episodes
         self._sampler = ProcessSampler(self._settings.leak_window_s)
-        self._relief = Relief.NONE
+        self._relief = DiskAction.NONE
         self._grown: set[tuple[str, int, str]] = set()
         looks = round(self._settings.leak_window_s / self._settings.sample_interval_s)
         self._stored: deque[int] = deque(maxlen=looks)  # episodes, look by look over one window
         self.footprint = first_footprint(0, config)
 
-    def refuse_what_will_not_fit(self, *, local_ray: bool) -> None:
+    def check_capacity(self, *, local_ray: bool) -> None:
         """Needs a checkpoint and an adapter on disk, which it measures. Raises ConfigError."""
         if not self._settings.enabled:
             return
@@ -87,7 +87,7 @@ class ResourceKeeper:
         """Consumes what the system says; produces relief and incidents; waits for nothing but the clock."""
         while self._settings.enabled:
             await asyncio.to_thread(self._sampler.sample, {**self._processes.here, "controller": os.getpid()})
-            self._tell_who_grows()
+            self._report_leaks()
             await self._give_way(*await asyncio.to_thread(self._free_and_next))
             await asyncio.sleep(self._settings.sample_interval_s)
 
@@ -104,17 +104,17 @@ class ResourceKeeper:
         self._relief = relief
         self._recorder.transcripts = False
         told = f"{size(free_bytes)} of disk are free at {self._run_path}, a checkpoint takes {size(next_bytes)}"
-        if relief is Relief.STOP_TRANSCRIPTS:
+        if relief is DiskAction.STOP_TRANSCRIPTS:
             self._recorder.incident("disk_low", f"{told}: rollouts/ is no longer written; the log still has everything")
             return
         await asyncio.to_thread(prune_checkpoints, self._run_path, LEAST_KEPT)
-        if relief is Relief.PRUNE:
+        if relief is DiskAction.PRUNE:
             self._recorder.incident("disk_low", f"{told}: all but the newest {LEAST_KEPT} checkpoints were deleted")
             return
         self._recorder.incident("disk_full", f"{told}: the run writes a last checkpoint and stops")
         self._halt(f"{told}. Make room, or set run.directory to a larger disk, and `memr resume`")
 
-    def _tell_who_grows(self) -> None:
+    def _report_leaks(self) -> None:
         self._stored.append(self._episodes())
         meant = (self._stored[-1] - self._stored[0]) * self.footprint.bytes_per_episode
         for leak in leaks(self._sampler.history, self._settings, {"memory": max(0.0, meant)}):

@@ -12,7 +12,7 @@ from cluster.config.run_folder import is_run
 from cluster.record.process_log import CONTROLLER_ERRORS, new_attempt
 
 
-class LastWords:
+class StderrTail:
     """Of one life. descriptor: for the process to write to; None, what it has by itself, where there can be no file."""
 
     def __init__(self, run_path: Path) -> None:

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from cluster.config.resources import ResourceSettings
 from cluster.watch.resources.pressure import (
+    DiskAction,
     ProcessSampler,
-    Relief,
     Sample,
     container_headroom,
     free_resources,
@@ -40,23 +40,23 @@ SETTINGS = ResourceSettings(
 @pytest.mark.parametrize(
     ("free", "checkpoint", "relief"),
     [
-        (1000, 0, Relief.NONE),
-        (999, 0, Relief.STOP_TRANSCRIPTS),
-        (499, 0, Relief.PRUNE),
-        (249, 0, Relief.STOP_RUN),
-        (4000, 1000, Relief.NONE),  # a large checkpoint moves every mark: 4, 2.5 and 1.5 of it
-        (3999, 1000, Relief.STOP_TRANSCRIPTS),
-        (2499, 1000, Relief.PRUNE),
-        (1499, 1000, Relief.STOP_RUN),
+        (1000, 0, DiskAction.NONE),
+        (999, 0, DiskAction.STOP_TRANSCRIPTS),
+        (499, 0, DiskAction.PRUNE),
+        (249, 0, DiskAction.STOP_RUN),
+        (4000, 1000, DiskAction.NONE),  # a large checkpoint moves every mark: 4, 2.5 and 1.5 of it
+        (3999, 1000, DiskAction.STOP_TRANSCRIPTS),
+        (2499, 1000, DiskAction.PRUNE),
+        (1499, 1000, DiskAction.STOP_RUN),
     ],
 )
-def test_low_water(free: int, checkpoint: int, relief: Relief) -> None:
+def test_low_water(free: int, checkpoint: int, relief: DiskAction) -> None:
     assert low_water(free, checkpoint, SETTINGS) is relief
 
 
 def test_the_run_stops_while_a_last_checkpoint_still_fits() -> None:
     for checkpoint in (0, 10**6, 10**9, 10**12):
-        assert low_water(checkpoint, checkpoint, ResourceSettings()) is Relief.STOP_RUN
+        assert low_water(checkpoint, checkpoint, ResourceSettings()) is DiskAction.STOP_RUN
 
 
 def test_marks_out_of_order_are_refused() -> None:

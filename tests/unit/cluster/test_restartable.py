@@ -12,11 +12,11 @@ import pytest
 
 from cluster.config.run_config import RunConfig
 from cluster.record.recorder import Recorder
-from cluster.record.resume import read_run_past
-from cluster.recovery.failure_policy import Budget, Part
-from cluster.recovery.restartable import RevivedLearner, RevivedMemory, Wardship
+from cluster.record.resume import read_recovered_run
+from cluster.recovery.failure_policy import Budget, Component
+from cluster.recovery.restartable import RestartableLearner, RestartableMemory, RestartPolicy
 from contracts.adapter import Adapter
-from contracts.errors import PartLostError
+from contracts.errors import ActorLostError
 from contracts.reports import MemoryReport, StepReport
 from contracts.rollout import RolloutGroup, ScoredGroup
 from tests.fakes import FakeLearner, FakeMemory, FakeWorker
@@ -37,12 +37,12 @@ class MortalLearner(FakeLearner):
     async def update(self, groups: Sequence[ScoredGroup]) -> tuple[StepReport, Adapter]:
         self.calls_left -= 1
         if self.calls_left <= 0 and self.death == "before":
-            raise PartLostError("died")
+            raise ActorLostError("died")
         answer = await super().update(groups)
         if self.calls_left <= 0 and self.death == "silent":
             await asyncio.sleep(3600)
         if self.calls_left <= 0:
-            raise PartLostError("died")
+            raise ActorLostError("died")
         return answer
 
 
@@ -54,10 +54,10 @@ class MortalMemory(FakeMemory):
     async def score(self, groups: Sequence[RolloutGroup]) -> tuple[list[ScoredGroup], MemoryReport]:
         self.calls_left -= 1
         if self.calls_left <= 0 and not self.dies_after:
-            raise PartLostError("died")
+            raise ActorLostError("died")
         answer = await super().score(groups)
         if self.calls_left <= 0:
-            raise PartLostError("died")
+            raise ActorLostError("died")
         return answer
 
 
@@ -69,16 +69,16 @@ def recorder(tmp_path: Path) -> Iterator[Recorder]:
 
 
 def care(
-    config: RunConfig, recorder: Recorder, part: Part, make: Any, restarts: int = 50, limit_s: float = 5.0
-) -> Wardship[Any]:
+    config: RunConfig, recorder: Recorder, part: Component, make: Any, restarts: int = 50, limit_s: float = 5.0
+) -> RestartPolicy[Any]:
     async def start() -> Any:
         return make()
 
-    return Wardship(
+    return RestartPolicy(
         part=part,
         start=start,
         end=lambda: "process 7 is gone",
-        past=lambda: read_run_past(config.run_path, config),
+        past=lambda: read_recovered_run(config.run_path, config),
         budget=Budget(restarts, 3600.0),
         limit_s=limit_s,
         limit_name="learner_call_s",
@@ -100,7 +100,7 @@ async def test_a_learner_that_dies_again_and_again_trains_every_problem_once_and
         return born[-1]
 
     limit_s = 0.05 if death == "silent" else 5.0
-    learner = RevivedLearner(make(), care(config, recorder, Part.LEARNER, make, limit_s=limit_s))
+    learner = RestartableLearner(make(), care(config, recorder, Component.LEARNER, make, limit_s=limit_s))
     run = Run(config, learner=learner)
     await run.run()
     assert len(born) > 2
@@ -128,7 +128,9 @@ async def test_a_memory_that_dies_again_and_again_is_told_of_every_group_once(
         born.append(MortalMemory(noise))
         return born[-1]
 
-    run = Run(config, memory=RevivedMemory(make(), care(config, recorder, Part.MEMORY, make)), workers=[FakeWorker()])
+    run = Run(
+        config, memory=RestartableMemory(make(), care(config, recorder, Component.MEMORY, make)), workers=[FakeWorker()]
+    )
     await run.run()
     assert len(born) > 2
     assert born[-1].version == 8 * UPDATES
@@ -142,14 +144,14 @@ async def test_a_part_that_cannot_be_kept_alive_ends_with_the_last_reason_and_ho
 
     class Dead(MortalLearner):
         async def update(self, groups: Sequence[ScoredGroup]) -> tuple[StepReport, Adapter]:
-            raise PartLostError("died")
+            raise ActorLostError("died")
 
-    dead = RevivedLearner(
+    dead = RestartableLearner(
         Dead(0, random.Random(0), ""),
-        care(config, recorder, Part.LEARNER, lambda: Dead(0, random.Random(0), ""), restarts=2),
+        care(config, recorder, Component.LEARNER, lambda: Dead(0, random.Random(0), ""), restarts=2),
     )
     run = Run(config, learner=dead)
-    with pytest.raises(PartLostError, match="process 7 is gone; that was 3 times within 3600 s"):
+    with pytest.raises(ActorLostError, match="process 7 is gone; that was 3 times within 3600 s"):
         await run.run()
     incidents = sorted(path.name for path in (run.path / "incidents").iterdir())
     assert incidents == ["0001-learner_lost.json", "0002-learner_lost.json", "0003-learner_lost.json"]
