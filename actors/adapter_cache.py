@@ -1,6 +1,6 @@
 """Which policy versions a worker holds, which it may drop, and which version serves a lease. No I/O of its own.
 
-A version number means one artifact for ever: the hash of every version ever seen is remembered, and a second
+A version number means one artifact forever: the hash of every version ever seen is remembered, and a second
 artifact under the same number is refused.
 """
 
@@ -42,7 +42,7 @@ class AdapterCache:
         return manifest.policy_version not in self._held
 
     def put(self, manifest: AdapterManifest) -> list[int]:
-        """Hold this version; returns the versions to drop, already taken off the shelf."""
+        """Hold this version; returns the versions to drop, which the caller does not hold any more."""
         version = manifest.policy_version
         if self._held and version < max(self._held):
             self._visitor = version

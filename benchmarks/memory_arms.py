@@ -137,7 +137,7 @@ class Spawner:
         self._running: set[subprocess.Popen[str]] = set()
 
     def __call__(self, cell: Cell) -> None:
-        """Returns when the cell's file is written. Raises RuntimeError with the process's last words."""
+        """Returns when the cell's file is written. Raises RuntimeError with the process's last output."""
         started = time.monotonic()
         env = os.environ | dict.fromkeys(THREADS, "1") | {"TOKENIZERS_PARALLELISM": "false"}
         process = subprocess.Popen(

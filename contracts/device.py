@@ -63,7 +63,7 @@ def choose_device(setting: str, key: str, *, usable: bool, built_for: str | None
     found = f"{len(there)} NVIDIA card(s) ({', '.join(there)})" if there else "no NVIDIA card that it may use"
     raise ConfigError(
         f"{asked}: this process finds {found}, and torch can use none: torch is {_build(built_for)}, {_driver()}. "
-        f"{_cure(built_for) if there else 'Give it a card, or'} set {key} to 'cpu' to compute on the CPU all the same"
+        f"{_cure(built_for) if there else 'Give it a card, or'} set {key} to 'cpu' to compute on the CPU anyway"
     )
 
 

@@ -58,7 +58,7 @@ def cause_of_refusal(error: Exception) -> RefusalCause:
 
 
 class ActorLostError(MemrError):
-    """A process of the run (worker, memory, learner) died; the message names it and its last words."""
+    """A process of the run (worker, memory, learner) died; the message names it and its last output."""
 
 
 class LearnerError(MemrError):

@@ -228,7 +228,7 @@ class VllmEngine:
         try:
             yield
         except EngineDeadError as error:
-            raise EngineError(f"vLLM's engine process died: {error}; the worker's log has its last words") from error
+            raise EngineError(f"vLLM's engine process died: {error}; the worker's log has its last output") from error
 
 
 def engine_arguments(model_path: str, settings: VllmSettings, limits: VllmLimits) -> dict[str, Any]:

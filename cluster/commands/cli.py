@@ -85,7 +85,7 @@ def train(
         bool, typer.Option("--ship-code", help="With --address: send memr's code to nodes that do not have it")
     ] = False,
     override: Annotated[
-        bool, typer.Option("--override", help="Take a run up although settings changed that make it another run")
+        bool, typer.Option("--override", help="Resume a run although settings changed that make it another run")
     ] = False,
 ) -> None:
     """Train: workers, memory and learner side by side, evaluation before, during and after.
@@ -158,7 +158,7 @@ def _supervise(settings: "RunConfig", command: list[str], lock: int) -> int:
 
         try:
             write_report(settings.run_path)
-        except DataError as error:  # the run ended as it did all the same
+        except DataError as error:  # the run ended as it did anyway
             console.print(Text.assemble(("memr: ", "bold yellow"), str(error)), soft_wrap=True)
         show_summary(console, read_run(settings.run_path))
     return code
@@ -205,7 +205,7 @@ def resume(
     ] = None,
     override: Annotated[bool, typer.Option("--override", help="Although settings changed")] = False,
 ) -> None:
-    """Take up a run that was stopped or killed, exactly where it stood: no rollout is sampled or trained twice."""
+    """Resume a run that was stopped or killed, exactly where it stood: no rollout is sampled or trained twice."""
     from cluster.record.run_dir import read_run
 
     if elsewhere := [text for text in overrides or [] if text.split("=")[0].strip() in ("run.name", "run.directory")]:

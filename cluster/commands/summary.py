@@ -68,9 +68,9 @@ def show_status(console: Console, run: RunRecord) -> None:
             )
     show_reward_errors(console, run.metrics[-WINDOW_UPDATES:])
     if run.status is not None and run.summary is None:
-        for name, seat in run.status.get("fleet", {}).items():
+        for name, worker in run.status.get("fleet", {}).items():
             console.print(
-                f"{name}: {seat['state']}, version {seat['version']}, {seat['rollouts_in_hand']} rollouts in hand",
+                f"{name}: {worker['state']}, version {worker['version']}, {worker['rollouts_in_hand']} rollouts in hand",
             )
     for line in run.evals:
         console.print(eval_text(line))
@@ -94,7 +94,7 @@ def show_incidents(console: Console, run_path: Path) -> None:
 
 
 FAILURES = ("stopped", "gave_up", "crashed", "part_lost", "ray_failed", SUPERVISOR_DIED)
-"""Events after which a run does not go on by itself, unless it is taken up again."""
+"""Events after which a run does not go on by itself, unless it is resumed."""
 
 
 def state_of(run: RunRecord, now_s: float | None = None) -> str:

@@ -30,7 +30,7 @@ _OF_A_MODEL: tuple[str, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """keys: names, * for all of a section; without: what of them acts all the same. switch: what turns them off, and why.
+    """keys: names, * for all of a section; without: what of them acts anyway. switch: what turns them off, and why.
     acts: whether they act. refused: given by --set; what a run without a model, or without
     evaluation, ignores is said only: both are switches for a quick try of a line that has more."""
 

@@ -113,7 +113,7 @@ class Dispatcher:
         return True
 
     async def _call(self, worker: WorkerState, leases: Sequence[Lease], rows: int) -> None:
-        """One call to the worker; whatever happens, its leases are done or back in the queue. rows: what it takes up."""
+        """One call to the worker; whatever happens, its leases are done or back in the queue. rows: how many samples it takes."""
         alone, version = leases[0].attempt > 0, leases[0].policy_version
         evaluates = leases[0].purpose is Purpose.EVAL
         try:

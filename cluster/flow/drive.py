@@ -1,6 +1,6 @@
 """From the first checkpoint to the last: what a controller is asked for in one life of a run.
 
-take up -> (a run that begins: first checkpoint -> does it fit this machine?) -> run -> last checkpoint
+restore -> (a run that begins: first checkpoint -> does it fit this machine?) -> run -> last checkpoint
 """
 
 from collections.abc import Callable

@@ -84,8 +84,8 @@ class LeaseOutcomes:
         worker fell ill or died with this lease and no other in hand."""
         self.recorder.event("sampling_failed", leases=[lease.lease_id for lease in leases], error=str(error))
         for lease in reversed(leases):
-            poison = crashed_alone and self._harmed(lease.problem.problem_id, str(error))
-            if lease.attempt + 1 < self.settings.lease_attempts and not poison:
+            quarantined = crashed_alone and self._strike(lease.problem.problem_id, str(error))
+            if lease.attempt + 1 < self.settings.lease_attempts and not quarantined:
                 self.queue.returned(lease)
                 continue
             self.queue.done(lease.lease_id)
@@ -93,7 +93,7 @@ class LeaseOutcomes:
                 self._counts_as_wrong(lease.policy_version, lease.problem.problem_id, f"every attempt failed: {error}")
                 self.evaluator.given_up(lease.lease_id)
             else:
-                self.ledger.failed(lease.lease_id, QUARANTINED if poison else type(error).__name__)
+                self.ledger.failed(lease.lease_id, QUARANTINED if quarantined else type(error).__name__)
             self._streak.failed(self.settings.lease_attempts, error)
         self.admission.admit()
 
@@ -152,7 +152,7 @@ class LeaseOutcomes:
         self.queue.returned(lease)
         return True
 
-    def _harmed(self, problem_id: str, why: str) -> bool:
+    def _strike(self, problem_id: str, why: str) -> bool:
         """True, with an incident, when the problem goes into quarantine."""
         if not self.admission.quarantine.strike(problem_id):
             return False
@@ -164,8 +164,8 @@ class LeaseOutcomes:
     def _drop(self, group: RolloutGroup) -> None:
         self.dropped_rollouts += len(group.rollouts)
         reasons = [r.verdict.reason for r in group.rollouts if isinstance(r.verdict, Invalid)]
-        poison = bool(reasons) and self._harmed(group.problem_id, f"it could not be judged: {reasons[0]}")
-        self.ledger.dropped(group.lease_id, QUARANTINED if poison else "fewer than two trainable rollouts")
+        quarantined = bool(reasons) and self._strike(group.problem_id, f"it could not be judged: {reasons[0]}")
+        self.ledger.dropped(group.lease_id, QUARANTINED if quarantined else "fewer than two trainable rollouts")
         self.recorder.groups(group.policy_version, [ScoredGroup.without_bonus(group)], fate="dropped")
         self._streak.untrainable(group)
         self.admission.admit()

@@ -3,7 +3,7 @@
 from collections import Counter
 
 QUARANTINED = "quarantined"
-"""Reason of the ledger entry with which a problem goes in; a run that is taken up finds it there."""
+"""Reason of the ledger entry with which a problem goes in; a run that is resumed finds it there."""
 SKIPPED = "in quarantine"
 """Reason of a lease that was issued for such a problem and never sampled."""
 TWICE = 2

@@ -13,7 +13,7 @@ DEFAULTS = {
     "RAY_AUTH_MODE": "token",
     "RAY_task_events_report_interval_ms": "0",  # a record of every call, up to 330 MB of it, for a dashboard that is off
     # Progress bars and notices would break up the console; memr says itself what it does.
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # Ray's page of a raylet's last words among them; its own log files have it
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # Ray's page of a raylet's last output among them; its own log files have it
     "TQDM_DISABLE": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",

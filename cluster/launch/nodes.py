@@ -78,7 +78,7 @@ def refuse_old_driver(
     devices = {"learner.device": config.learner.device, "memory.device": config.memory.device}
     devices |= {f"actors.device of '{name}'": kind.device for name, kind in config.actors.kinds.items()}
     if why and (meant := [key for key, device in devices.items() if device != "cpu"]):
-        raise ConfigError(f"{why}, or set {' and '.join(meant)} to 'cpu' to compute on the CPU all the same")
+        raise ConfigError(f"{why}, or set {' and '.join(meant)} to 'cpu' to compute on the CPU anyway")
 
 
 def refuse_uncounted_cards(config: RunConfig, nodes: Sequence[Node], there: Sequence[str]) -> None:

@@ -135,7 +135,7 @@ def _start(config: RunConfig) -> None:
     _refuse_long_folder()
     short = shm_shortage(config.cluster.object_store_bytes, free_resources(config.run_path))
     if short and config.resources.enabled:
-        raise ConfigError(f"{short}. To go on all the same, with the store on disk: --set resources.enabled=false")
+        raise ConfigError(f"{short}. To go on anyway, with the store on disk: --set resources.enabled=false")
     try:
         ray.init(
             address="local",  # never somebody else's Ray on this machine

@@ -69,7 +69,7 @@ def train(
     supervisor: int | None = None,
     lock: int | None = None,
 ) -> Outcome:
-    """A run directory that is there already is taken up where it stood. address: of a Ray cluster to join; None starts
+    """A run directory that is there already is resumed where it stood. address: of a Ray cluster to join; None starts
     one on this machine. override: go on although settings changed. supervisor: process number of who watches. lock:
     descriptor of the run's lock, held by who watches; None takes it.
 

@@ -1,4 +1,4 @@
-"""What learner.num_updates may become when a run is taken up: the rule in words, with the values of this run.
+"""What learner.num_updates may become when a run is resumed: the rule in words, with the values of this run.
 
 More updates at any time, unless the learning rate is spent by their number; fewer only with --override, and never fewer than
 are made.

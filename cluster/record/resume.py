@@ -210,7 +210,7 @@ def _of_be586f9(run_path: Path) -> bool:
 
 def record_changes(run_path: Path, config: RunConfig, changes: Sequence[ChangedSetting]) -> None:
     """From here on the run has these settings: config.toml, and an event that tells each one's before and now. Name and
-    directory stay: they say where the run was begun. For a run that was taken up with them: what cannot be is not kept."""
+    directory stay: they say where the run was begun. For a run that was resumed with them: what cannot be is not kept."""
     if not changes:
         return
     before = load_config(run_path / "config.toml")

@@ -225,7 +225,7 @@ class RunRecord:
 
     @property
     def finished(self) -> bool:
-        """Every update was made; a run that was stopped before can be taken up."""
+        """Every update was made; a run that was stopped before can be resumed."""
         return self.summary is not None and self.summary.get("exit_code") == 0
 
     @property

@@ -1,7 +1,7 @@
 """Which checkpoints this process has read through, so that their hashes, which cost as much as memory is large, are taken once.
 
 A verdict holds while the folder's files have the names, sizes and times that they had. That is enough to choose which old
-checkpoints go; whoever takes one up (resume, roll-back) hashes it again.
+checkpoints go; whoever reads one (resume, roll-back) hashes it again.
 """
 
 from collections.abc import Callable

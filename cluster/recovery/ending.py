@@ -33,7 +33,7 @@ def ending_of(code: int, *, had_ray: bool, out_of_memory: bool, asked_early: boo
     elif had_ray:  # Ray ends a process whose raylet is gone, faster than anyone can look
         headline = "Ray's node process (raylet) died"
     else:
-        headline = f"the run's own process ended with code {code} while it started; its last words are above"
+        headline = f"the run's own process ended with code {code} while it started; its last output are above"
     if out_of_memory:
         headline += "; the kernel killed a process because memory ran out"
     return Ending(code, headline)

@@ -1,8 +1,8 @@
 """What follows a failure: a function of the failures so far, of budgets and of the clock. It decides only.
 
 worker           replaced within its budget; then the run carries on with fewer, down to min_workers; then it stops
-memory, learner  revived from checkpoint and log within their budget; then the whole run is taken up again
-run              taken up again within its budget, after a pause that doubles; then it stops
+memory, learner  revived from checkpoint and log within their budget; then the whole run is resumed
+run              resumed within its budget, after a pause that doubles; then it stops
 """
 
 from collections.abc import Sequence

@@ -3,7 +3,7 @@ again. Whoever calls does not notice, beyond the time it takes.
 
     call -- ActorLostError | no answer within the limit --> decide --> end, start, restore newest checkpoint,
       ^                                                      |         tell it again what the log says came after
-      +------------------------------------------------------+-- budget spent: ActorLostError, the run is taken up again
+      +------------------------------------------------------+-- budget spent: ActorLostError, the run is resumed
 
 State lives in the run directory alone, so a revived part is what the lost one was: rollouts are never sampled again.
 """

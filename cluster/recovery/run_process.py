@@ -110,7 +110,7 @@ def _leave(run_path: Path, kind: str, headline: str, trace: str = "") -> None:
 
 
 def end_when_orphaned(parent: int, run_path: Path, stop_s: float) -> None:
-    """No run without somebody who watches it: it would hold its GPUs for ever. Its files say that nobody asked for the end."""
+    """No run without somebody who watches it: it would hold its GPUs forever. Its files say that nobody asked for the end."""
     while os.getppid() == parent:
         time.sleep(PARENT_POLL_S)
     _orphaned.set()

@@ -25,7 +25,7 @@ WANTED = {
     "eats memory": "MemoryError",
 }
 """Fault -> part of its reason, told beside the answer or, where the answer counts as wrong by it, as an incident; the others
-are judged all the same."""
+are judged anyway."""
 
 
 @pytest.mark.timeout(400)

@@ -123,7 +123,7 @@ def random_state(recordings: Sequence[Recording], seed: int) -> State:
 
 
 def problems(state: State, folder: Path, *, resume: bool = True) -> list[str]:
-    """What is not as promised: on the disk, then after the run was taken up and went on to its end."""
+    """What is not as promised: on the disk, then after the run was resumed and went on to its end."""
     state.write(folder)
     path = config_at(folder).run_path
     found = guarded(lambda: [*lost(path, state.told), *_lost_of_base(path, state.recording.base)])
@@ -223,7 +223,7 @@ async def _taken_up(state: State, folder: Path) -> list[str]:
 
 
 def account(path: Path, updates: int) -> Iterator[str]:
-    """What is wrong with a run that was taken up and says that it is finished."""
+    """What is wrong with a run that was resumed and says that it is finished."""
     run = read_run(path)
     yield from _incomplete(run, updates)
     versions = Counter(folder.name.split("-")[0] for folder in (path / "adapters").glob("v*"))

@@ -70,9 +70,9 @@ def test_the_rule_sees_what_it_is_for(source: str) -> None:
 
 
 UNLIMITED_WITHOUT_TIMEOUT = {"ray.get", "ray.wait", "asyncio.wait", "subprocess.run", "subprocess.check_output"}
-"""Calls that take a keyword `timeout` and wait for ever without one."""
+"""Calls that take a keyword `timeout` and wait forever without one."""
 WAITING_METHODS = {"wait", "join", "communicate", "acquire", "result"}
-"""Of threads, processes, queues, events, locks, futures: without an argument they wait for ever."""
+"""Of threads, processes, queues, events, locks, futures: without an argument they wait forever."""
 
 
 def limited(call: ast.Call) -> bool:

@@ -16,7 +16,7 @@ FIRST_LINES, LAST_LINES = 100, 400
 
 
 class AlarmWatcher:
-    """cluster.record.recorder.Watcher. act: told of each alarm when it is raised. What holds when a run is taken up is known:
+    """cluster.record.recorder.Watcher. act: told of each alarm when it is raised. What holds when a run is resumed is known:
     it was reported before, and does not pause the run again."""
 
     def __init__(

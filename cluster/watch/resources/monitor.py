@@ -81,7 +81,7 @@ class ResourceMonitor:
             free_memory_bytes=free.memory_bytes,
         )
         if found:
-            raise ConfigError("; ".join(found) + ". To go on all the same: --set resources.enabled=false")
+            raise ConfigError("; ".join(found) + ". To go on anyway: --set resources.enabled=false")
 
     async def run(self) -> None:
         """Consumes what the system says; produces relief and incidents; waits for nothing but the clock."""
@@ -100,7 +100,7 @@ class ResourceMonitor:
     async def _give_way(self, free_bytes: int, next_bytes: int) -> None:
         relief = low_water(free_bytes, next_bytes, self._settings)
         if _ORDER.index(relief) <= _ORDER.index(self._relief):
-            return  # it was said and done; what was given up stays so until the run is taken up again
+            return  # it was said and done; what was given up stays so until the run is resumed
         self._relief = relief
         self._recorder.transcripts = False
         told = f"{size(free_bytes)} of disk are free at {self._run_path}, a checkpoint takes {size(next_bytes)}"

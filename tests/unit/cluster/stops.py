@@ -39,7 +39,7 @@ GROUPS = 4
 
 
 class OneCallAtATime:
-    """As an actor's process: calls wait in line, and one that nobody waits for any more is made all the same."""
+    """As an actor's process: calls wait in line, and one that nobody waits for any more is made anyway."""
 
     def __init__(self) -> None:
         self._line = asyncio.Lock()

@@ -1,5 +1,5 @@
 """Checkpoints as commit 57c9e8c left them after a stop: the batch in the books alone, or a learner one update ahead. A run
-that has one is taken up from the place before it, which the log leads on from: nothing is sampled or trained twice."""
+that has one is resumed from the place before it, which the log leads on from: nothing is sampled or trained twice."""
 
 import hashlib
 import json

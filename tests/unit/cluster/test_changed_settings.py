@@ -1,4 +1,4 @@
-"""Settings given when a run is taken up: applied and written down, or refused; never ignored."""
+"""Settings given when a run is resumed: applied and written down, or refused; never ignored."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every way a run can end is taken up again: reason x moment x lag, learners with and without a model."""
+"""Every way a run can end is resumed: reason x moment x lag, learners with and without a model."""
 
 import random
 from collections.abc import Callable

@@ -119,7 +119,7 @@ async def test_an_error_that_ends_the_run_is_no_incident_of_the_run_loop(tmp_pat
 
 @pytest.mark.timeout(20)
 async def test_work_that_ended_in_this_very_turn_of_the_loop_ends_the_wait() -> None:
-    """From Python 3.12 on the wait went round for ever; 3.11 lets the loop run in between."""
+    """From Python 3.12 on the wait went round forever; 3.11 lets the loop run in between."""
     undivided = Undivided()
     caller = asyncio.ensure_future(undivided(asyncio.sleep(0, "done")))
     await asyncio.sleep(0)

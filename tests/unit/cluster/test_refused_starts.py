@@ -148,7 +148,7 @@ async def test_a_part_loads_in_a_call_whose_error_is_its_own(tmp_path: Path) -> 
 
 
 class _Parts(CoreServices):
-    """Whose learner cannot be had, and whose memory loads for ever."""
+    """Whose learner cannot be had, and whose memory loads forever."""
 
     def __init__(self, error: MemrError) -> None:
         self._error = error

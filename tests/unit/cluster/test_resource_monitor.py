@@ -55,6 +55,6 @@ def test_a_run_that_fits_is_let_through(tmp_path: Path, monkeypatch: pytest.Monk
 def test_ray_is_not_started_where_its_store_would_land_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = FreeResources(10**15, 10**15, 64 * MB)
     monkeypatch.setattr("cluster.launch.ray_session.free_resources", lambda _path: small)
-    refused = pytest.raises(ConfigError, match=r"/dev/shm has 64.0 MiB free: .* --shm-size=320m. To go on all the same")
+    refused = pytest.raises(ConfigError, match=r"/dev/shm has 64.0 MiB free: .* --shm-size=320m. To go on anyway")
     with refused, ray_session(make_config(tmp_path), None):
         pytest.fail("it was started")

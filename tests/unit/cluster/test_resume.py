@@ -1,4 +1,4 @@
-"""A run that is killed at any moment and taken up again trains what an uninterrupted one trains, and nothing twice."""
+"""A run that is killed at any moment and resumed trains what an uninterrupted one trains, and nothing twice."""
 
 import asyncio
 import json

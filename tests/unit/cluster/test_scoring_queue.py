@@ -119,7 +119,7 @@ async def test_a_group_that_may_earn_nothing_goes_on_at_once_without_being_late(
 
 
 async def test_what_piled_up_is_told_in_calls_of_a_bounded_size_in_the_order_of_arrival() -> None:
-    """One call with all of it would outlast cluster.memory_call_s with a slow encoder, and be sent again, for ever."""
+    """One call with all of it would outlast cluster.memory_call_s with a slow encoder, and be sent again, forever."""
     many = 2 * GROUPS_PER_CALL + 1
     at = Queue(max_untold=many, profile="remember")
     for lease_id in reversed(range(many)):
