@@ -6,7 +6,9 @@ pydantic's complaints into messages with file, section, line and the nearest kno
 
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
+
+LAST_WITH_ALL_SETTINGS = "09489b9"
 
 
 class Settings(BaseModel):
@@ -16,6 +18,23 @@ class Settings(BaseModel):
 
     may_be_empty: ClassVar[frozenset[str]] = frozenset()
     """Texts of which the empty one means something; what else has no value is left out."""
+
+    fixed: ClassVar[tuple[str, ...]] = ()
+    """Names of former settings that are constants of the class now: an older file may say them, at that value alone."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _forget_fixed(cls, values: Any) -> Any:
+        """Raises ValueError for a former setting at another value than its constant's."""
+        if not isinstance(values, dict):
+            return values
+        for name in cls.fixed:
+            if name in values and values[name] != getattr(cls, name):
+                raise ValueError(
+                    f"{name} = {values[name]!r}: no setting any more, it is always {getattr(cls, name)!r}. Leave it out "
+                    f"(commit {LAST_WITH_ALL_SETTINGS} is the last that takes another value)"
+                )
+        return {name: value for name, value in values.items() if name not in cls.fixed}
 
     @field_validator("*", mode="before")
     @classmethod

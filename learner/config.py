@@ -3,9 +3,9 @@
 docs/algorithms.md has every formula with its source, docs/coming_from_trl.md the same settings under TRL's names.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from contracts.errors import ConfigError
 from contracts.settings import Settings
@@ -37,6 +37,19 @@ class ScriptedLearnerSettings(Settings):
 class LearnerSettings(Settings):
     """[learner]: how scored groups become the next policy version."""
 
+    fixed: ClassVar[tuple[str, ...]] = (
+        "adam_beta1",
+        "mismatch_warn",
+        "max_relative_change",
+    )
+
+    adam_beta1: ClassVar[float] = 0.9
+    """Decay of AdamW's first moment."""
+    mismatch_warn: ClassVar[float] = 0.05
+    """Mean |log p learner - log p engine| at lag 0 that the run warns about."""
+    max_relative_change: ClassVar[float] = 0.5
+    """Largest L2 norm of an update's change over the adapter's own that is let through."""
+
     num_updates: int = Field(100, ge=1, description="Policy updates of the whole run; the schedule ends there.")
     max_policy_lag: int = Field(2, ge=0, description="Oldest policy that still trains, in versions; 0 is synchronous.")
 
@@ -60,7 +73,6 @@ class LearnerSettings(Settings):
     )
 
     learning_rate: float = Field(1e-4, ge=0, le=1, description="Peak learning rate of AdamW; LoRA wants 1e-6 to 2e-3.")
-    adam_beta1: float = Field(0.9, ge=0, lt=1, description="Decay of AdamW's first moment.")
     adam_beta2: float = Field(0.99, ge=0, lt=1, description="Decay of AdamW's second moment.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay on the adapter.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients of larger L2 norm are scaled down to it.")
@@ -107,14 +119,8 @@ class LearnerSettings(Settings):
     )
     overlong_penalty: float = Field(0.5, ge=0, description="overlong = penalty: taken off the reward.")
 
-    mismatch_warn: float = Field(
-        0.05, gt=0, description="Mean |log p learner - log p engine| at lag 0 that the run warns about."
-    )
     mismatch_stop: float = Field(
         1.0, gt=0, description="The same mean at which the learner refuses the batch: the two run different models."
-    )
-    max_relative_change: float = Field(
-        0.5, gt=0, description="Largest L2 norm of an update's change over the adapter's own that is let through."
     )
     scripted: ScriptedLearnerSettings = Field(
         default=ScriptedLearnerSettings(), description="Times and faults of the learner on a policy without a model."
@@ -157,10 +163,11 @@ class LearnerSettings(Settings):
 
     @field_validator("mismatch_stop")
     @classmethod
-    def _stop_after_warning(cls, value: float, info: ValidationInfo) -> float:
-        warn = info.data.get("mismatch_warn", 0.0)
-        if value < warn:
-            raise ValueError(f"mismatch_stop is {value}, below mismatch_warn {warn}; stop at or above the warning")
+    def _stop_after_warning(cls, value: float) -> float:
+        if value < cls.mismatch_warn:
+            raise ValueError(
+                f"mismatch_stop is {value}; the run warns from {cls.mismatch_warn} on: stop there or above"
+            )
         return value
 
     @property

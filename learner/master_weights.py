@@ -74,7 +74,7 @@ class MasterWeights:
             self.load_state(before)
             raise BadNumbersError(
                 f"the update would change the adapter by {delta_norm:.3g} (limit {limit:.3g} = "
-                f"learner.max_relative_change x its norm), most in {worst}; the weights are unchanged. Lower "
+                f"{max_relative_change:g} x its norm), most in {worst}; the weights are unchanged. Lower "
                 "learner.learning_rate"
             )
         self.write_to_model()

@@ -5,7 +5,7 @@ explains each choice. Loads without torch and faiss.
 """
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -76,6 +76,11 @@ _MIXES_OF_57C9E8C: dict[Any, dict[str, Any]] = {
 class MemorySettings(Settings):
     """`[memory]`: what is remembered, how it becomes intrinsic reward, what happens when memory is late."""
 
+    fixed: ClassVar[tuple[str, ...]] = ("encoder_batch_texts",)
+
+    encoder_batch_texts: ClassVar[int] = 64
+    """Texts per encoder batch."""
+
     profile: Profile = Field(
         "remember",
         description="remember (keeps and reads, pays no bonus) | memr | paper | released_code | off (no memory at all)",
@@ -86,7 +91,6 @@ class MemorySettings(Settings):
 
     encoder: str = Field("all-MiniLM-L6-v2", description="sentence-transformers name, hub id or folder")
     encoder_dtype: Literal["float32", "bfloat16"] = Field("float32", description="precision of the encoder's weights")
-    encoder_batch_texts: int = Field(64, ge=1, description="texts per encoder batch")
     response_span: Literal["reasoning", "full"] = Field(
         "reasoning", description="what of a response is embedded: its reasoning (whole text where absent), or all"
     )

@@ -35,6 +35,11 @@ class RewardPart(Settings):
 class TaskSettings(Settings):
     """`[task]`: problems, prompts, answer form, rewards, verifier."""
 
+    fixed: ClassVar[tuple[str, ...]] = ("verifier_memory_bytes",)
+
+    verifier_memory_bytes: ClassVar[int] = 4 * 2**30
+    """Address space of one child process."""
+
     may_be_empty: ClassVar[frozenset[str]] = frozenset({"system_prompt"})
 
     kind: str = Field(
@@ -100,7 +105,6 @@ class TaskSettings(Settings):
         gt=0.0,
         description="time for one answer; twice over it, it is wrong, if the reference's own answer is judged",
     )
-    verifier_memory_bytes: int = Field(4 * 2**30, ge=2**28, description="address space of one child process")
 
     @field_validator("operations", "rewards", mode="before")
     @classmethod

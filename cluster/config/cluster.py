@@ -1,7 +1,7 @@
 """`[cluster]`: how much work is under way, what the run keeps, how its processes start. Loads without torch and Ray."""
 
 import re
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,22 +11,26 @@ from contracts.settings import Settings
 class AutoscaleSettings(Settings):
     """`[cluster.autoscale]`: the number of workers follows who waits for whom. Off unless asked for."""
 
+    fixed: ClassVar[tuple[str, ...]] = (
+        "raise_above",
+        "lower_below",
+    )
+
+    raise_above: ClassVar[float] = 0.3
+    """Learner's share of time without rollouts that adds a worker."""
+    lower_below: ClassVar[float] = 0.05
+    """The same share below which a worker may go."""
+
     enabled: bool = Field(False, description="raise and lower the number of workers while the run goes on")
     min_workers: int = Field(1, ge=1, description="never fewer")
     max_workers: int = Field(8, ge=1, description="never more")
     window_updates: int = Field(5, ge=1, description="updates over which waits are averaged")
-    raise_above: float = Field(
-        0.3, gt=0, lt=1, description="learner's share of time without rollouts that adds a worker"
-    )
-    lower_below: float = Field(0.05, ge=0, lt=1, description="the same share below which a worker may go")
     cooldown_updates: int = Field(10, ge=1, description="updates between two changes")
 
     @model_validator(mode="after")
     def _limits_in_order(self) -> "AutoscaleSettings":
         if self.max_workers < self.min_workers:
             raise ValueError(f"max_workers is {self.max_workers}, below min_workers {self.min_workers}")
-        if self.lower_below >= self.raise_above:
-            raise ValueError(f"lower_below is {self.lower_below}: keep it below raise_above ({self.raise_above})")
         return self
 
 
@@ -39,6 +43,16 @@ _NOT_OURS = {
 
 class ClusterSettings(Settings):
     """`[cluster]`: how much work is under way, and what the run keeps."""
+
+    fixed: ClassVar[tuple[str, ...]] = (
+        "worker_restart_window_s",
+        "part_restart_window_s",
+    )
+
+    worker_restart_window_s: ClassVar[float] = 600.0
+    """Window of worker_restarts, in seconds."""
+    part_restart_window_s: ClassVar[float] = 3600.0
+    """Window of part_restarts, in seconds."""
 
     groups_per_batch: int = Field(8, ge=1, description="problems per update")
     buffer_bytes: int = Field(512 * 2**20, ge=1, description="rollout buffer's bound; admission pauses above it")
@@ -55,11 +69,9 @@ class ClusterSettings(Settings):
     object_store_bytes: int = Field(256 * 2**20, ge=80 * 2**20, description="size of a local Ray's object store")
 
     min_workers: int = Field(1, ge=1, description="with fewer workers left the run writes a checkpoint and stops")
-    worker_restarts: int = Field(6, ge=0, description="lost workers replaced within worker_restart_window_s")
-    worker_restart_window_s: float = Field(600.0, gt=0, description="window of worker_restarts, in seconds")
+    worker_restarts: int = Field(6, ge=0, description="lost workers replaced within ten minutes")
     worker_start_s: float = Field(600.0, gt=0, description="seconds a worker may take to load its model")
-    part_restarts: int = Field(5, ge=0, description="memory or learner brought back within part_restart_window_s")
-    part_restart_window_s: float = Field(3600.0, gt=0, description="window of part_restarts, in seconds")
+    part_restarts: int = Field(5, ge=0, description="memory or learner restarted within an hour")
     learner_call_s: float = Field(3600.0, gt=0, description="seconds an update or a save of the learner may take")
     memory_call_s: float = Field(900.0, gt=0, description="seconds a call to memory may take")
     grace_s: float = Field(30.0, gt=0, description="seconds beyond a lease's deadline before the worker counts as hung")

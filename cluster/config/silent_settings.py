@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.config.set_options import key_of
 from cluster.config.setting_names import leaf_settings
-from cluster.config.without_effect import RULES, Rule
+from cluster.config.without_effect import RULES
 from contracts.errors import ConfigError
 from learner.config import LearnerSettings
 from memory_service.config import MemorySettings
 
 if TYPE_CHECKING:
     from cluster.config.run_config import RunConfig
-
-_OTHER_LIMITS = {"train_up_eval_down": ("alarms.train_up", "alarms.eval_down")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +39,7 @@ def silent_settings(config: "RunConfig") -> list[Silent]:
     """What is set and acts on nothing, by reason; a setting is told of once, by the first rule."""
     left = _set_by_somebody(config)
     found = []
-    for rule in (*RULES, *_alarm_rules(config)):
+    for rule in RULES:
         names = tuple(name for name in left if rule.covers(name))
         if names and not rule.acts(config):
             found.append(Silent(names, rule.switch, rule.refused))
@@ -84,27 +82,6 @@ def _set_by_somebody(config: "RunConfig") -> list[str]:
         if value != default and value and value != "off":
             found.append(name)
     return found
-
-
-def _alarm_rules(config: "RunConfig") -> list[Rule]:
-    """The limits of each alarm that is off."""
-    alarms = {name for name, value in config.alarms.model_dump().items() if isinstance(value, str)}
-    off = [name for name in alarms if getattr(config.alarms, name) == "off"]
-    return [
-        Rule(
-            (f"alarms.{name}_*", *_OTHER_LIMITS.get(name, ())),
-            f"alarms.{name} = 'off'",
-            lambda _: False,
-            _alarms_below(name, alarms),
-        )
-        for name in sorted(off)
-    ]
-
-
-def _alarms_below(name: str, alarms: set[str]) -> tuple[str, ...]:
-    """Settings that begin like an alarm and belong to another: invalid_nearly_all and its limit, beside invalid."""
-    longer = [other for other in alarms if other.startswith(f"{name}_")]
-    return tuple(f"alarms.{other}{limit}" for other in longer for limit in ("", "_above", "_below"))
 
 
 def _of_pools(config: "RunConfig") -> list[Silent]:

@@ -24,7 +24,7 @@ _PAID_ALONE: tuple[str, ...] = (
 _OF_A_MODEL: tuple[str, ...] = (
     *("device", "gpus", "shared_prefix", "micro_batch_tokens", "logprob_chunk_tokens", "lora_*", "learning_rate"),
     *("adam_*", "weight_decay", "max_grad_norm", "schedule", "warmup_share", "loss", "clip_*", "importance_cap"),
-    *("loss_normalisation", "kl_*", "moving_average_decay", "entropy_weight", "mismatch_*", "max_relative_change"),
+    *("loss_normalisation", "kl_*", "moving_average_decay", "entropy_weight", "mismatch_*"),
 )
 
 
@@ -106,7 +106,7 @@ RULES = (
         lambda c: c.memory.response_span == "reasoning",
     ),
     Rule(
-        _of("memory", "encoder_dtype", "encoder_batch_texts", "long_text", "device", "gpus"),
+        _of("memory", "encoder_dtype", "long_text", "device", "gpus"),
         "memory.encoder = 'hash:..' has no model",
         lambda c: not is_hash(c.memory.encoder),
     ),
@@ -187,17 +187,6 @@ RULES = (
         "cluster.autoscale.enabled = false",
         lambda c: c.cluster.autoscale.enabled,
         ("cluster.autoscale.enabled",),
-    ),
-    Rule(
-        _of("cluster", "worker_restart_window_s"),
-        "cluster.worker_restarts = 0",
-        lambda c: c.cluster.worker_restarts > 0,
-    ),
-    Rule(_of("cluster", "part_restart_window_s"), "cluster.part_restarts = 0", lambda c: c.cluster.part_restarts > 0),
-    Rule(
-        _of("supervision", "run_restart_window_s"),
-        "supervision.run_restarts = 0",
-        lambda c: c.supervision.run_restarts > 0,
     ),
     Rule(("resources.*",), "resources.enabled = false", lambda c: c.resources.enabled, ("resources.enabled",)),
     Rule(

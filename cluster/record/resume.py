@@ -41,7 +41,6 @@ MAY_CHANGE = frozenset(
         "actors.lease_deadline_s",
         "actors.health_deadline_s",
         "learner.mismatch_stop",
-        "learner.mismatch_warn",
         "learner.torch_threads",
         "learner.micro_batch_tokens",
         "learner.logprob_chunk_tokens",

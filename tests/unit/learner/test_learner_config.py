@@ -26,8 +26,16 @@ def test_no_targets_are_refused() -> None:
 
 
 def test_stopping_before_warning_is_refused() -> None:
-    with pytest.raises(ValidationError, match="stop at or above the warning"):
-        LearnerSettings(mismatch_warn=0.5, mismatch_stop=0.1)
+    with pytest.raises(ValidationError, match="stop there or above"):
+        LearnerSettings(mismatch_stop=0.01)
+
+
+def test_a_former_setting_is_read_at_its_constant_and_refused_at_another_value() -> None:
+    assert LearnerSettings.model_validate({"adam_beta1": 0.9}) == LearnerSettings()
+    with pytest.raises(
+        ValidationError, match=r"adam_beta1 = 0.8: no setting any more, it is always 0.9.*commit 09489b9"
+    ):
+        LearnerSettings.model_validate({"adam_beta1": 0.8})
 
 
 def test_importance_cap_can_be_switched_off() -> None:
