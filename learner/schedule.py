@@ -8,7 +8,7 @@ def learning_rate(
     update: int, num_updates: int, peak: float, schedule: Literal["constant", "linear", "cosine"], warmup_share: float
 ) -> float:
     """update counts from 0. Never 0 inside the run: the first warm-up step is one step up, and the decay reaches 0
-    at num_updates, after the last update. RecoveredState the end it stays at the last update's rate."""
+    at num_updates, after the last update. Past the end it stays at the last update's rate."""
     update = min(update, num_updates - 1)
     num_warmup = math.ceil(warmup_share * num_updates)
     if update < num_warmup:

@@ -202,7 +202,7 @@ class VllmEngine:
                     async for output in self._outputs(request.prompt_P, parameters, lora):
                         generation = _generation(output, lora)
                         cut = room < request.sampling.max_new_tokens and generation.finish_reason is FinishReason.LENGTH
-                        # CheckpointState by the engine's room, not by the limit that was asked for: no answer of that limit.
+                        # Cut by the engine's room, not by the limit that was asked for: no answer of that limit.
                         return (
                             dataclasses.replace(generation, finish_reason=FinishReason.OVERLONG) if cut else generation
                         )

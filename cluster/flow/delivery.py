@@ -30,7 +30,7 @@ class Delivery:
         self.history.scored(scored_groups)
 
     def deliver(self, scored: ScoredGroup) -> None:
-        """LedgerSnapshot a group as buffered and puts it there."""
+        """Books a group as buffered and puts it there."""
         self.ledger.buffered(scored.group.lease_id)
         self.buffer.put(scored)
         if scored.memory_version < 0 and self.memory_on:

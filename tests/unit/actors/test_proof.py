@@ -18,7 +18,7 @@ from contracts.adapter import Amplified, AmplifiedProbe, Probe, Reading
 LENGTHS = (30, 60, 256, 96)
 ROWS = (24,) * 6  # of the amplified copy
 LAYERS, MODULES = 30, 7
-Services = NDArray[np.float64]  # what each layer's modules add to each token's log-prob: [layers, modules, tokens]
+Parts = NDArray[np.float64]  # what each layer's modules add to each token's log-prob: [layers, modules, tokens]
 
 
 @dataclass
@@ -31,7 +31,7 @@ class World:
     seed: int = 0
     amplification: float = 1.0
     base_N: NDArray[np.float64] = field(init=False)
-    walk: list[Services] = field(init=False)
+    walk: list[Parts] = field(init=False)
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.seed)
@@ -39,7 +39,7 @@ class World:
         self.base_N = -self.rng.exponential(2.0, count)
         self.walk = [np.zeros((LAYERS, MODULES, count))]
 
-    def version(self, number: int) -> Services:
+    def version(self, number: int) -> Parts:
         while len(self.walk) <= number:
             size = self.step / np.sqrt(LAYERS * MODULES)
             self.walk.append(self.walk[-1] + size * self.rng.standard_t(4, self.walk[0].shape))
@@ -69,7 +69,7 @@ class World:
         probes = (AmplifiedProbe(np.zeros(len(a), np.int32), a, b) for a, b in zip(*readings, strict=True))
         return Amplified(self.amplification, tuple(probes))
 
-    def engine(self, parts: Services, loss: float = 0.0) -> EngineScores:
+    def engine(self, parts: Parts, loss: float = 0.0) -> EngineScores:
         """An engine that applies these parts. loss: share of the effect that its rounding swallows where the adapter is not
         amplified."""
         effect_N = parts.sum((0, 1))
@@ -92,7 +92,7 @@ def rows(values_N: Floats) -> tuple[NDArray[np.float32], ...]:
 
 
 BFLOAT16, FLOAT32 = Judge("bfloat16", "bfloat16"), Judge("float32", "float32")
-Fault = Callable[[Services, Services, np.random.Generator], Services]
+Fault = Callable[[Parts, Parts, np.random.Generator], Parts]
 FAULTS: dict[str, Fault] = {
     "never applied": lambda parts, _before, _rng: 0 * parts,
     "stale by one version": lambda _parts, before, _rng: before,
