@@ -12,65 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from contracts.bonus_rule import BonusRule, NoSignal, Where
 from contracts.settings import Settings
 from memory_service.encoder_name import HASH_PREFIX, hash_dimension, is_hash
-
-Profile = Literal["remember", "memr", "paper", "released_code", "off"]
-
-_PAPER: dict[str, Any] = {
-    "key": "per_problem",
-    "order": "read_then_write",
-    "exploit_form": "negative_distance",
-    "normaliser_eps": 1e-8,
-    "normaliser_range_floor": 0.0,
-    "warmup_unit": "steps",
-    "mix": "raw",
-    "no_signal": "normalised",
-    "own_group_as_neighbours": False,
-    "all_correct_groups": "as_they_come",
-}
-_MEMR: dict[str, Any] = _PAPER | {
-    "normaliser_range_floor": 1e-3,
-    "mix": "scaled",
-    "no_signal": "centred",
-    "all_correct_groups": "off",
-}
-_PROFILES: dict[str, dict[str, Any]] = {
-    "remember": _MEMR | {"exploit_weight": 0.0, "explore_weight": 0.0},
-    "memr": _MEMR,
-    "paper": _PAPER,
-    "released_code": _PAPER
-    | {
-        "key": "first_of_batch",
-        "order": "write_then_read",
-        "exploit_form": "one_minus_scaled_distance",
-        "normaliser_eps": 0.0,
-        "warmup_unit": "distinct_failed_questions",
-        "warmup": 500,
-        "own_group_as_neighbours": True,
-        "explore_when_empty": 1.0,
-    },
-    "off": _PAPER,
-}
-OF_THE_BONUS = (
-    "mix",
-    "cap_share",
-    "stage",
-    "where",
-    "no_signal",
-    "no_signal_weight",
-    "anneal_steps",
-    "explore_decay_steps",
-    "all_correct_groups",
-)
-"""Settings that say nothing where no bonus is paid."""
-_RELEASED_MEMORY_R: dict[str, Any] = {"max_responses_per_query": 1000}
-"""The published code keeps 1,000 responses where it gives exploit alone, 100 where it gives both."""
-
-_MIXES_OF_57C9E8C: dict[Any, dict[str, Any]] = {
-    "raw_sum": {"mix": "raw", "stage": "before_normalisation"},
-    "capped": {"mix": "capped", "stage": "before_normalisation"},
-    "after_normalisation": {"mix": "raw", "stage": "after_normalisation"},
-}
-"""What `mix` said until then, in today's words. Such a file knows no `no_signal`: every group was normalised."""
+from memory_service.profiles import MIXES_OF_57C9E8C, OF_THE_BONUS, PROFILES, RELEASED_MEMORY_R, Profile
 
 
 class MemorySettings(Settings):
@@ -184,9 +126,9 @@ class MemorySettings(Settings):
         if not isinstance(values, dict):
             return values
         profile = values.get("profile", "remember")
-        rows = _PROFILES.get(profile, {}) if isinstance(profile, str) else {}
+        rows = PROFILES.get(profile, {}) if isinstance(profile, str) else {}
         if profile == "released_code" and values.get("variant") == "memory_r":
-            rows = rows | _RELEASED_MEMORY_R
+            rows = rows | RELEASED_MEMORY_R
         return rows | _in_todays_words(values)
 
     @field_validator("encoder")
@@ -221,7 +163,7 @@ class MemorySettings(Settings):
     def _shapes_no_bonus_that_is_not_paid(self) -> "MemorySettings":
         if self.profile != "remember" or self.exploit_weight or self.explore_weight:
             return self
-        silent = {name: type(self).model_fields[name].get_default() for name in OF_THE_BONUS} | _PROFILES["remember"]
+        silent = {name: type(self).model_fields[name].get_default() for name in OF_THE_BONUS} | PROFILES["remember"]
         if changed := [name for name in OF_THE_BONUS if getattr(self, name) != silent[name]]:
             raise ValueError(
                 f"{', '.join(changed)} would change nothing: profile 'remember' pays no bonus. Set memory.profile = 'memr' "
@@ -295,7 +237,7 @@ class MemorySettings(Settings):
 def _in_todays_words(values: dict[str, Any]) -> dict[str, Any]:
     """Settings of commit 57c9e8c read as what they did there, unless the new keys stand beside them."""
     mix = values.get("mix")
-    words = _MIXES_OF_57C9E8C.get(mix) if isinstance(mix, str) else None
+    words = MIXES_OF_57C9E8C.get(mix) if isinstance(mix, str) else None
     if words is None:
         return values
     return {"no_signal": "normalised"} | words | values | {"mix": words["mix"]}

@@ -11,16 +11,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.text import Text
 
-from cluster.commands.early_signals import INTERRUPTED
 from cluster.commands.exit_codes import run_command
+from cluster.commands.memory_commands import memory_app
+from cluster.commands.options import (
+    AddressOption,
+    ConfigArgument,
+    RunArgument,
+    SetOption,
+    ShowVersion,
+    UnsetOption,
+    VersionOption,
+)
 from cluster.launch.environment import apply_environment, prepare_environment
 from cluster.watch.terminal import terminal
-from contracts.errors import ConfigError, DataError
+from contracts.errors import ConfigError
 
 if TYPE_CHECKING:
-    from cluster.config.run_config import RunConfig
+    pass
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,41 +44,12 @@ app = typer.Typer(
     Start here:  [bold]memr train configs/quickstart.toml[/bold]
     Then:  memr status RUN, memr report RUN, memr memory query RUN "a question", memr export RUN OUT""",
 )
-memory_app = typer.Typer(no_args_is_help=True, help="Look into a run's episodic memory.")
 app.add_typer(memory_app, name="memory")
 
 
-def _say_version(asked: bool) -> None:
-    if asked:
-        from cluster.record.run_dir import own_version
-
-        terminal().print(own_version())
-        raise typer.Exit
-
-
 @app.callback()
-def options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show memr's version and exit.")
-    ] = False,
-) -> None:
+def options(version: ShowVersion = False) -> None:
     pass
-
-
-ConfigArgument = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="TOML file, for example configs/quickstart.toml")
-]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting; may be repeated.")
-]
-UnsetOption = Annotated[
-    list[str] | None,
-    typer.Option("--unset", metavar="SECTION.KEY", help="As if CONFIG did not name this setting; may be repeated."),
-]
-VersionOption = Annotated[
-    int | None, typer.Option(min=0, help="Which of the run's versions; default: the newest that it keeps")
-]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory, for example runs/quickstart")]
 
 
 @app.command()
@@ -78,9 +57,7 @@ def train(
     config: ConfigArgument,
     overrides: SetOption = None,
     unset: UnsetOption = None,
-    address: Annotated[
-        str | None, typer.Option(metavar="auto|HOST:PORT", help="Join this Ray cluster instead of starting a local one")
-    ] = None,
+    address: AddressOption = None,
     ship_code: Annotated[
         bool, typer.Option("--ship-code", help="With --address: send memr's code to nodes that do not have it")
     ] = False,
@@ -96,6 +73,7 @@ def train(
     Ctrl-C finishes the update under way, writes a checkpoint, and exits with 130.
     """
     from cluster.commands.summary import show_overridden
+    from cluster.commands.supervise import supervise
     from cluster.config.run_config import load_config
     from cluster.launch.ray_address import refuse_unreachable
     from cluster.record.run_dir import refuse_live_run, refuse_rest_of_run
@@ -111,57 +89,9 @@ def train(
     with lock_run(settings.run_path) as lock:  # before anything is written, and until everything is
         refuse_live_run(settings.run_path)
         refuse_rest_of_run(settings.run_path)
-        code = _supervise(settings, ["attempt", str(config), *chosen, *flags, "--lock", str(lock)], lock)
+        code = supervise(settings, ["attempt", str(config), *chosen, *flags, "--lock", str(lock)], lock)
     if code:
         raise typer.Exit(code)
-
-
-def _supervise(settings: "RunConfig", command: list[str], lock: int) -> int:
-    """To the end of the run, with its result on the screen; the exit code. A run that has finished shows its result."""
-    from cluster.commands.summary import show_plan, show_summary
-    from cluster.launch.first_look import refuse_missing_files
-    from cluster.record.run_dir import read_run
-    from cluster.recovery.supervisor import Supervisor
-    from cluster.watch.notify import Notifier
-
-    console = terminal()
-    if (settings.run_path / "summary.json").exists():
-        from cluster.record.resume import nothing_left
-
-        if nothing_left(settings.run_path, settings):
-            console.print(
-                Text.assemble((str(settings.run_path), "bold"), " has run already; its result:"), soft_wrap=True
-            )
-            show_summary(console, read_run(settings.run_path))
-            console.print(
-                "For more updates: --set learner.num_updates=N. For another run choose another name: --set run.name=NAME, "
-                f"or delete {settings.run_path}.",
-                soft_wrap=True,
-            )
-            return 0
-    refuse_missing_files(settings)
-    settings.learner.refuse_cut_cap()
-    settings.actors.refuse_group_of_one()
-    show_plan(console, settings)
-    notifier = Notifier(settings.notify)
-    code = Supervisor(
-        [sys.executable, "-m", "cluster", *command],
-        settings.run_path,
-        settings.supervision,
-        say=lambda text: console.print(Text.assemble(("memr: ", "bold yellow"), text), soft_wrap=True),
-        tell=notifier.send,
-        lock=lock,
-    ).run()
-    notifier.close(within_s=settings.notify.timeout_s)
-    if code in (0, INTERRUPTED) and (settings.run_path / "summary.json").exists():
-        from cluster.commands.report import write_report
-
-        try:
-            write_report(settings.run_path)
-        except DataError as error:  # the run ended as it did anyway
-            console.print(Text.assemble(("memr: ", "bold yellow"), str(error)), soft_wrap=True)
-        show_summary(console, read_run(settings.run_path))
-    return code
 
 
 @app.command(hidden=True)
@@ -200,9 +130,7 @@ def resume(
     run: RunArgument,
     overrides: SetOption = None,
     unset: UnsetOption = None,
-    address: Annotated[
-        str | None, typer.Option(metavar="auto|HOST:PORT", help="Join this Ray cluster instead of starting a local one")
-    ] = None,
+    address: AddressOption = None,
     override: Annotated[bool, typer.Option("--override", help="Although settings changed")] = False,
 ) -> None:
     """Resume a run that was stopped or killed, exactly where it stood: no rollout is sampled or trained twice."""
@@ -364,26 +292,6 @@ def doctor() -> None:
 
     if not show(terminal(), examine()):
         raise typer.Exit(3)
-
-
-@memory_app.command(name="inspect")
-def memory_inspect(run: RunArgument) -> None:
-    """Sizes, successes and failures, how near stored questions are to each other, what memory changes."""
-    from cluster.commands.memory import show_inspect
-
-    show_inspect(terminal(), run)
-
-
-@memory_app.command(name="query")
-def memory_query(
-    run: RunArgument,
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="A question")],
-    k: Annotated[int, typer.Option(min=1, help="Neighbours to show")] = 5,
-) -> None:
-    """The remembered questions nearest to TEXT, with responses, distance and reward."""
-    from cluster.commands.memory import show_query
-
-    show_query(terminal(), run, text, k)
 
 
 def main() -> None:

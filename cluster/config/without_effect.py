@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from memory_service.config import OF_THE_BONUS
 from memory_service.encoder_name import is_hash
+from memory_service.profiles import OF_THE_BONUS
 
 if TYPE_CHECKING:
     from cluster.config.run_config import RunConfig

@@ -49,28 +49,40 @@ class RunInputs:
     clock: Callable[[], float] = time.monotonic
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Stages:
-    """In the order in which a group meets them."""
+@dataclass(frozen=True, eq=False)
+class RolloutStages:
+    """Everything before the update, in the order in which a group meets it, and what runs beside it."""
 
     state: RunState
     ledger: Ledger
     admission: Admission
     queue: WorkQueue
+    targets: WorkerTargets
     fleet: Fleet
     outcomes: LeaseOutcomes
     scoring: ScoringQueue
     scoring_stage: ScoringStage
     staleness: Staleness
     buffer: RolloutBuffer
-    training: TrainingLoop
     evaluator: Evaluator
     schedule: EvaluationSchedule
     undivided: Undivided
 
 
+@dataclass(frozen=True, eq=False)
+class Stages(RolloutStages):
+    """All stages of a run."""
+
+    training: TrainingLoop
+
+
 def wire(given: RunInputs) -> Stages:
-    """Builds every stage from what comes behind it; no stage knows one that comes before it."""
+    """Builds every stage from those that come behind it."""
+    rollouts = _rollout_stages(given)
+    return Stages(**vars(rollouts), training=_training_loop(given, rollouts))
+
+
+def _rollout_stages(given: RunInputs) -> RolloutStages:
     config, services, recorder, registry = given.config, given.services, given.recorder, given.registry
     state, queue, undivided = RunState(), WorkQueue(), Undivided()
     lag = config.learner.max_policy_lag
@@ -82,45 +94,56 @@ def wire(given: RunInputs) -> Stages:
     admission = Admission(config, given.task, ledger, queue, buffer, Quarantine(), state)
     evaluator = Evaluator(config, given.task, queue, recorder, state.changed, recorder.evaluations_done())
     outcomes = LeaseOutcomes(config.cluster, queue, ledger, scoring, evaluator, recorder, given.history, admission)
-    schedule = EvaluationSchedule(config, registry, evaluator, outcomes)
     targets = WorkerTargets(config.actors)
     dispatcher = Dispatcher(config, queue, registry, recorder, outcomes, staleness, targets, state.changed)
-    fleet = Fleet(config, services, targets, dispatcher, recorder, state.changed, given.clock)
-    health = Health(config, recorder, state)
-    training = TrainingLoop(
-        config=config,
-        services=services,
-        batches=Batches(buffer, ledger, registry, staleness, admission, health, recorder, state, given.clock),
-        publication=Publication(config, registry, recorder, queue, evaluator, schedule, state),
-        step_record=StepRecord(config, recorder, ledger, scoring, buffer, fleet, state, given.clock),
-        checkpoints=Checkpoints(
-            config, services, ledger, outcomes, buffer, scoring, given.history, recorder, undivided, state
-        ),
-        schedule=schedule,
-        admission=admission,
-        outcomes=outcomes,
-        autoscaler=Autoscaler(config.cluster, fleet, targets, recorder),
-        health=health,
-        history=given.history,
-        undivided=undivided,
-        state=state,
-        clock=given.clock,
-    )
-    return Stages(
+    return RolloutStages(
         state=state,
         ledger=ledger,
         admission=admission,
         queue=queue,
-        fleet=fleet,
+        targets=targets,
+        fleet=Fleet(config, services, targets, dispatcher, recorder, state.changed, given.clock),
         outcomes=outcomes,
         scoring=scoring,
         scoring_stage=ScoringStage(scoring, queue, undivided, state, in_lease_order=lag == 0),
         staleness=staleness,
         buffer=buffer,
-        training=training,
         evaluator=evaluator,
-        schedule=schedule,
+        schedule=EvaluationSchedule(config, registry, evaluator, outcomes),
         undivided=undivided,
+    )
+
+
+def _training_loop(given: RunInputs, at: RolloutStages) -> TrainingLoop:
+    config, recorder, registry, clock = given.config, given.recorder, given.registry, given.clock
+    health = Health(config, recorder, at.state)
+    return TrainingLoop(
+        config=config,
+        services=given.services,
+        batches=Batches(at.buffer, at.ledger, registry, at.staleness, at.admission, health, recorder, at.state, clock),
+        publication=Publication(config, registry, recorder, at.queue, at.evaluator, at.schedule, at.state),
+        step_record=StepRecord(config, recorder, at.ledger, at.scoring, at.buffer, at.fleet, at.state, clock),
+        checkpoints=Checkpoints(
+            config=config,
+            services=given.services,
+            ledger=at.ledger,
+            outcomes=at.outcomes,
+            buffer=at.buffer,
+            scoring=at.scoring,
+            history=given.history,
+            recorder=recorder,
+            undivided=at.undivided,
+            state=at.state,
+        ),
+        schedule=at.schedule,
+        admission=at.admission,
+        outcomes=at.outcomes,
+        autoscaler=Autoscaler(config.cluster, at.fleet, at.targets, recorder),
+        health=health,
+        history=given.history,
+        undivided=at.undivided,
+        state=at.state,
+        clock=clock,
     )
 
 

@@ -18,15 +18,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
 from cluster.handles import Services
 from cluster.record.checkpoint_parts import check_agree, lease_ids, read_through
 from cluster.record.history import RecoveredState
-from cluster.record.ledger import STATUSES, LedgerSnapshot
+from cluster.record.ledger import LedgerSnapshot
+from cluster.record.ledger_table import LEDGER_SCHEMA, ledger_from_table, ledger_to_table
 from cluster.record.run_log import BEGINNING, Position
 from cluster.record.sampled_counts import StoredCounts
 from cluster.record.verified import Verified
@@ -41,15 +40,6 @@ MANIFEST = "checkpoint.json"
 UNTOLD = "untold.parquet"
 """Only where there are such groups: runs of 57c9e8c know no such file."""
 LEAST_KEPT = 2
-_LEDGER_SCHEMA = pa.schema(
-    [
-        ("lease_id", pa.int64()),
-        ("problem_id", pa.string()),
-        ("fate", pa.string()),
-        ("reason", pa.string()),
-        ("policy_version", pa.int64()),
-    ]
-)
 
 
 class Manifest(Stored):
@@ -120,7 +110,7 @@ async def _save_memory(services: Services, directory: Path) -> None:
 
 
 def _write(folder: Path, cut: CheckpointState) -> None:
-    pq.write_table(books_to_table(cut.books), folder / "ledger.parquet", compression="zstd")
+    pq.write_table(ledger_to_table(cut.books), folder / "ledger.parquet", compression="zstd")
     sync_file(folder / "ledger.parquet")
     sampled = [ScoredGroup.without_bonus(group) for group in cut.sampled]
     write_file(folder / "buffered.parquet", groups_to_parquet(cut.buffered))
@@ -143,38 +133,6 @@ def _name(temporary: Path, folder: Path) -> None:
     if folder.exists():
         remove_folder(folder)
     place_folder(temporary, folder)
-
-
-def books_to_table(books: LedgerSnapshot) -> pa.Table:
-    """A row per lease, in their order."""
-    leases = range(len(books))
-    columns = [
-        pa.array(np.arange(len(books))),
-        pa.array(books.problems_N, pa.string()),
-        pa.DictionaryArray.from_arrays(pa.array(books.fates_N), [fate.value for fate in STATUSES]).cast(pa.string()),
-        pa.array([books.reasons.get(lease_id, "") for lease_id in leases], pa.string()),
-        pa.array(books.into_N.astype(np.int64)),
-    ]
-    return pa.Table.from_arrays(columns, schema=_LEDGER_SCHEMA)
-
-
-def books_from_table(table: pa.Table) -> LedgerSnapshot:
-    """Raises ValueError for rows that no ledger wrote."""
-    if table["lease_id"].to_pylist() != list(range(table.num_rows)):
-        raise ValueError("the lease ids are not 0, 1, 2 and so on")
-    codes = {fate.value: code for code, fate in enumerate(STATUSES)}
-    fates = table["fate"].to_pylist()
-    if unknown := set(fates) - codes.keys():
-        raise ValueError(f"{min(unknown)[:80]!r} is no fate")
-    into_N = table["policy_version"].to_numpy()
-    if not np.all((into_N >= -1) & (into_N < 2**31)):
-        raise ValueError("a policy version is out of range")
-    return LedgerSnapshot(
-        fates_N=np.array([codes[fate] for fate in fates], np.uint8),
-        problems_N=tuple(table["problem_id"].to_pylist()),
-        into_N=into_N.astype(np.int32),
-        reasons={lease_id: reason for lease_id, reason in enumerate(table["reason"].to_pylist()) if reason},
-    )
 
 
 def newest_checkpoint(run_path: Path) -> Path | None:
@@ -200,7 +158,7 @@ def _checked(folder: Path) -> tuple[Manifest, LedgerSnapshot]:
     """A folder that is what it says, and whose parts tell of one moment. Raises DataError otherwise."""
     manifest = verify(folder)
     try:
-        books = books_from_table(read_parquet(folder / "ledger.parquet", _LEDGER_SCHEMA, nullable=()))
+        books = ledger_from_table(read_parquet(folder / "ledger.parquet", LEDGER_SCHEMA, nullable=()))
     except ValueError as error:
         raise DataError(f"{folder / 'ledger.parquet'}: {error}") from error
     buffered, sampled = (lease_ids(folder / name) for name in ("buffered.parquet", "sampled.parquet"))

@@ -65,7 +65,7 @@ class FaultRun:
         path = self.path / "metrics.jsonl"
         return path.read_bytes().count(b"\n") if path.exists() else 0
 
-    def wait_for_step(self, step: int, within_s: float = 90.0) -> float:
+    def wait_for_step(self, step: int, within_s: float = 240.0) -> float:
         """Returns when the run has made so many updates; says how long that took."""
         began = time.monotonic()
         while self.steps() < step:

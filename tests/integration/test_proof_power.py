@@ -14,7 +14,8 @@ import torch
 from actors.engines.torch_decoding.one_thread_engine import OneThreadEngine
 from actors.engines.torch_decoding.transformers_engine import TransformersEngine
 from actors.load import load_engine
-from benchmarks.proof_power import FAULTS, Candidate, Trainee, applied, candidate, run_config
+from benchmarks.adapter_faults import FAULTS
+from benchmarks.proof_power import Candidate, Trainee, applied, candidate, run_config
 from contracts.adapter import Adapter
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

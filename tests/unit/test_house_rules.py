@@ -193,3 +193,20 @@ def test_the_readme_names_every_folder() -> None:
     tree = (ROOT / "README.md").read_text().partition("## The tree")[2]
     folders = {path.parent.name for package in PACKAGES for path in (ROOT / package).rglob("__init__.py")}
     assert {name for name in folders if f"{name}/" not in tree} == set()
+
+
+MAX_FILE_LINES, MAX_FUNCTION_LINES = 300, 40
+
+
+def long_functions(path: Path) -> list[str]:
+    functions = [
+        n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    sizes = {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in functions}
+    return [f"{name}: {lines} lines" for name, lines in sizes.items() if lines > MAX_FUNCTION_LINES]
+
+
+@pytest.mark.parametrize("path", source_files(*FOLDERS), ids=name_in_tree)
+def test_a_file_is_one_idea_and_a_function_one_step(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MAX_FILE_LINES
+    assert long_functions(path) == []

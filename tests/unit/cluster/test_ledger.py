@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.record.checkpoint import books_from_table, books_to_table
 from cluster.record.ledger import LeaseStatus, Ledger, LedgerEvent
+from cluster.record.ledger_table import ledger_from_table, ledger_to_table
 from contracts.errors import LedgerError
 
 
@@ -66,7 +66,7 @@ def test_identity_holds_over_any_history(actions: list[str], random: object) -> 
         ledger.check(in_flight=len(in_flight), buffered=len(buffered))
         ledger.audit()
     again, replayed = Ledger(lambda event: None), Ledger(lambda event: None)
-    again.load(books_from_table(books_to_table(ledger.snapshot())))
+    again.load(ledger_from_table(ledger_to_table(ledger.snapshot())))
     for event in ledger.snapshot().events():
         replayed.restore(event)
     for other in (again, replayed):

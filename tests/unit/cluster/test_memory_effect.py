@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cluster.commands.report import _pictures
+from cluster.commands.report_pictures import pictures_of
 from cluster.record.memory_effect import effect_text, memory_effect, short_text
 from cluster.record.run_dir import RunRecord
 from cluster.watch.alarms.alarms import AlarmSettings, alarms
@@ -95,7 +95,7 @@ def test_the_report_draws_runs_with_and_without_it(tmp_path: Path, with_effect: 
     base = make_line() | dict.fromkeys([*names, "truncated_share"], 0.0) | {"reward_parts": {"correctness": 0.5}}
     metrics = [base | {"step": i} | (line(8, 0.5, 0.1) if with_effect else {}) for i in (1, 2)]
     run = RunRecord(tmp_path, make_config(tmp_path), {}, metrics, [], [], None, None)
-    titles = [picture.title for picture in _pictures(run)]
+    titles = [picture.title for picture in pictures_of(run)]
     assert "What memory changes" in titles
     assert "Intrinsic share" not in titles
 

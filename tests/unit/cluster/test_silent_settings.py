@@ -11,7 +11,7 @@ from cluster.config.silent_settings import silent_lines, silent_settings
 from cluster.config.without_effect import RULES, Rule
 from cluster.watch.terminal import into
 from contracts.errors import ConfigError
-from memory_service.config import OF_THE_BONUS
+from memory_service.profiles import OF_THE_BONUS
 
 SETTINGS = dict(leaf_settings(RunConfig))
 
