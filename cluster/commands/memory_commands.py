@@ -1,4 +1,4 @@
-"""`memr memory ..`: the commands that look into a run's episodic memory."""
+"""`memr memory inspect` and `memr memory query`: they look into a run's episodic memory."""
 
 from typing import Annotated
 
