@@ -12,6 +12,10 @@ from contracts.settings import Settings
 
 Advantage = Literal["grpo", "dr_grpo", "rloo", "loop"]
 Loss = Literal["clipped", "cispo", "gspo"]
+Schedule = Literal["constant", "linear", "cosine"]
+UsersCode = Annotated[
+    str, Field(pattern=r"^.+:[A-Za-z_][A-Za-z0-9_]*$", description="FILE.py:name or package.module:name")
+]
 KlEstimator = Literal["weighted_k3", "k3"]
 
 _OF_GSPO = {"clip_low": 3e-4, "clip_high": 4e-4, "loss_normalisation": "rollouts"}
@@ -76,13 +80,19 @@ class LearnerSettings(Settings):
     adam_beta2: float = Field(0.99, ge=0, lt=1, description="Decay of AdamW's second moment.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay on the adapter.")
     max_grad_norm: float = Field(1.0, gt=0, description="Gradients of larger L2 norm are scaled down to it.")
-    schedule: Literal["constant", "linear", "cosine"] = Field(
-        "constant", description="Learning rate after the warm-up: constant, or down to 0 at num_updates."
+    schedule: Schedule | UsersCode = Field(
+        "constant",
+        description="Learning rate after the warm-up: constant, or down to 0 at num_updates; or your own as FILE.py:name.",
     )
     warmup_share: float = Field(0.0, ge=0, lt=1, description="Share of num_updates over which the rate rises from 0.")
 
-    advantage: Advantage = Field("grpo", description="grpo | dr_grpo (no std) | rloo, loop (leave one out).")
-    loss: Loss = Field("clipped", description="clipped per token (PPO) | cispo | gspo (one ratio per rollout).")
+    advantage: Advantage | UsersCode = Field(
+        "grpo", description="grpo | dr_grpo (no std) | rloo, loop (leave one out) | your own as FILE.py:name."
+    )
+    loss: Loss | UsersCode = Field(
+        "clipped",
+        description="clipped per token (PPO) | cispo | gspo (one ratio per rollout) | your own as FILE.py:name.",
+    )
     clip_low: float = Field(
         0.2, ge=0, lt=1, description="A falling probability counts down to ratio 1 - clip_low. Unset with gspo: 3e-4."
     )

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from contracts.bonus_rule import DEFAULT_RULE, BonusRule, NoSignal, Where
 from contracts.rollout import BonusStage, FinishReason, Rollout, RolloutGroup, ScoredGroup
-from learner.advantages import ESTIMATORS, nothing_to_compare
+from learner.advantages import nothing_to_compare
 from learner.config import LearnerSettings
+from learner.methods import advantage_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +68,7 @@ def credit(scored: ScoredGroup, settings: LearnerSettings, rule: BonusRule = DEF
     has_signal = not nothing_to_compare(task_rewards_G)
     paid_G = _paid(rollouts, has_signal, rule)
     bonus_G = np.where(paid_G, scored.bonus_G[chosen].astype(np.float64), 0.0)
-    task_advantages_G = ESTIMATORS[settings.advantage](task_rewards_G)
+    task_advantages_G = advantage_of(settings.advantage)(task_rewards_G)
     terms = _Terms(task_rewards_G, task_advantages_G, bonus_G, paid_G, has_signal)
     return CreditedGroup(
         group=group,
@@ -104,7 +105,7 @@ def _advantages(terms: _Terms, stage: BonusStage, settings: LearnerSettings, rul
         return terms.task_advantages_G
     weigh_alone = not terms.has_signal and rule.no_signal is NoSignal.CENTRED
     if stage is BonusStage.BEFORE_NORMALISATION and not weigh_alone:
-        return ESTIMATORS[settings.advantage](terms.task_rewards_G + terms.bonus_G)
+        return advantage_of(settings.advantage)(terms.task_rewards_G + terms.bonus_G)
     among_G = terms.paid_G if stage is BonusStage.AFTER_NORMALISATION else np.ones_like(terms.paid_G)
     if weigh_alone:
         return rule.no_signal_weight * _centred(terms.bonus_G, among_G)

@@ -27,8 +27,9 @@ from learner import checkpoint
 from learner.config import LearnerSettings
 from learner.credit import CreditedGroup, credit_all
 from learner.host_memory import peak_rss_bytes
-from learner.losses import LOSSES, PolicyTokens, RatioLimits, k3, policy_loss, token_shares, weighted_k3
+from learner.losses import PolicyTokens, RatioLimits, k3, loss_of, policy_loss, token_shares, weighted_k3
 from learner.master_weights import MasterWeights
+from learner.methods import schedule_of
 from learner.packing import MicroBatch, pack, rows_of
 from learner.ports import Policy
 from learner.probe_reader import ProbeReader
@@ -189,7 +190,7 @@ class Learner:
         log_ratio_N = logprob_N.detach() - table.engine_logprob_N
         tokens = PolicyTokens(log_ratio_N, table.advantage_N, table.row_N, table.num_rows)
         limits = RatioLimits(settings.clip_low, settings.clip_high, settings.importance_limit)
-        weights = LOSSES[settings.loss](tokens, limits)
+        weights = loss_of(settings.loss)(tokens, limits)
         kl_N = self._kl(table, logprob_N, reference_N)
         loss_N = policy_loss(logprob_N, weights.weight_N, table.advantage_N)
         loss_N = loss_N + settings.kl_weight * kl_N - settings.entropy_weight * entropy_N
@@ -211,7 +212,11 @@ class Learner:
     def _clip_and_update(self, record: UpdateRecord) -> UpdateNorms:
         settings = self._settings
         rate = learning_rate(
-            self._version, settings.num_updates, settings.learning_rate, settings.schedule, settings.warmup_share
+            self._version,
+            settings.num_updates,
+            settings.learning_rate,
+            schedule_of(settings.schedule),
+            settings.warmup_share,
         )
         self._refuse_mismatch(record)
         grad_norm = self._masters.grad_norm()

@@ -9,6 +9,7 @@ from contracts.bonus_rule import DEFAULT_RULE, BonusRule
 from contracts.loading import loading
 from contracts.ports import PolicyLearner
 from learner.config import LearnerSettings
+from learner.methods import refuse_missing
 
 SCRIPTED_MODEL = "scripted"
 
@@ -26,6 +27,7 @@ def load_learner(
 
     Raises LoadError where the model cannot be loaded, or not be trained as it should.
     """
+    refuse_missing(settings)
     if model_path == SCRIPTED_MODEL:
         from learner.scripted_learner import ScriptedLearner
 

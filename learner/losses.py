@@ -16,11 +16,15 @@ Shape letters: N policy tokens, R rollouts.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from contracts.dotted_path import is_dotted, load_dotted
+from contracts.errors import ConfigError
+from contracts.users_code import call_or_stop
 from learner.config import Loss
 
 
@@ -76,6 +80,26 @@ LOSSES: dict[Loss, Callable[[PolicyTokens, RatioLimits], TokenWeights]] = {
     "cispo": cispo,
     "gspo": gspo,
 }
+
+
+@cache
+def loss_of(name: str) -> Callable[[PolicyTokens, RatioLimits], TokenWeights]:
+    """An entry of `LOSSES`, or a function of the user's. Raises ConfigError where that is not there."""
+    if not is_dotted(name):
+        return LOSSES[name]  # type: ignore[index]
+    function = load_dotted(name, "learner.loss")
+
+    def checked(tokens: PolicyTokens, limits: RatioLimits) -> TokenWeights:
+        found = call_or_stop(f"learner.loss '{name}'", function, tokens, limits)
+        shape = tokens.advantage_N.shape
+        if not isinstance(found, TokenWeights) or any(part.shape != shape for part in found):
+            raise ConfigError(
+                f"learner.loss '{name}' returned {type(found).__name__}; it must return "
+                f"learner.losses.TokenWeights(weight_N, clipped_N, truncated_N) with {shape[0]} entries each"
+            )
+        return found
+
+    return checked
 
 
 def _silent_outside(ratio_N: Tensor, advantage_N: Tensor, limits: RatioLimits) -> TokenWeights:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from contracts.errors import DataError, LoadError
 from contracts.ports import Answer, Task, Tokenizer, Verifier
 from contracts.problem import Problem
+from contracts.users_code import fault_in, kind_of
 from contracts.verdict import SCORER, Scored, Verdict
 from tasks.answers import parse_number, render_answer
 from tasks.check_environment import step_environments
@@ -20,7 +21,6 @@ from tasks.config import TaskSettings
 from tasks.plain_writing import last_boxed
 from tasks.prompts import PromptLengths
 from tasks.task_data import TaskData, look_through
-from tasks.users_code import fault_in, kind_of
 
 GOOD = "good"
 RUBBISH = "%$ lorem ipsum <answer \\boxed{"

@@ -10,14 +10,14 @@ cases apart.
 from collections.abc import Callable
 from dataclasses import replace
 
+from contracts.dotted_path import load_dotted, short_name
 from contracts.ports import Answer
 from contracts.problem import Problem
+from contracts.users_code import UsersCodeError, call, expected_number, finite_number, plain, refused
 from contracts.verdict import SCORER
 from tasks.answers import final_answer, render_answer
 from tasks.config import REWARD_NAMES, AnswerForm, TaskSettings
-from tasks.dotted_path import load_dotted, short_name
 from tasks.rewards import RewardFunction, RewardInput
-from tasks.users_code import UsersCodeError, call, expected_number, finite_number, plain, refused
 
 Scorer = Callable[[Answer, str | None], bool]
 Note = Callable[[str, str], None]

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+from contracts.dotted_path import load_dotted, short_name
 from contracts.errors import ConfigError, MemrError
 from contracts.ports import Environment, Task
 from contracts.problem import Problem
+from contracts.users_code import UsersCodeError, call, defined_at, plain, shown, told
 from tasks.config import TaskSettings
-from tasks.dotted_path import load_dotted, short_name
 from tasks.environment import SingleTurn
 from tasks.environment_host import EnvironmentHost, HostedEnvironment
-from tasks.users_code import UsersCodeError, call, defined_at, plain, shown, told
 
 _METHODS = ("train_problem", "num_train", "held_out")
 _TEXTS = ("problem_id", "question", "answer", "metadata")

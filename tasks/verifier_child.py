@@ -22,9 +22,9 @@ from typing import IO, Any
 from contracts.errors import ConfigError
 from contracts.ports import Answer
 from contracts.problem import Problem
+from contracts.users_code import UsersCodeError
 from tasks.config import TaskSettings
 from tasks.judge import Judge, full_judge
-from tasks.users_code import UsersCodeError
 
 ORPHAN_GRACE_S = 2.0
 TOLD_AT = 0.9

@@ -15,10 +15,10 @@ import tempfile
 import time
 from typing import IO, Any
 
+from contracts.users_code import users_place
 from contracts.verdict import SCORER
 from tasks.child_environment import child_environment
 from tasks.config import TaskSettings
-from tasks.users_code import users_place
 
 START_DEADLINE_S = 120.0
 LAST_BREATH_S = 1.0

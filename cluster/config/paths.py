@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from cluster.config.run_folder import is_run
-from tasks.dotted_path import CODE_SUFFIX, split_code
+from contracts.dotted_path import CODE_SUFFIX, split_code
 
 DATA = ("task.path", "task.held_out_path")
 FOLDERS = ("model.name", "memory.encoder")
 """A hub id or a folder: only what is there, or can be nothing but a path, is taken for one."""
-CODE = ("task.kind", "task.scorer")
+CODE = ("task.kind", "task.scorer", "learner.advantage", "learner.loss", "learner.schedule")
 RUN_DIRECTORY = "run.directory"
 
 

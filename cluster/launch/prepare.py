@@ -24,6 +24,7 @@ from cluster.record.run_dir import claim_run, forget_summary, has_begun
 from contracts.errors import LoadError
 from contracts.loading import named_data
 from contracts.ports import Task
+from learner.methods import refuse_missing
 from tasks.load import load_task, make_verifier
 from tasks.prompts import HfTokenizer
 from tasks.task_data import TaskData, look_through
@@ -80,6 +81,7 @@ def prepare(
 
 def _load_task(config: RunConfig) -> Task:
     """First: a wrong path is told before anything is loaded."""
+    refuse_missing(config.learner)
     task = load_task(config.task)
     if not has_begun(config.run_path):  # one that has loaded it before tries again, within its budget
         make_verifier(config.task).close()  # users' scorer and rewards, loaded as every worker will

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cluster.config.run_config import RunConfig
 from cluster.record.run_dir import read_run
+from learner.methods import schedule_of
 from learner.schedule import learning_rate
 
 NUM_UPDATES = "learner.num_updates"
@@ -38,7 +39,9 @@ def rate_that_jumps(before: RunConfig, now: RunConfig) -> str:
     if old.schedule == "constant" and old.warmup_share == 0:
         return ""
     last = old.num_updates - 1
-    rates = [learning_rate(last, s.num_updates, s.learning_rate, s.schedule, s.warmup_share) for s in (old, new)]
+    rates = [
+        learning_rate(last, s.num_updates, s.learning_rate, schedule_of(s.schedule), s.warmup_share) for s in (old, new)
+    ]
     return (
         f"learner.schedule = '{old.schedule}' and learner.warmup_share = {old.warmup_share:g} spend the learning rate by "
         f"num_updates: of update {old.num_updates} it was {rates[0]:.3g} and would be {rates[1]:.3g}"

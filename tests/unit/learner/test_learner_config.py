@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from contracts.errors import ConfigError
 from learner.config import LearnerSettings
 from learner.load import load_learner
-from learner.schedule import learning_rate
+from learner.schedule import SCHEDULES, learning_rate
 from learner.scripted_learner import ScriptedLearner
 
 
@@ -80,11 +80,11 @@ def test_model_named_scripted_loads_no_model() -> None:
     [("constant", [1.0, 1.0, 1.0, 1.0]), ("linear", [1.0, 0.75, 0.5, 0.25]), ("cosine", [1.0, 0.8536, 0.5, 0.1464])],
 )
 def test_schedules_over_four_updates(schedule: str, expected: list[float]) -> None:
-    rates = [learning_rate(i, 4, 1.0, schedule, 0.0) for i in range(4)]  # type: ignore[arg-type]
+    rates = [learning_rate(i, 4, 1.0, SCHEDULES[schedule], 0.0) for i in range(4)]
     assert rates == pytest.approx(expected, abs=1e-4)
-    assert learning_rate(99, 4, 1.0, schedule, 0.0) == rates[-1]  # type: ignore[arg-type]
+    assert learning_rate(99, 4, 1.0, SCHEDULES[schedule], 0.0) == rates[-1]
 
 
 def test_warm_up_rises_to_the_peak_and_never_is_zero() -> None:
-    assert [learning_rate(i, 10, 1.0, "constant", 0.4) for i in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
-    assert learning_rate(4, 10, 1.0, "linear", 0.4) == 1.0
+    assert [learning_rate(i, 10, 1.0, SCHEDULES["constant"], 0.4) for i in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert learning_rate(4, 10, 1.0, SCHEDULES["linear"], 0.4) == 1.0

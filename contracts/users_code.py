@@ -16,6 +16,7 @@ from decimal import Decimal
 from numbers import Real
 from typing import Any
 
+from contracts.errors import ConfigError
 from contracts.own_packages import PACKAGES, ROOT
 
 END_OF_KIND = "): "
@@ -39,6 +40,14 @@ def call(what: str, function: Callable[..., Any], *arguments: Any, blame: Any = 
         raise
     except BaseException as error:  # SystemExit, GeneratorExit and asyncio's CancelledError are no Exceptions
         raise UsersCodeError(told(what, error, blame or function)) from error
+
+
+def call_or_stop(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """For code that the run cannot do without: raises ConfigError, which ends the run, where `call` raises UsersCodeError."""
+    try:
+        return call(what, function, *arguments)
+    except UsersCodeError as error:
+        raise ConfigError(str(error)) from error
 
 
 def told(what: str, error: BaseException, function: Any = None) -> str:

@@ -1,4 +1,5 @@
-"""Users' own tasks, scorers and rewards, named in the configuration as `FILE.py:name` or `package.module:name`.
+"""Users' own tasks, scorers, rewards, advantages, losses and schedules, named in the configuration as `FILE.py:name` or
+`package.module:name`.
 
 A file needs no install and no PYTHONPATH, and its folder may have any name: what it imports from beside itself is found too.
 """
@@ -18,7 +19,7 @@ from typing import Any
 from contracts.errors import ConfigError
 from contracts.near_names import ALIKE, did_you_mean
 from contracts.own_packages import PACKAGES
-from tasks.users_code import place_of, shown
+from contracts.users_code import place_of, shown
 
 CODE_SUFFIX = ".py"
 
@@ -33,6 +34,11 @@ def short_name(path: str) -> str:
     """For people: `my_reward.py:length` for a file anywhere, a dotted path as it is."""
     where, name = split_code(path)
     return f"{Path(where).name}:{name}" if where.endswith(CODE_SUFFIX) else path
+
+
+def is_dotted(name: str) -> bool:
+    """Whether a setting names code of the user's, and not an entry of a table of ours."""
+    return ":" in name
 
 
 def load_dotted(path: str, setting: str) -> Any:
