@@ -115,7 +115,7 @@ class FaultRun:
         os.kill(process.pid, number)
         return process.pid
 
-    def finish(self, within_s: float = 180.0) -> int:
+    def finish(self, within_s: float = 280.0) -> int:
         try:
             return self.process.wait(timeout=within_s)
         finally:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.fault_run import FaultRun
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(700)
 MIB = 2**20
 DISK_MIB = 240
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults.fault_run import FaultRun
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
 
 PROCESS = r"process \d+ is gone"
 GOLDEN = [
