@@ -7,17 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from contracts.bonus_rule import DEFAULT_RULE, BonusRule
-from contracts.errors import BadNumbersError, DataError
+from contracts.errors import BadNumbersError
 from contracts.reports import StepReport
 from contracts.rollout import ScoredGroup
 from learner.config import LearnerSettings
 from learner.credit import CreditedGroup
 from learner.learner import Learner
+from learner.old_checkpoint import refuse_old
 from learner.scripted_policy import ScriptedPolicy
 from learner.update_record import UpdateRecord
-
-OLD_CHECKPOINT = "scripted.json"
-LAST_COMMIT_OF_OLD = "09489b9"
 
 
 class ScriptedLearner(Learner):
@@ -44,11 +42,7 @@ class ScriptedLearner(Learner):
 
     def restore(self, directory: Path) -> None:
         """As Learner.restore. Refuses what the scripted learner of older commits wrote, which had no weights."""
-        if (directory / OLD_CHECKPOINT).exists():
-            raise DataError(
-                f"{directory} was written by the scripted learner of commit {LAST_COMMIT_OF_OLD} or before, which had no "
-                "weights: resume the run with that commit, or start it anew"
-            )
+        refuse_old(directory)
         super().restore(directory)
 
     def _sum_gradients(self, credited: Sequence[CreditedGroup], records: list[UpdateRecord]) -> None:

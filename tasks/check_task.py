@@ -6,8 +6,9 @@ problems -> reference answer in the answer form   must be correct
          -> environments                          must reply to all of it
 """
 
+import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from contracts.errors import DataError, LoadError
@@ -29,6 +30,8 @@ NO_ANSWER = "no idea"
 NUM_ANSWER_TOKENS, MAX_NEW_TOKENS = 16, 64
 NUM_STEPPED = 3
 """Problems whose environments are stepped."""
+ENOUGH_S = 30.0
+"""Of judging: a scorer that hangs is found out with the first problem, and all of them would take minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class TaskCheckReport:
     """failures: one line per thing that must be mended before training; empty when the task is sound.
 
     prompt_lengths: None where a prompt was too long. without_reference: problems that have no reference answer,
-    so that nothing known to be good could be tried.
+    so that nothing known to be good could be tried. untried: problems left out, as the verifier took `ENOUGH_S` for the others.
     """
 
     data: TaskData
@@ -55,6 +58,7 @@ class TaskCheckReport:
     prompt_lengths: PromptLengths | None
     without_reference: int
     failures: tuple[str, ...]
+    untried: int = 0
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -87,6 +91,7 @@ def check_task(
     settings: TaskSettings,
     num_problems: int = 16,
     num_held_out: int | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> TaskCheckReport:
     """Answers the first training and held-out problems, `num_problems` each; steps the environment of a few; looks at all
     the data that a run with `num_held_out` (unset: num_problems) would. Raises DataError where there is none, LoadError
@@ -94,22 +99,41 @@ def check_task(
     data = look_through(task, num_problems if num_held_out is None else num_held_out)
     train, held_out = list(data.train[:num_problems]), list(data.held_out[:num_problems])
     problems = [*train, *held_out]
-    tried = [
-        (problem, kind, replace(answer, text=as_read(tokenizer, answer.text)))
-        for problem in problems
-        for kind, answer in _known_answers(problem, settings)
-    ]
-    verdicts = verifier.verify([answer for _, _, answer in tried])
-    judged = tuple(
-        JudgedAnswer(problem, kind, answer.text, verdict)
-        for (problem, kind, answer), verdict in zip(tried, verdicts, strict=True)
-    )
+    judged, tried = _judge(problems, verifier, tokenizer, settings, clock)
     lengths, complaints = _lengths(data, tokenizer, settings)
     complaints += _once(complaint for one in judged if (complaint := _complaint(one)) is not None)
     complaints += data.faults
     complaints += _once(step_environments(task, problems[:NUM_STEPPED], settings))
     without = sum(not problem.answer for problem in problems)
-    return TaskCheckReport(data, tuple(problems), judged, lengths, without, tuple(complaints))
+    untried = len(problems) - len(tried)
+    return TaskCheckReport(data, tuple(tried), judged, lengths, without, tuple(complaints), untried)
+
+
+def _judge(
+    problems: Sequence[Problem],
+    verifier: Verifier,
+    tokenizer: Tokenizer,
+    settings: TaskSettings,
+    clock: Callable[[], float],
+) -> tuple[tuple[JudgedAnswer, ...], list[Problem]]:
+    """Answers and the problems that they are of: as many as a verifier judges in `ENOUGH_S`."""
+    started = clock()
+    judged: list[JudgedAnswer] = []
+    tried: list[Problem] = []
+    for problem in problems:
+        if tried and clock() - started > ENOUGH_S:
+            break
+        tried.append(problem)
+        known = [
+            (kind, replace(answer, text=as_read(tokenizer, answer.text)))
+            for kind, answer in _known_answers(problem, settings)
+        ]
+        verdicts = verifier.verify([answer for _, answer in known])
+        judged += [
+            JudgedAnswer(problem, kind, answer.text, verdict)
+            for (kind, answer), verdict in zip(known, verdicts, strict=True)
+        ]
+    return tuple(judged), tried
 
 
 def _once(complaints: Iterable[str]) -> list[str]:

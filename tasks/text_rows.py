@@ -95,6 +95,8 @@ def _text(path: Path) -> str:
 def _object(raw: bytes, place: str) -> dict[str, Any]:
     try:
         values = json.loads(raw.decode())
+    except UnicodeDecodeError as error:
+        raise DataError(f"{place}: not UTF-8 ({error}): convert the file") from error
     except (ValueError, RecursionError) as error:
         raise DataError(f'{place}: not JSON ({error}). Expected one object per line: {{"question": ..}}') from error
     if not isinstance(values, dict):

@@ -12,7 +12,7 @@ from cluster.launch.context_room import find_room
 from cluster.launch.first_look import refuse_missing_files
 from cluster.launch.model_store import model_of
 from contracts.verdict import Scored, Verdict
-from tasks.check_task import JudgedAnswer, TaskCheckReport, check_task
+from tasks.check_task import ENOUGH_S, JudgedAnswer, TaskCheckReport, check_task
 from tasks.load import load_task, make_verifier
 from tasks.prompts import HfTokenizer
 
@@ -30,6 +30,7 @@ def run_task_check(console: Console, config: RunConfig) -> bool:
     tokenizer = load_worker_tokenizer(config.actors, model_path)
     for note in tokenizer.notes if isinstance(tokenizer, HfTokenizer) else ():
         console.print(Text.assemble(("note", "yellow"), f"  {note}"), soft_wrap=True)
+    console.print("answers known to be good and bad go through the verifier ..", soft_wrap=True)
     verifier = make_verifier(config.task)
     try:
         report = check_task(load_task(config.task), verifier, tokenizer, config.task, num_held_out=config.eval.problems)
@@ -45,6 +46,12 @@ def run_task_check(console: Console, config: RunConfig) -> bool:
 def show_check(console: Console, report: TaskCheckReport, room: int = 0) -> None:
     """room: tokens that an engine gives the longest rollout, its prompt included; 0 where a prompt is too long."""
     console.print(f"{report.data.counts}; answers tried on {len(report.problems)}")
+    if report.untried:
+        text = (
+            f"  judging took more than {ENOUGH_S:.0f} s, so {report.untried} problems were not tried. A scorer or reward part "
+            "that hangs costs task.verifier_timeout_s for each answer of a run too"
+        )
+        console.print(Text.assemble(("note", "yellow"), text), soft_wrap=True)
     for note in (*report.data.notes, *(report.prompt_lengths.notes if report.prompt_lengths else ())):
         console.print(Text.assemble(("note", "yellow"), f"  {note}"), soft_wrap=True)
     if lengths := report.prompt_lengths:

@@ -103,10 +103,9 @@ def attempt(
     ship_code: Annotated[bool, typer.Option("--ship-code")] = False,
     override: Annotated[bool, typer.Option("--override")] = False,
     lock: Annotated[int | None, typer.Option("--lock")] = None,
+    supervisor: Annotated[int, typer.Option("--supervisor")] = 0,
 ) -> None:
     """What `memr train` starts and watches: the run's own process, which the supervisor may start again."""
-    import os
-
     from cluster.config.run_config import load_config
 
     settings = load_config(config, overrides or [], unset or [])
@@ -116,11 +115,11 @@ def attempt(
 
     def life() -> int:
         outcome = train_run(
-            settings, terminal(), address, ship_code=ship_code, override=override, supervisor=os.getppid(), lock=lock
+            settings, terminal(), address, ship_code=ship_code, override=override, supervisor=supervisor, lock=lock
         )
         return outcome.exit_code
 
-    code = supervised(life, settings.run_path, settings.supervision.stop_s)
+    code = supervised(life, settings.run_path, settings.supervision.stop_s, supervisor)
     if code:
         raise typer.Exit(code)
 

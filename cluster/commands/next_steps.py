@@ -7,6 +7,7 @@ from cluster.config.run_config import load_config
 from cluster.record.checkpoint import newest_checkpoint
 from cluster.record.run_dir import RunRecord, owner_alive
 from contracts.errors import MemrError
+from learner.old_checkpoint import refuse_old
 from storage.arrow import read_groups
 
 OTHER = Path("configs/word_problems.toml")
@@ -18,14 +19,14 @@ def next_steps(run: RunRecord) -> list[str]:
     says what it is for."""
     if owner_alive(run.path):
         return []
-    steps = []
-    if not run.finished:
+    steps, resumes = [], _resumes(run)
+    if not run.finished and resumes:
         steps.append(f"{_memr('resume', run.path)}   # goes on where it stopped")
     if run.config.memory.enabled and newest_checkpoint(run.path) is not None:
         steps.append(_memr("memory", "query", run.path, _question(run)))
     if not run.config.model.scripted and list((run.path / "adapters").glob("v*")):
         steps.append(_memr("export", run.path, _free_folder(f"{run.path.name}-model"), "--merge"))
-    if run.finished and _may_grow(run):
+    if run.finished and resumes and _may_grow(run):
         more = f"learner.num_updates={2 * run.config.learner.num_updates}"
         steps.append(f"{_memr('resume', run.path, '--set', more)}   # as many updates again")
     if run.finished and _is_ready(OTHER):
@@ -55,6 +56,16 @@ def _free_folder(name: str) -> Path:
     """Export does not write into a folder that holds something."""
     tries = (Path(name if i == 1 else f"{name}-{i}") for i in range(1, 1000))
     return next(path for path in tries if not path.exists())
+
+
+def _resumes(run: RunRecord) -> bool:
+    """Whether the learner of now goes on from the newest checkpoint."""
+    newest = newest_checkpoint(run.path)
+    try:
+        refuse_old(newest / "learner" if newest is not None else run.path)
+    except MemrError:
+        return False
+    return True
 
 
 def _may_grow(run: RunRecord) -> bool:

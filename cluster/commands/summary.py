@@ -146,7 +146,10 @@ def show_summary(console: Console, run: RunRecord) -> None:
         waited = sum(line["wait_memory_s"] for line in run.metrics) / sum(line["step_s"] for line in run.metrics)
         # Without a bonus memory hears of the last groups behind the last update.
         episodes = max(run.metrics[-1]["memory_episodes"], (run.summary or {}).get("memory_episodes", 0))
-        console.print(f"memory: {episodes} episodes; the learner waited for it {waited:.2%} of its time")
+        console.print(
+            f"memory: {episodes} episodes; the learner waited for it {waited:.2%} of its time in the whole run",
+            soft_wrap=True,
+        )
         if run.config.memory.enabled:
             console.print(effect_text(memory_effect(run.metrics), pays=run.config.memory.pays), soft_wrap=True)
     show_reward_errors(console, run.metrics)

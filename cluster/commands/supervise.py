@@ -1,5 +1,6 @@
 """A run under its supervisor, from a terminal: the plan before it, its result behind it."""
 
+import os
 import sys
 
 from rich.console import Console
@@ -30,7 +31,7 @@ def supervise(settings: RunConfig, command: list[str], lock: int) -> int:
     show_plan(console, settings)
     notifier = Notifier(settings.notify)
     code = Supervisor(
-        [sys.executable, "-m", "cluster", *command],
+        [sys.executable, "-m", "cluster", *command, "--supervisor", str(os.getpid())],
         settings.run_path,
         settings.supervision,
         say=lambda text: console.print(Text.assemble(("memr: ", "bold yellow"), text), soft_wrap=True),

@@ -64,5 +64,5 @@ def bottleneck(history: Sequence[Waits]) -> str:
     if max(rollouts, memory) < 0.1:
         return "the learner (it hardly ever waits)"
     if rollouts >= memory:
-        return f"rollout workers: the learner waits for rollouts {rollouts:.0%} of its time (`memr scale` adds workers)"
-    return f"memory: the learner waits for intrinsic rewards {memory:.0%} of its time"
+        return f"rollout workers: the learner waited for rollouts {rollouts:.0%} of its time of late (`memr scale` adds workers)"
+    return f"memory: the learner waited for intrinsic rewards {memory:.0%} of its time of late"

@@ -25,6 +25,7 @@ from contracts.errors import LoadError
 from contracts.loading import named_data
 from contracts.ports import Task
 from learner.methods import refuse_missing
+from learner.old_checkpoint import refuse_old
 from tasks.load import load_task, make_verifier
 from tasks.prompts import HfTokenizer
 from tasks.task_data import TaskData, look_through
@@ -96,6 +97,8 @@ def _refuse_faults(run_path: Path, data: TaskData) -> None:
 def _past(config: RunConfig, found: DataIdentity, say: Callable[[str], None]) -> RecoveredState:
     run_path = config.run_path
     past = read_recovered_run(run_path, config) if has_begun(run_path) else RecoveredState()
+    if past.checkpoint is not None:
+        refuse_old(past.checkpoint / "learner")
     if past.begun:
         say(f"resuming {run_path} after update {past.step + len(past.batches)}")
         for note in (tell_changed_rule(run_path, config), tell_reading(run_path, found.reading)):

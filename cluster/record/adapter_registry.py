@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from cluster.handles import AdapterRef
 from contracts.adapter import Adapter, AdapterManifest, LoraShape
-from contracts.errors import DataError
+from contracts.errors import ConfigError, DataError
 from storage.bounded_json import Count, Finite, Stored, read_bounded, read_fields
 from storage.durable import (
     hide_folder,
@@ -222,14 +222,15 @@ def read_adapter(folder: Path) -> Adapter:
 
 
 def adapter_folder(directory: Path, policy_version: int | None = None) -> Path:
-    """That of a version, or of the highest on disk. Raises DataError where there is none, naming the versions that are kept."""
+    """That of a version, or of the highest on disk. Raises DataError where there is none,
+    ConfigError for a version that is not kept, with those that are."""
     folders = sorted(p for p in directory.glob("v*-*") if (p / MANIFEST_FILE).exists())
     if not folders:
         raise DataError(f"{directory} holds no published adapter; the run stopped before version 0 was written")
     chosen = [folder for folder in folders if policy_version in (None, _version(folder))]
     if not chosen:
         kept = ", ".join(str(_version(folder)) for folder in folders)
-        raise DataError(f"{directory} has no adapter of version {policy_version}; it keeps those of {kept}")
+        raise ConfigError(f"{directory} has no adapter of version {policy_version}; it keeps those of {kept}")
     return chosen[-1]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-_LEFT_OUT = "nothing there that memory.where pays and another answer could be compared with, late, or the bonus was off"
+_LEFT_OUT = "too few answers that memory.where pays, late, or the bonus was off"
 WINDOW_UPDATES = 20
 """What people are shown is over as many updates."""
 
@@ -64,7 +64,7 @@ def effect_text(effect: MemoryEffect | None, *, pays: bool = True) -> str:
     if not effect.bonus_groups:
         return f"memory had no group to act on among the {effect.num_groups} of {effect.updates} updates: {_LEFT_OUT}"
     others = effect.num_groups - effect.bonus_groups
-    left_out = f" ({others} others: {_LEFT_OUT})" if others > 0 else ""
+    left_out = f" ({others} left out: {_LEFT_OUT})" if others > 0 else ""
     return (
         f"in {effect.updates} updates memory might act on {effect.bonus_groups} of {effect.num_groups} groups{left_out} and "
         f"changed the advantages of {effect.bonus_changed_share:.0%} of those it might act on; "

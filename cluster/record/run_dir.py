@@ -172,7 +172,7 @@ def _living_owners(path: Path) -> list[int]:
     if found.get("host") != platform.node() or not isinstance(owners, dict) or is_copy(path):
         return []
     pids = {int(text): born_s for text, born_s in owners.items() if text.isdecimal() and len(text) < 10}
-    return [pid for pid, born_s in pids.items() if pid > 0 and birth(pid) == born_s]
+    return [pid for pid, born_s in pids.items() if pid > 0 and born_s and birth(pid) == born_s]
 
 
 def _manifest() -> dict[str, Any]:

@@ -28,16 +28,17 @@ from contracts.loading import missing_package
 PARENT_POLL_S = 1.0
 
 
-def supervised(life: Callable[[], int], run_path: Path, stop_s: float) -> int:
+def supervised(life: Callable[[], int], run_path: Path, stop_s: float, supervisor: int) -> int:
     """Run `life` and turn what ends it into an exit code. MemrErrors that no restart cures pass through.
 
-    stop_s: how long an orphan may take to write its checkpoint.
+    stop_s: how long an orphan may take to write its checkpoint. supervisor: process number of who started this one, as it
+    said itself: who the parent is now may be another already.
     """
     faulthandler.enable()
     told_before = len(headlines(run_path))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, _interrupt)
-    threading.Thread(target=end_when_orphaned, args=(os.getppid(), run_path, stop_s), daemon=True).start()
+    threading.Thread(target=end_when_orphaned, args=(supervisor, run_path, stop_s), daemon=True).start()
     try:
         return life()
     except KeyboardInterrupt:

@@ -138,7 +138,7 @@ class Supervisor:
             lost_ray = tree.lost_ray()
             if lost_ray is None or self._at_its_end(kinds_before):  # Ray goes first
                 ray_seen_s = self._clock()
-            elif self._clock() - ray_seen_s > WITHOUT_RAY_S:
+            elif not self._asked and self._clock() - ray_seen_s > WITHOUT_RAY_S:
                 return Hang(f"{lost_ray} died", alive=False)  # nothing can be started any more: end it now
             polls += 1
         return None
@@ -167,7 +167,7 @@ class Supervisor:
         if headline in headlines(self._run_path)[told:]:
             tree.end()
             return headline  # its own process knew, and did not get to its end
-        path = self._incident("hang", headline)
+        path = self._incident("hang" if hang.alive else "ray_died", headline)
         if path is not None:
             tree.write_stacks(path.with_name(f"{path.stem}-stacks.txt"))
         request = leave_request(self._run_path, ask="stop") if hang.alive else None

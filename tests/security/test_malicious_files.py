@@ -326,7 +326,7 @@ def test_a_learner_manifest_of_other_types_is_refused_by_key(learner_folder: Pat
 
 def test_a_scripted_learner_refuses_the_checkpoint_of_an_older_commit_and_names_it(tmp_path: Path) -> None:
     (tmp_path / "scripted.json").write_text('{"policy_version": 4}')
-    with pytest.raises(DataError, match=r"commit 09489b9 or before, .* resume the run with that commit"):
+    with pytest.raises(ConfigError, match=r"commit 09489b9 or before, .* resume the run with that commit"):
         ScriptedLearner(LearnerSettings()).restore(tmp_path)
 
 

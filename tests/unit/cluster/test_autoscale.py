@@ -65,8 +65,8 @@ def test_a_run_whose_work_needs_four_workers_settles_there_and_does_not_flap() -
 @pytest.mark.parametrize(
     ("history", "side"),
     [
-        (trace(0.6), "rollout workers: the learner waits for rollouts 60%"),
-        (trace(0.1, memory=0.4), "memory: the learner waits for intrinsic rewards 40%"),
+        (trace(0.6), "rollout workers: the learner waited for rollouts 60%"),
+        (trace(0.1, memory=0.4), "memory: the learner waited for intrinsic rewards 40%"),
         (trace(0.01), "the learner"),
         ([], "the learner"),
     ],

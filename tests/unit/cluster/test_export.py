@@ -16,7 +16,7 @@ from cluster.commands.export import export_run
 from cluster.config.run_config import RunConfig
 from cluster.record.adapter_registry import write_adapter
 from cluster.record.run_dir import create_run
-from contracts.errors import ConfigError, DataError, LoadError
+from contracts.errors import ConfigError, LoadError
 from tests.small_updates import bfloat16_llama, one_update, sequences
 from tests.tiny_policy import adapter_of, reference_logprobs, tiny_tokenizer
 
@@ -73,14 +73,14 @@ def test_an_older_version_is_written_where_it_is_asked_for(run: Path, tmp_path: 
 
 
 def test_a_version_that_the_run_does_not_keep_is_refused_with_those_that_it_does(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no adapter of version 7; it keeps those of 1"):
+    with pytest.raises(ConfigError, match=r"no adapter of version 7; it keeps those of 1"):
         export_run(run, tmp_path / "out", merge=False, policy_version=7)
     assert not (tmp_path / "out").exists()
 
 
 def test_the_command_line_passes_the_version_on(run: Path, tmp_path: Path) -> None:
     found = CliRunner().invoke(app, ["export", str(run), str(tmp_path / "out"), "--policy-version", "7"])
-    assert isinstance(found.exception, DataError)
+    assert isinstance(found.exception, ConfigError)
     assert "it keeps those of 1" in str(found.exception)
 
 

@@ -44,7 +44,7 @@ def test_a_window_weighs_updates_by_the_groups_that_memory_may_act_on() -> None:
     assert effect.exploit_std == pytest.approx(0.2)
     told = effect_text(effect)
     assert told.startswith(
-        "in 3 updates memory might act on 8 of 24 groups (16 others: nothing there that memory.where pays"
+        "in 3 updates memory might act on 8 of 24 groups (16 left out: too few answers that memory.where pays"
     )
     assert "changed the advantages of 62% of those it might act on; 30.0% of their squared advantage" in told
 
@@ -59,7 +59,7 @@ def test_where_memory_might_act_on_all_no_others_are_told_of() -> None:
 def test_what_was_not_there_is_said_and_not_made_up() -> None:
     assert memory_effect([{"bonus": 0.5}]) is None
     assert "was not recorded" in effect_text(memory_effect([{"bonus": 0.5}]))
-    assert "no group to act on among the 16 of 2 updates: nothing there that memory.where pays" in effect_text(
+    assert "no group to act on among the 16 of 2 updates: too few answers that memory.where pays" in effect_text(
         memory_effect([line(0, 0.0, 0.0)] * 2)
     )
     assert short_text({"bonus": 0.5}) == "-"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import platform
 import signal
 import subprocess
@@ -27,7 +28,7 @@ from cluster.launch.train import train
 from cluster.record.incidents import SUPERVISOR_DIED, headlines, kinds, write_incident
 from cluster.record.recorder import Recorder
 from cluster.record.resume import begin_or_go_on, refuse_other_prompts
-from cluster.record.run_dir import create_run, has_begun, read_run, renew_run
+from cluster.record.run_dir import claim_run, create_run, has_begun, owner_alive, read_run, renew_run
 from cluster.record.run_processes import RunProcesses, oom_kills
 from cluster.recovery.ending import FAILED, MAY_RESTART
 from cluster.recovery.failure_policy import Component
@@ -242,17 +243,17 @@ def raising(error: Exception) -> Callable[[], int]:
 
 @pytest.mark.usefixtures("restored_process")
 def test_an_error_before_there_is_a_run_is_not_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert supervised(raising(ZeroDivisionError("ours")), tmp_path / "run", 1.0) == FAILED
+    assert supervised(raising(ZeroDivisionError("ours")), tmp_path / "run", 1.0, os.getppid()) == FAILED
     assert "ZeroDivisionError: ours" in capsys.readouterr().err
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "manifest.json").write_text("{}")
-    assert supervised(raising(ZeroDivisionError("ours")), tmp_path / "run", 1.0) == MAY_RESTART
+    assert supervised(raising(ZeroDivisionError("ours")), tmp_path / "run", 1.0, os.getppid()) == MAY_RESTART
 
 
 @pytest.mark.usefixtures("restored_process")
 def test_a_missing_package_is_not_tried_again(tmp_path: Path) -> None:
     with pytest.raises(LoadError, match="No module named 'tensorboard'"):
-        supervised(raising(ModuleNotFoundError("No module named 'tensorboard'")), tmp_path, 1.0)
+        supervised(raising(ModuleNotFoundError("No module named 'tensorboard'")), tmp_path, 1.0, os.getppid())
 
 
 @pytest.mark.usefixtures("restored_process")
@@ -264,9 +265,9 @@ def test_a_loss_that_was_told_is_not_told_twice(tmp_path: Path) -> None:
         write_incident(tmp_path, "part_lost", {"headline": "the learner died"})
         raise ActorLostError("the learner died")
 
-    assert supervised(life, tmp_path, 1.0) == MAY_RESTART
+    assert supervised(life, tmp_path, 1.0, os.getppid()) == MAY_RESTART
     assert kinds(tmp_path) == ["part_lost"] * 2
-    assert supervised(raising(ActorLostError("the learner died")), tmp_path, 1.0) == MAY_RESTART
+    assert supervised(raising(ActorLostError("the learner died")), tmp_path, 1.0, os.getppid()) == MAY_RESTART
     assert kinds(tmp_path) == ["part_lost"] * 3
 
 
@@ -366,6 +367,31 @@ def test_an_orphan_says_who_died_before_it_asks_itself_to_end(tmp_path: Path, mo
     assert "the supervisor of the run (process -1" in said[0]
     assert f"`memr resume {path}` goes on" in said[0]
     assert state_of(read_run(path)).startswith("failed: the supervisor of the run"), "where no summary follows"
+
+
+def test_an_orphan_whose_supervisor_died_before_it_looked_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while this process was loading: the parent is process 1 by then, and stays."""
+    ended = threading.Event()
+
+    def watched(parent: int, *_: object) -> None:
+        if parent == 77:
+            ended.set()
+
+    monkeypatch.setattr("cluster.recovery.run_process.end_when_orphaned", watched)
+    assert supervised(lambda: 0 if ended.wait(5) else 1, tmp_path, 1.0, supervisor=77) == 0
+
+
+def test_a_run_whose_supervisor_died_before_it_was_claimed_is_not_at_work(tmp_path: Path) -> None:
+    path = create_run(make_config(tmp_path), {})
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    claim_run(path, dead.pid)
+    claim = json.loads((path / "process.json").read_text())
+    claim["owners"].pop(str(os.getpid()))
+    (path / "process.json").write_text(json.dumps(claim))
+    assert not owner_alive(path)
 
 
 def test_a_run_begins_is_mended_before_it_began_and_keeps_its_settings_afterwards(tmp_path: Path) -> None:

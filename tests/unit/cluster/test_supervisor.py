@@ -162,6 +162,6 @@ def test_a_signal_after_the_end_is_known_does_not_change_it(tmp_path: Path) -> N
     body = (
         "from cluster.recovery.run_process import ignore_signals, supervised\n"
         f"def life():\n    {ends}\n    time.sleep(0.1)\n    return 0\n"
-        f"sys.exit(supervised(life, pathlib.Path({str(tmp_path)!r}), 5.0))"
+        f"sys.exit(supervised(life, pathlib.Path({str(tmp_path)!r}), 5.0, os.getppid()))"
     )
     assert supervise(tmp_path / "r", f"\n{body}")[0] == 0

@@ -1,18 +1,22 @@
 """`memr check-task` in a terminal of 80 columns, and in a pipe, which counts as one."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from actors.load import load_worker_tokenizer
 from cluster.commands.check_task import run_task_check, show_check
 from cluster.config.run_config import RunConfig
 from contracts.errors import ConfigError
+from contracts.ports import Answer
 from contracts.problem import Problem
-from contracts.verdict import Scored
-from tasks.check_task import JudgedAnswer, TaskCheckReport
+from contracts.verdict import Scored, Verdict
+from tasks.check_task import JudgedAnswer, TaskCheckReport, check_task
+from tasks.load import load_task
 from tasks.task_data import TaskData
 
 QUESTION = "A train leaves at nine and goes sixty miles an hour. " * 4
@@ -64,3 +68,26 @@ def test_what_a_run_would_refuse_for_want_of_room_is_refused_here(
     real = config.model_copy(update={"model": config.model.model_copy(update={"name": "mine"})})
     with pytest.raises(ConfigError, match="the model's context has 8"):
         run_task_check(Console(file=io.StringIO()), real)
+
+
+class Slow:
+    """A verifier whose every call takes 20 s of a clock of ours."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def verify(self, answers: Sequence[Answer]) -> list[Verdict]:
+        self.now += 20.0
+        return [Scored(1.0, answer.text.endswith(answer.problem.answer), {}) for answer in answers]
+
+    def close(self) -> None: ...
+
+
+def test_a_verifier_that_hangs_is_found_out_with_the_first_problems() -> None:
+    config = RunConfig.model_validate({"model": {"name": "scripted"}, "actors": {"engine": "scripted"}})
+    slow, tokenizer = Slow(), load_worker_tokenizer(config.actors, "scripted")
+    report = check_task(load_task(config.task), slow, tokenizer, config.task, clock=lambda: slow.now)
+    assert (len(report.problems), report.untried) == (2, 30)
+    file = io.StringIO()
+    show_check(Console(file=file, width=80), report)
+    assert "30 problems were not tried" in " ".join(file.getvalue().split())

@@ -54,7 +54,7 @@ class Says:
         pass
 
 
-def run(settings: TaskSettings, **values: int) -> TaskCheckReport:
+def run(settings: TaskSettings, **values: Any) -> TaskCheckReport:
     verifier = make_verifier(settings)
     try:
         return check_task(load_task(settings), verifier, LetterTokenizer(), settings, **values)
