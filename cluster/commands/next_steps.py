@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cluster.config.run_config import load_config
 from cluster.record.checkpoint import newest_checkpoint
-from cluster.record.run_dir import RunRecord, owner_alive
+from cluster.record.run_dir import RunRecord, others_at_work
 from contracts.errors import MemrError
 from learner.old_checkpoint import refuse_old
 from storage.arrow import read_groups
@@ -17,7 +17,7 @@ _LONGEST_QUESTION = 60
 def next_steps(run: RunRecord) -> list[str]:
     """Command lines, quoted for a shell, the most needed first; none for a run that is at work. What stands behind a #
     says what it is for."""
-    if owner_alive(run.path):
+    if others_at_work(run.path):  # a supervisor that shows its run's result is no other
         return []
     steps, resumes = [], _resumes(run)
     if not run.finished and resumes:

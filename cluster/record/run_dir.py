@@ -136,6 +136,11 @@ def owner_alive(path: Path) -> bool:
     return bool(_living_owners(path))
 
 
+def others_at_work(path: Path) -> bool:
+    """Whether another process than this one works on the run or watches over it."""
+    return any(pid != os.getpid() for pid in _living_owners(path))
+
+
 def being_taken_up(path: Path) -> bool:
     """Whether a life that began after the last summary is still loading: the summary goes when it has taken the run up."""
     claim, summary = path / "process.json", path / "summary.json"

@@ -1,6 +1,7 @@
 """What memr advises can be done: the lines after "next:", and every `memr ...` in a message."""
 
 import ast
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -107,10 +108,14 @@ async def test_a_folder_with_spaces_is_quoted(tmp_path: Path) -> None:
         assert str(moved) in shlex.split(step)
 
 
-async def test_a_run_at_work_is_left_alone(tmp_path: Path) -> None:
+async def test_a_run_at_work_is_left_alone_and_one_whose_supervisor_shows_its_result_is_not(tmp_path: Path) -> None:
+    """The supervisor is an owner of the run while it prints: `memr train` once ended without a word of what to do next."""
     _, path = await finished(tmp_path)
-    claim_run(path, supervisor=None)
+    write_summary(path, {"exit_code": 0, "updates": 2, "wall_s": 1.0})
+    claim_run(path, supervisor=os.getppid())
     assert next_steps(read_run(path)) == []
+    claim_run(path, supervisor=os.getpid())
+    assert next_steps(read_run(path)) != []
 
 
 @pytest.mark.parametrize("show", [show_summary, show_status])
