@@ -1,6 +1,6 @@
 """What ends or turns back a run although nobody asked: alarms, a first batch without signal, updates with bad numbers.
 
-first batch --preflight--> alarm -+-> obey: warn, halt, roll back after the next update
+first batch --preflight--> alarm -+-> apply: warn, halt, roll back after the next update
 metrics --AlarmWatcher--> alarm --+
 report.skipped, three in a row ---------> roll back to the newest whole checkpoint; twice in vain: halt
 
@@ -75,7 +75,7 @@ class Health:
         if self._halted:
             raise RunStopped(self._halted)
 
-    def obey(self, alarm: Alarm) -> None:
+    def apply(self, alarm: Alarm) -> None:
         """Report an alarm and do what its settings ask for."""
         self._recorder.incident(
             f"{ALARM}{alarm.name}", alarm.headline, action=alarm.action.value, step=self._state.step
@@ -102,7 +102,7 @@ class Health:
             if few:
                 self._recorder.event(FEW, groups=len(batch), says=alarm.headline)
             else:
-                self.obey(alarm)
+                self.apply(alarm)
         self.check()
 
     async def after_update(self, report: StepReport, adapter: Adapter, learner: LearnerHandle) -> tuple[Adapter, str]:

@@ -145,7 +145,7 @@ async def _run(prepared: Prepared, console: Console, site: PlacementOptions) -> 
         controller = Controller(RunInputs(config, prepared.task, services, registry, recorder, history), past)
         stop.controller = controller
         alarms = AlarmWatcher(
-            config.alarms, controller.health.obey, recorder.lines("metrics.jsonl"), recorder.lines("eval.jsonl")
+            config.alarms, controller.health.apply, recorder.lines("metrics.jsonl"), recorder.lines("eval.jsonl")
         )
         recorder.add_watcher(alarms)
         keeper = ResourceMonitor(

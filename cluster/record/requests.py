@@ -44,10 +44,10 @@ class RunControl:
         self._folder.mkdir(parents=True, exist_ok=True)
         while True:
             for file in sorted(self._folder.glob("*.json")):
-                self._obey(file)
+                self._apply(file)
             await asyncio.sleep(POLL_S)
 
-    def _obey(self, file: Path) -> None:
+    def _apply(self, file: Path) -> None:
         try:
             request = json.loads(file.read_text())
             if request["ask"] == "scale":

@@ -209,7 +209,7 @@ class Supervisor:
 
     def _asked_code(self, ending: Ending) -> int:
         """A run that finished or failed for good says so, whoever asked it to end meanwhile; one that crashed before it
-        could obey is not started again to obey."""
+        could act on that is not started again for it."""
         if not ending.curable:
             return ending.code
         if ending.forced or self._status() is None:  # before its first sign of life there is nothing to lose

@@ -133,7 +133,7 @@ def test_a_second_interrupt_ends_at_once_and_the_run_can_be_taken_up(run: FaultR
     try:
         run.wait_for_step(5)
         controller = run.find("controller")
-        controller.suspend()  # it cannot obey the first
+        controller.suspend()  # it cannot act on the first
         run.process.send_signal(signal.SIGINT)
         with pytest.raises(subprocess.TimeoutExpired):
             run.process.wait(timeout=2)

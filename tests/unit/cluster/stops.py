@@ -256,7 +256,7 @@ def halt(run: Run, _drives: "asyncio.Task[None]") -> None:
 
 
 def pause(run: Run, _drives: "asyncio.Task[None]") -> None:
-    run.controller.health.obey(Alarm("entropy", Action.PAUSE, "entropy fell"))
+    run.controller.health.apply(Alarm("entropy", Action.PAUSE, "entropy fell"))
 
 
 def lose_the_fleet(run: Run, _drives: "asyncio.Task[None]") -> None:

@@ -122,7 +122,7 @@ async def test_an_alarm_is_told_and_its_action_taken(tmp_path: Path, action: Act
     class AtStepThree(FakeLearner):
         async def update(self, groups: Sequence[ScoredGroup]) -> tuple[StepReport, Adapter]:
             if self.version == 2:
-                run.controller.health.obey(Alarm("entropy", action, "entropy fell"))
+                run.controller.health.apply(Alarm("entropy", action, "entropy fell"))
             return await super().update(groups)
 
     config = make_config(tmp_path, updates=6, cluster={"checkpoint_every_updates": 2})

@@ -27,7 +27,7 @@ class Alarmed:
 
     def watch(self, kind: str, line: dict[str, object]) -> None:
         if kind == "metrics" and line["step"] == UPDATES:
-            self.run.controller.health.obey(Alarm("entropy", self.action, "entropy fell"))
+            self.run.controller.health.apply(Alarm("entropy", self.action, "entropy fell"))
 
     def show_groups(self, groups: Sequence[ScoredGroup]) -> None: ...
 

@@ -107,7 +107,7 @@ def alarm_before_turning(run: Run, turned: int = TURNED) -> None:
     class AtItsTurn:
         def watch(self, kind: str, line: dict[str, Any]) -> None:
             if kind == "metrics" and line["step"] == turned - 1:
-                run.controller.health.obey(Alarm("entropy", Action.ROLL_BACK, "entropy fell"))
+                run.controller.health.apply(Alarm("entropy", Action.ROLL_BACK, "entropy fell"))
 
         def show_groups(self, groups: Sequence[ScoredGroup]) -> None: ...
 
@@ -220,7 +220,7 @@ async def test_a_pause_that_a_stop_overtook_is_obeyed_by_the_next_life_once(tmp_
     class PausesAndStops:
         def watch(self, kind: str, line: dict[str, Any]) -> None:
             if kind == "metrics" and line["step"] == 3:
-                first.controller.health.obey(Alarm("entropy", Action.PAUSE, "entropy fell"))
+                first.controller.health.apply(Alarm("entropy", Action.PAUSE, "entropy fell"))
                 STOPS[reason](first, drives)
 
         def show_groups(self, groups: Sequence[ScoredGroup]) -> None: ...
