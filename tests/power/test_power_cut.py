@@ -30,7 +30,7 @@ FEW = (
     "recorder._sync_transcripts < recorder.sync < life.sync: sync_directory rollouts",
     "checkpoint._name: place_folder checkpoints",
     "checkpoint._write: write_file checkpoint.json",
-    "adapters.write_adapter < adapters.publish: place_folder adapters",
+    "adapter_registry.write_adapter < adapter_registry.publish: place_folder adapters",
     "checkpoint.prune_checkpoints",
     "snapshot.write_snapshot < service.save: sync_file vectors.safetensors",
     "run_dir._write_run < run_dir.create_run < life._begin: make_directory disk",
