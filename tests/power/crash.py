@@ -285,7 +285,10 @@ def recordings(folder: Path) -> list[Recording]:
     """A whole run; one that dies between an adapter's rename and its sync; one that dies before its last checkpoint; one
     that was finished, is asked for more updates, and finds half lines and zeros at the end of its files."""
     whole = record(folder, "whole", [[]], updates=8)
-    adapter = [["--stop-at", "adapter_registry.write_adapter < adapter_registry.publish: place_folder adapters:6"], ["--nonce", "b"]]
+    adapter = [
+        ["--stop-at", "adapter_registry.write_adapter < adapter_registry.publish: place_folder adapters:6"],
+        ["--nonce", "b"],
+    ]
     last = [["--stop-at", "run_log.sync < history.sync < checkpoints._sync: sync #.log:4"], ["--nonce", "b"]]
     torn = folder / "torn"
     shutil.copytree(folder / "whole" / "disk", torn)
