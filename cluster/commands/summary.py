@@ -60,8 +60,8 @@ def show_status(console: Console, run: RunRecord) -> None:
     if run.metrics:
         console.print(step_text(run.metrics[-1], run.config.learner.num_updates), soft_wrap=True)
         ledger = run.metrics[-1]["ledger"]
-        console.print("ledger: " + ", ".join(f"{name} {count}" for name, count in ledger.items()))
-        console.print(f"bottleneck: {recent_bottleneck(run)}")
+        console.print("ledger: " + ", ".join(f"{name} {count}" for name, count in ledger.items()), soft_wrap=True)
+        console.print(f"bottleneck: {recent_bottleneck(run)}", soft_wrap=True)
         if run.config.memory.enabled:
             console.print(
                 effect_text(memory_effect(run.metrics[-WINDOW_UPDATES:]), pays=run.config.memory.pays), soft_wrap=True
@@ -73,7 +73,7 @@ def show_status(console: Console, run: RunRecord) -> None:
                 f"{name}: {worker['state']}, version {worker['version']}, {worker['rollouts_in_hand']} rollouts in hand",
             )
     for line in run.evals:
-        console.print(eval_text(line))
+        console.print(eval_text(line), soft_wrap=True)
     show_incidents(console, run.path)
     show_next_steps(console, run)
 

@@ -60,8 +60,9 @@ def _explain(
     first = problems[0]
     where = _where(path, text, overrides, location, first)
     if first["type"] == "extra_forbidden":
-        section = f"[{'.'.join(location[:-1])}]" if location[:-1] else "the top level"
-        return f"{where}: unknown key '{location[-1]}' in {section}; {hint(root, location)}"
+        if not location[:-1]:
+            return f"{where}: unknown section '{location[-1]}'; {hint(root, location)}"
+        return f"{where}: unknown key '{location[-1]}' in [{'.'.join(location[:-1])}]; {hint(root, location)}"
     dotted = ".".join(location) or "configuration"
     message = ", or ".join(dict.fromkeys(_message(root, location, problem) for problem in problems))
     if first["type"] in _NO_DESCRIPTION:

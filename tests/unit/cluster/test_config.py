@@ -35,7 +35,7 @@ def test_unknown_key_names_line_and_nearest_key(tmp_path: Path) -> None:
 
 
 def test_unknown_section_is_told_too(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"unknown key 'learnr' in the top level; did you mean 'learner'"):
+    with pytest.raises(ConfigError, match=r"unknown section 'learnr'; did you mean 'learner'"):
         load_config(write(tmp_path, "[learnr]\nlora_r = 8\n"))
 
 

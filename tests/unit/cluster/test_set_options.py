@@ -68,7 +68,7 @@ def test_a_run_may_be_called_42(file: Path) -> None:
         ("name=x", r"the section is missing; did you mean 'run\.name' or 'model\.name'"),
         ("run=x", r"'run' is a section, with the keys name, directory, seed"),
         ("run.nme=x", r"^--set run\.nme=x: unknown key 'nme' in \[run\]; did you mean 'name'"),
-        ("rn.name=x", r"^--set rn\.name=x: unknown key 'rn' in the top level; did you mean 'run'"),
+        ("rn.name=x", r"^--set rn\.name=x: unknown section 'rn'; did you mean 'run'"),
         ("learner.lr=1", r"did you mean 'learning_rate'"),
         ("learner.batch_size=1", r"did you mean 'cluster\.groups_per_batch'"),
         ("actors.num_generations=1", r"did you mean 'rollouts_per_group'"),
