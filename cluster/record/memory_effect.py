@@ -80,7 +80,7 @@ def short_text(line: Mapping[str, Any]) -> str:
         return "-"
     groups, of_all = line["bonus_groups"], line.get("num_groups", 0)
     if not groups:
-        return f"pays in none of {of_all} groups"
+        return f"no bonus in any of {of_all} groups"
     changed = round(line["bonus_changed_share"] * groups)
     paid = f"pays in {groups} of {of_all} groups, " if groups < of_all else ""
     return f"{paid}changed {changed} of {groups} groups, {line['bonus_advantage_share']:.1%} of advantage"

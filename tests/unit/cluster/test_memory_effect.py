@@ -124,4 +124,4 @@ def test_a_memory_that_pays_no_bonus_is_told_so_and_not_as_one_that_found_nothin
 
 def test_an_update_without_a_group_to_act_on_is_no_memory_that_is_off() -> None:
     """Profile memr on a hard task: groups of wrong answers alone have nothing to pay."""
-    assert short_text(line(0, 0.0, 0.0)) == "pays in none of 8 groups"
+    assert short_text(line(0, 0.0, 0.0)) == "no bonus in any of 8 groups"
