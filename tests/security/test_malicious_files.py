@@ -827,7 +827,7 @@ def test_an_override_made_to_do_harm_is_refused(tmp_path: Path, override: str) -
             "line 1: 'prompt'",
         ),
         (b'{"prompt": [{"role": "user", "content": "\\ud800"}], "answer": "2"}', "line 1: 'prompt' holds .* surrogate"),
-        (b"\xff\xfe", "line 1: not JSON"),
+        (b"\xff\xfe", "line 1: not UTF-8"),
         (b"{" + b",".join(b'"k%d": 1' % i for i in range(200_000)) + b"}", "line 1: no key 'question'"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

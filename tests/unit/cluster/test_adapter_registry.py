@@ -9,7 +9,7 @@ import pytest
 
 from cluster.record.adapter_registry import AdapterRegistry, adapter_folder, read_adapter, write_adapter
 from contracts.adapter import Adapter, Amplified, AmplifiedProbe, Probe, Reading
-from contracts.errors import DataError
+from contracts.errors import ConfigError, DataError
 from tests.fakes import make_adapter
 
 
@@ -77,7 +77,7 @@ def test_any_version_that_is_kept_is_found_and_another_is_refused_with_those_tha
         write_adapter(make_adapter(version), tmp_path)
     assert adapter_folder(tmp_path, 3).name.startswith("v000003")
     assert adapter_folder(tmp_path).name.startswith("v000005")
-    with pytest.raises(DataError, match="no adapter of version 4; it keeps those of 3, 5"):
+    with pytest.raises(ConfigError, match="no adapter of version 4; it keeps those of 3, 5"):
         adapter_folder(tmp_path, 4)
 
 
