@@ -769,7 +769,7 @@ BAD_CONFIGS: dict[str, tuple[bytes, str]] = {
     "a pickle": (pickle.dumps({"run": 1}), "cannot be read|not valid TOML"),
     "too long": (b"#" * (2**20 + 1), "no configuration is as long"),
     "many wrong keys": (b"".join(b"key%d = 1\n" % i for i in range(60_000)), "59950 more"),
-    "a line to backtrack over": (b'x = """\n[' + b" " * 900_000 + b'\n"""', "unknown key 'x'"),
+    "a line to backtrack over": (b'x = """\n[' + b" " * 900_000 + b'\n"""', "unknown section 'x'"),
 }
 
 
