@@ -1,6 +1,6 @@
 """The moving parts as the controller sees them: asynchronous handles, whatever is behind them.
 
-`ray_parts.py` puts Ray actors behind these; tests put plain objects. `AdapterRef` is whatever carries an
+`launch/ray_handles.py` puts Ray actors behind these; tests put plain objects. `AdapterRef` is whatever carries an
 adapter to a worker: an object-store reference under Ray, the adapter itself in tests.
 """
 

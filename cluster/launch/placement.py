@@ -1,6 +1,6 @@
 """Who gets what: from resources and configuration to bundles, before anything starts. Pure.
 
- nodes + RunConfig -> place -> Placement(bundles, shortages, notes)    `memr plan` prints it, ray_parts.py follows it
+ nodes + RunConfig -> place -> Placement(bundles, shortages, notes)    `memr plan` prints it, ray_handles.py follows it
 
 A bundle lies on one node (node_room.py).
 Loads without torch and Ray.

@@ -1,6 +1,6 @@
 """Resuming a run: which run directory may go on, and how its services become what they were.
 
- RUN/checkpoints (newest that matches its manifest) + RUN/log (what came after) -> RecoveredState -> Controller.take_up
+ RUN/checkpoints (newest that matches its manifest) + RUN/log (what came after) -> RecoveredState -> restore.py
 
 A crash costs the optimiser steps since the checkpoint, which are replayed from the log; no rollout is sampled again.
 """

@@ -50,7 +50,7 @@ def recorded(scratch: Path) -> list[Recording]:
     return recordings(scratch)
 
 
-def take_up(recorded: list[Recording], seed: int, scratch: Path) -> None:
+def resume_one(recorded: list[Recording], seed: int, scratch: Path) -> None:
     state, folder = random_state(recorded, seed), scratch / f"seed-{seed}"
     found = problems(state, folder)
     assert not found, f"seed {seed}, {state.recording.name} after {state.count} operations: {found}"
@@ -61,7 +61,7 @@ def test_whatever_the_disk_shows_the_run_goes_on_with_all_that_it_told(
     recorded: list[Recording], scratch: Path
 ) -> None:
     for seed in range(24):
-        take_up(recorded, seed, scratch)
+        resume_one(recorded, seed, scratch)
 
 
 @pytest.mark.parametrize("site", FEW)
@@ -73,7 +73,7 @@ def test_without_one_sync_a_promise_breaks(recorded: list[Recording], scratch: P
 @pytest.mark.long
 def test_two_hundred_cuts_cost_nothing(recorded: list[Recording], scratch: Path) -> None:
     for seed in range(1000, 1200):
-        take_up(recorded, seed, scratch)
+        resume_one(recorded, seed, scratch)
 
 
 @pytest.mark.long

@@ -2,6 +2,7 @@
 what is printed is printed as it is."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -210,3 +211,15 @@ def long_functions(path: Path) -> list[str]:
 def test_a_file_is_one_idea_and_a_function_one_step(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= MAX_FILE_LINES
     assert long_functions(path) == []
+
+
+MODULES = [*source_files(*FOLDERS), *(ROOT / "tests").rglob("*.py")]
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_in_tree)
+def test_a_module_names_only_files_that_are_there(path: Path) -> None:
+    """A docstring that points to a file outlives its move otherwise."""
+    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    named = {Path(name).name for name in re.findall(r"[\w/]+\.py\b", text)}
+    users = {name for name in named if name == "FILE.py" or name.startswith("my_")}
+    assert named - users - {file.name for file in MODULES} == set()

@@ -2,7 +2,7 @@
 
     first batch's shares --preflight--> alarms         metrics.jsonl, eval.jsonl --MONITORS--> alarms
 
-Limits and actions are in alarm_settings.py, monitors in alarm_monitors.py, their numbers in alarm_windows.py.
+Limits and actions are in cluster/config/alarms.py, monitors in monitors.py, their numbers in windows.py.
 """
 
 from collections.abc import Callable, Collection, Sequence
