@@ -19,6 +19,8 @@ from cluster.record.run_processes import recorded_processes
 from storage.arrow import groups_from_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
+MARK = "MEMR_FAULT_RUN"
+"""In the environment of every process of a run, whoever started it: its own run's path."""
 CHILDREN = {"raylet": "raylet", "ray head": "gcs_server"}
 QUICK: dict[str, Any] = {
     "cluster.tensorboard": "false",
@@ -54,7 +56,10 @@ class FaultRun:
         command = [sys.executable, "-m", "cluster", "train", f"configs/{config}.toml", *overrides]
         directory.mkdir(parents=True, exist_ok=True)
         self._output = (directory / f"{name}.txt").open("wb")
-        self.process = subprocess.Popen(command, stdout=self._output, stderr=subprocess.STDOUT, cwd=ROOT)
+        environment = os.environ | {MARK: str(self.path)}
+        self.process = subprocess.Popen(
+            command, stdout=self._output, stderr=subprocess.STDOUT, cwd=ROOT, env=environment
+        )
         self.members: set[tuple[int, float]] = set()
 
     @property
@@ -134,10 +139,14 @@ class FaultRun:
         self._output.close()
 
     def survivors(self, within_s: float = 15.0) -> list[str]:
-        """Processes of the run that still live after it."""
+        """Processes of the run that still live after it: those that `remember` saw and those that carry its mark."""
         until = time.monotonic() + within_s
         while True:
-            left = [p for pid, born_s in self.members if (p := _living(pid, born_s)) is not None]
+            left = sorted(
+                p
+                for pid, born_s in self.members | marked(MARK, str(self.path))
+                if (p := _living(pid, born_s)) is not None
+            )
             if not left or time.monotonic() > until:
                 return left
             time.sleep(0.1)
@@ -147,6 +156,18 @@ class FaultRun:
 
     def books(self) -> "Books":
         return read_books(self.path)
+
+
+def marked(name: str, value: str) -> set[tuple[int, float]]:
+    """Number and time of birth of every process that has this in its environment."""
+    found = set()
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(name) == value:
+                found.add((process.pid, process.create_time()))
+        except (psutil.Error, OSError):
+            continue
+    return found
 
 
 def _living(pid: int, born_s: float) -> str | None:

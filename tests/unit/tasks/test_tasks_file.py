@@ -126,7 +126,7 @@ def test_worked_examples_show_the_files_own_reasoning_in_the_answer_form(tmp_pat
         ('{"question": "2 + 2?", "answer": "3,5"}', r"line 3: the answer '3,5' .*decimal comma.*write a point"),
         ('{"question": "2 + 2?", "answer": "four"}', r"line 3: the answer 'four' is not a number.*answer_form"),
         ('{"question": "2 + 2?", "answer": "so\\n####"}', r"line 3: the answer '' is not a number"),
-        ("\udcff", r"line 3: not JSON"),
+        ("\udcff", r"line 3: not UTF-8 .*convert the file"),
     ],
 )
 def test_a_wrong_line_is_named_with_what_to_change(tmp_path: Path, line: str, message: str) -> None:

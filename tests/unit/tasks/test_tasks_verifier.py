@@ -208,21 +208,24 @@ def test_one_answer_has_one_reply_although_its_judge_forked(hostile: ProcessVeri
     ]
 
 
-def test_what_a_dead_judge_forked_is_ended_with_it(hostile: ProcessVerifier) -> None:
+def test_what_a_dead_judge_forked_is_ended_with_it(hostile: ProcessVerifier, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = TaskSettings(scorer="hostile_scorer:scorer", verifier_processes=1, verifier_timeout_s=30.0)
-    before = {process.pid for process in psutil.process_iter()}
+    monkeypatch.setenv("MEMR_JUDGE_OF", str(os.getpid()))
     verifier = ProcessVerifier(settings)
+    assert _children_marked(), "the mark is inherited"
     verifier.verify([answer("fork and exit")])
     verifier.close()
-    left = [process for process in psutil.process_iter() if process.pid not in before]
-    wait_until(lambda: not any("verifier_child" in " ".join(_cmdline(process)) for process in left), "its fork")
+    wait_until(lambda: not _children_marked(), "its fork")
 
 
-def _cmdline(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
+def _children_marked() -> list[int]:
+    """Of every living process that was started with the mark, whoever owns it now."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get("MEMR_JUDGE_OF") == str(os.getpid()):
+                found.append(process.pid)
+    return found
 
 
 def test_an_answer_larger_than_any_pipe_arrives_whole(hostile: ProcessVerifier) -> None:
