@@ -74,6 +74,7 @@ Shortages = Callable[[Mapping[str, int]], Sequence[str]]
 
 
 def nothing_short(_workers: Mapping[str, int]) -> Sequence[str]:
+    """Reports no shortage, for services without a placement."""
     return ()
 
 

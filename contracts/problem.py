@@ -45,6 +45,8 @@ class Sampling:
 
 
 class Purpose(StrEnum):
+    """What a lease's rollouts are for."""
+
     TRAIN = "train"
     EVAL = "eval"
 

@@ -18,4 +18,5 @@ class ProcessId:
 
 
 def own_process() -> ProcessId:
+    """Returns the host and process number of this process."""
     return ProcessId(platform.node(), os.getpid())

@@ -146,6 +146,7 @@ def _said(error: BaseException) -> str:
 
 
 def shown(value: Any) -> str:
+    """Returns at most 80 characters of a value's repr, whatever its repr does."""
     try:
         return repr(value)[:80]
     except Exception:  # noqa: BLE001  users' own __repr__

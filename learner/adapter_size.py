@@ -32,6 +32,7 @@ def adapter_norm(layer: LoraLayer, adapter: str) -> Tensor:
 
 @torch.no_grad()
 def base_norm(layer: LoraLayer) -> Tensor:
+    """Returns the Frobenius norm of the frozen weight, a float32 scalar."""
     return torch.as_tensor(torch.linalg.norm(_weight(layer.get_base_layer()).float()))
 
 

@@ -57,4 +57,5 @@ ESTIMATORS: dict[Advantage, Estimator] = {"grpo": grpo, "dr_grpo": dr_grpo, "rlo
 
 
 def nothing_to_compare(rewards_G: NDArray[np.float64]) -> bool:
+    """Whether a group has fewer than two rewards, or equal ones: no advantage follows from it."""
     return len(rewards_G) < 2 or bool(np.all(rewards_G == rewards_G[0]))

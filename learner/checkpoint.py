@@ -41,6 +41,7 @@ class LearnerManifest:
 
 
 def write(directory: Path, manifest: LearnerManifest, tensors: Mapping[str, Tensor]) -> None:
+    """Writes the tensors, then the manifest with their SHA-256, each synchronised to disk."""
     directory.mkdir(parents=True, exist_ok=True)
     payload = tensors_to_bytes({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     fields = asdict(manifest) | {"tensors_hash": hashlib.sha256(payload).hexdigest()}

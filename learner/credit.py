@@ -86,6 +86,7 @@ def credit(scored: ScoredGroup, settings: LearnerSettings, rule: BonusRule = DEF
 def credit_all(
     groups: Sequence[ScoredGroup], settings: LearnerSettings, rule: BonusRule = DEFAULT_RULE
 ) -> list[CreditedGroup]:
+    """Returns `credit` of every group, in order."""
     return [credit(scored, settings, rule) for scored in groups]
 
 

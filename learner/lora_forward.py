@@ -26,6 +26,7 @@ def sum_once(model: nn.Module, adapter: str) -> None:
 
 
 def lora_layers(model: nn.Module) -> Iterator[LoraLinear]:
+    """Yields the adapted linear layers of a model, in module order."""
     return (module for module in model.modules() if isinstance(module, LoraLinear))
 
 

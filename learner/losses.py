@@ -114,6 +114,8 @@ def _capped(ratio_N: Tensor, weight_N: Tensor, clipped_N: Tensor, cap: float | N
 
 
 def outside_clip_range(ratio_N: Tensor, advantage_N: Tensor, clip_low: float, clip_high: float) -> Tensor:
+    """Returns [N] bool: tokens whose ratio left the clip range in the direction of their advantage (PPO, arXiv
+    1707.06347, eq. 7)."""
     rises_too_far_N = (advantage_N > 0) & (ratio_N > 1 + clip_high)
     falls_too_far_N = (advantage_N < 0) & (ratio_N < 1 - clip_low)
     return rises_too_far_N | falls_too_far_N

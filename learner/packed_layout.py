@@ -58,6 +58,7 @@ class PackedLayout:
 
 
 def packed_layout(batch: MicroBatch, device: torch.device) -> PackedLayout:
+    """Returns where every prompt and row of a micro-batch lies in one flat sequence."""
     prompt_lengths = np.array([len(prompt) for prompt in batch.prompts], np.int64)
     row_lengths = np.array([row.num_inputs for row in batch.rows], np.int64)
     parts = [*batch.prompts, *(row.tokens_T[:-1] for row in batch.rows)]

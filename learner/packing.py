@@ -83,11 +83,13 @@ def pack(groups: Sequence[Sequence[TrainRow]], budget_tokens: int, share_prompts
 
 
 def shared_cost(rows: Sequence[TrainRow]) -> int:
+    """Returns the tokens of a forward in which rows share their prompts."""
     prompts = {id(row.prompt_P): len(row.prompt_P) for row in rows}
     return sum(prompts.values()) + sum(row.num_inputs for row in rows)
 
 
 def padded_cost(rows: Sequence[TrainRow]) -> int:
+    """Returns the tokens of a forward padded to the longest row, prompts included."""
     return len(rows) * max(row.num_with_prompt for row in rows)
 
 

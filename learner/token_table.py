@@ -33,6 +33,7 @@ class TokenTable:
 
 
 def token_table(rows: Sequence[TrainRow], device: torch.device) -> TokenTable:
+    """Returns the policy tokens of these rows as columns of length N, on the device."""
     offsets = [np.flatnonzero(row.policy_mask_T) for row in rows]
     counts = [len(offset) for offset in offsets]
 

@@ -27,6 +27,7 @@ class MemoryContents:
 
 
 def describe(memory_version: int, successes: EpisodeStore, failures: EpisodeStore) -> MemoryContents:
+    """Counts what both stores hold, with a histogram of distances (1 - cosine) between nearest questions."""
     by_question = {query.question: query.vector_D for store in (successes, failures) for query in store}
     counts, edges = np.histogram(_nearest_distances(list(by_question.values())[-_MAX_QUESTIONS:]), bins=_EDGES)
     return MemoryContents(

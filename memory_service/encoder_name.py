@@ -5,6 +5,7 @@ HASH_PREFIX = "hash:"
 
 
 def is_hash(encoder: str) -> bool:
+    """Whether the encoder is a hash of character n-grams rather than a model."""
     return encoder.startswith(HASH_PREFIX)
 
 

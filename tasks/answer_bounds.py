@@ -51,7 +51,7 @@ def is_affordable(answer: str, reference: str) -> bool:
 
 
 def claims_something_else(answer: str, reference: str) -> bool:
-    """Whether the answer leads from one value to another ("43 \\\\to 42"), where the reference does nothing like it."""
+    r"""Whether the answer leads from one value to another ("43 \to 42"), where the reference does nothing like it."""
     return not set(_CLAIMS.findall(answer)) <= set(_CLAIMS.findall(reference))
 
 

@@ -19,6 +19,7 @@ _ROLES = ("system", "user", "assistant")
 
 
 def is_chat(value: Any) -> bool:
+    """Whether a value is a non-empty list of messages."""
     return isinstance(value, list) and bool(value) and all(isinstance(message, dict) for message in value)
 
 

@@ -57,7 +57,7 @@ def reference_number(reference: str) -> Number | None:
 
 
 def parse_number(text: str) -> Number | None:
-    """The number that the whole text is, decorations aside: "$1,000.5", "-3/4", "\\\\frac{1}{2}", "1 1/2", "50%", "1e3"."""
+    r"""The number that the whole text is, decorations aside: "$1,000.5", "-3/4", "\frac{1}{2}", "1 1/2", "50%", "1e3"."""
     text = as_words(text).strip("$").strip().removesuffix(".")
     percent = text.endswith("%")
     match = NUMERAL.fullmatch(text.removesuffix("%").strip())

@@ -45,6 +45,8 @@ ORPHAN_GRACE_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Step:
+    """A call of users' code under way in a thread of its own."""
+
     key: str
     thread: threading.Thread
     ends_s: float
@@ -146,6 +148,7 @@ class Worlds:
 
 
 def main() -> None:
+    """Serves requests on standard input until it ends: one JSON line each, replies as lines on standard output."""
     requests, replies = take_over_pipes()
     settings = TaskSettings.model_validate_json(requests.readline())
     try:

@@ -63,7 +63,7 @@ def _algebraically_equal(answer: str, reference: str) -> bool:
 
 
 def _sides_are_equal(answer: str, reference: str, expected: Any) -> bool:
-    """ "x = 2 = \\\\sqrt{4}": every side but the name must be right."""
+    r"""Whether every side but the name is right, as in "x = 2 = \sqrt{4}"."""
     sides = _EQUALS.split(answer)
     if len(sides) <= 1 + len(_EQUALS.findall(reference)) + ("=" not in reference) or re.search(
         r"[,;]|\\text|\bor\b|\band\b", answer

@@ -1,7 +1,7 @@
-"""One way of writing: Unicode mathematics, markdown and LaTeX decorations become plain text or plain LaTeX.
+r"""One way of writing: Unicode mathematics, markdown and LaTeX decorations become plain text or plain LaTeX.
 
-    √2, ½, 10⁻³, 5 − 3, 90°     ->  \\sqrt{2}, 1/2, 10^{-3}, 5 - 3, 90^\\circ     `as_latex`, for any reader
-    **12**, $12$, \\text{ cm}    ->  12, 12, cm                                  `as_words`, for reading numbers
+    √2, ½, 10⁻³, 5 − 3, 90°     ->  \sqrt{2}, 1/2, 10^{-3}, 5 - 3, 90^\circ     `as_latex`, for any reader
+    **12**, $12$, \text{ cm}    ->  12, 12, cm                                  `as_words`, for reading numbers
 
 Linear in the text, never raises.
 """
@@ -122,9 +122,9 @@ def without_markdown(text: str) -> str:
 
 
 def as_words(text: str) -> str:
-    """For reading numbers: as_latex, without markdown, LaTeX styles, spacing, maths mode and `\\boxed`.
+    r"""For reading numbers: as_latex, without markdown, LaTeX styles, spacing, maths mode and `\boxed`.
 
-    `\\frac12` and `\\dfrac{1}{2}` become `\\frac{1}{2}`; digits grouped by `{,}` or thin spaces get commas.
+    `\frac12` and `\dfrac{1}{2}` become `\frac{1}{2}`; digits grouped by `{,}` or thin spaces get commas.
     """
     text = without_markdown(as_latex(text))
     text = _GROUPED.sub(",", text).replace("{,}", ",")
@@ -138,7 +138,7 @@ def as_words(text: str) -> str:
 
 
 def last_boxed(text: str) -> str | None:
-    """What stands in the last `\\boxed{}`; None where there is none, or it is empty, or not closed."""
+    r"""What stands in the last `\boxed{}`; None where there is none, or it is empty, or not closed."""
     start = max((match.end() for match in _BOX_OPENS.finditer(text)), default=None)
     if start is None:
         return None

@@ -182,6 +182,7 @@ def _digits(value: "float | Decimal | np.floating[Any]") -> str:
 
 
 def refuse_unwritable(text: str, place: str, field: str) -> None:
+    """Raises DataError for a text with a NUL character or half of a surrogate pair."""
     if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
         raise DataError(
             f"{place}: '{field}' holds a NUL character or half of a surrogate pair, which no tokenizer and no log takes. "

@@ -31,6 +31,8 @@ PAD_NAMES = ("<|endoftext|>", "<|finetune_right_pad_id|>", "<|fim_pad|>", "<pad>
 
 @dataclass(frozen=True, slots=True)
 class WorkedExample:
+    """A solved problem that the prompt shows before the question."""
+
     question: str
     answer: str
     reasoning: str = ""

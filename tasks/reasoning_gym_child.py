@@ -26,6 +26,7 @@ STREAM = 2**28
 
 
 def main() -> None:
+    """Serves requests for generated entries until standard input ends: one JSON line in, one out."""
     requests, replies = os.fdopen(os.dup(0), "r"), os.fdopen(os.dup(1), "w")
     nowhere = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1):  # what generators print goes nowhere

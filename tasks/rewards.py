@@ -34,6 +34,8 @@ RewardFunction = Callable[[RewardInput], float]
 
 @dataclass(frozen=True, slots=True)
 class WeightedPart:
+    """A reward function under its name, with its weight in the sum."""
+
     name: str
     weight: float
     function: RewardFunction
@@ -46,6 +48,7 @@ def combine(inputs: RewardInput, parts: Sequence[WeightedPart]) -> Scored:
 
 
 def correctness(inputs: RewardInput) -> float:
+    """1 for a right answer, 0 for a wrong one."""
     return float(inputs.correct)
 
 

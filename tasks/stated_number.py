@@ -1,8 +1,8 @@
-"""The one number that an answer states, in prose, markdown, LaTeX, with units; None where it states none or several.
+r"""The one number that an answer states, in prose, markdown, LaTeX, with units; None where it states none or several.
 
     text -> plain writing -> the sentence that answers -> a numeral and what it is joined to -> the stated number
 
-"7 + 12 = 19" states 19, since the sides agree; "7 + 12" states nothing, "12 or 13" states nothing, "43 \\to 42"
+"7 + 12 = 19" states 19, since the sides agree; "7 + 12" states nothing, "12 or 13" states nothing, "43 \to 42"
 contradicts itself. Linear in the text, never raises.
 """
 
@@ -93,7 +93,7 @@ def first_number(line: str, *, truncated: bool = False) -> Stated | None:
 
 
 def quantity(text: str) -> Number | None:
-    """The number that the whole text is, up to a label, a percent sign, a scale and a unit: "x = 5", "90^\\circ"."""
+    r"""The number that the whole text is, up to a label, a percent sign, a scale and a unit: "x = 5", "90^\circ"."""
     if len(text) > MAX_QUANTITY_CHARS:
         return None
     words = _unwrapped(as_words(text)).rstrip(".").strip()
@@ -157,7 +157,7 @@ def _of_statement(words: str) -> Stated | None:
 
 
 def _opens_with_its_number(words: str) -> bool:
-    """ "42 apples in 2 boxes": a number with its noun, and no other number but in an aside."""
+    """Whether it is a number with its noun, and no other number but in an aside: "42 apples in 2 boxes"."""
     numerals = find_numerals(words)
     if len(numerals) < 2 or "\n" in words or numerals[0].start > 0 or _VERB.search(words):
         return False

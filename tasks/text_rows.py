@@ -22,6 +22,8 @@ PlacedRow = tuple[str, Mapping[str, Any]]
 
 
 def json_lines(path: Path) -> Iterator[PlacedRow]:
+    """Yields the rows of a JSON Lines file with the place of each. Raises DataError for what is malformed or too
+    large."""
     with path.open("rb") as file:
         number, num_bytes = 0, 0
         while raw := file.readline(MAX_LINE_BYTES + 1):
@@ -38,6 +40,8 @@ def json_lines(path: Path) -> Iterator[PlacedRow]:
 
 
 def json_file(path: Path) -> Iterator[PlacedRow]:
+    """Yields the rows of a file that is one JSON list, or JSON lines. Raises DataError for what is malformed or too
+    large."""
     content = _text(path)
     try:
         found = json.loads(content)

@@ -16,6 +16,7 @@ def dumps(value: Any) -> str:
 
 
 def loads(text: str) -> Any:
+    """Reads what `dumps` wrote."""
     return _decoded(json.loads(text))
 
 

@@ -32,6 +32,7 @@ TOLD_AT = 0.9
 
 
 def main() -> None:
+    """Judges answers until standard input ends: one JSON line in, one out."""
     me = os.getpid()
     requests, replies = take_over_pipes()
     settings = TaskSettings.model_validate_json(requests.readline())
@@ -78,6 +79,8 @@ def encode_answer(answer: Answer, ended_in: str = "") -> bytes:
 
 
 def decode_answer(line: bytes) -> tuple[Answer, str]:
+    """Returns the answer of a request line, and the part of users' code that its judge failed in before ("" for
+    none)."""
     fields = json.loads(line)
     problem_id, question, reference, metadata = fields.pop("problem")
     ended_in = str(fields.pop("ended_in"))

@@ -49,7 +49,7 @@ app.add_typer(memory_app, name="memory")
 
 @app.callback()
 def options(version: ShowVersion = False) -> None:
-    pass
+    """Holds the options of `memr` itself, before any command."""
 
 
 @app.command()

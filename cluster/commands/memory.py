@@ -33,6 +33,8 @@ def load_memory(run: RunRecord) -> EpisodicMemory:
 
 
 def show_inspect(console: Console, run_path: Path) -> None:
+    """Prints what a run's newest memory holds and how near its questions are to each other. Raises MemrError as
+    `load_memory` does."""
     run = read_run(run_path)
     contents = load_memory(run).contents()
     console.print(Text.assemble((str(run.path), "bold"), f": memory version {contents.memory_version}"))
@@ -55,6 +57,7 @@ def show_inspect(console: Console, run_path: Path) -> None:
 
 
 def show_query(console: Console, run_path: Path, text: str, k: int) -> None:
+    """Prints the k stored episodes nearest to a question, with their distance (1 - cosine) and outcome."""
     neighbours = load_memory(read_run(run_path)).query(text, k)
     table = Table("distance", "", "question", "response", box=None, header_style="bold")
     for neighbour in neighbours:

@@ -25,6 +25,7 @@ from cluster.watch.console import eval_text, step_text
 
 
 def show_plan(console: Console, config: RunConfig) -> None:
+    """Prints what a configuration amounts to, and notes on settings without effect."""
     table = Table.grid(padding=(0, 2))
     for name, value in plan_rows(config, make_plan(config)):
         table.add_row(Text(name, "bold"), value)
@@ -34,6 +35,7 @@ def show_plan(console: Console, config: RunConfig) -> None:
 
 
 def show_overridden(console: Console, overrides: Sequence[str]) -> None:
+    """Prints a note per `--set` that a later one replaced."""
     for line in overridden(overrides):
         console.print(f"note: {line}", soft_wrap=True)
 
@@ -56,6 +58,7 @@ def show_placement(console: Console, config: RunConfig, nodes: Sequence[Node]) -
 
 
 def show_status(console: Console, run: RunRecord) -> None:
+    """Prints a run's state, newest update, ledger, bottleneck and processes, from its folder alone."""
     console.print(Text.assemble((str(run.path), "bold"), f": {state_of(run)}"), soft_wrap=True)
     if run.metrics:
         console.print(step_text(run.metrics[-1], run.config.learner.num_updates), soft_wrap=True)
@@ -171,6 +174,7 @@ def _show_accuracy(console: Console, run: RunRecord) -> None:
 
 
 def show_next_steps(console: Console, run: RunRecord) -> None:
+    """Prints the commands that make sense next for this run."""
     for number, step in enumerate(next_steps(run)):
         console.print(f"{'' if number else 'next:':<8} {step}", soft_wrap=True)
 

@@ -22,6 +22,8 @@ class Waits:
 
 @dataclass(frozen=True, slots=True)
 class ScalingDecision:
+    """A number of workers, and the reason as one sentence."""
+
     workers: int
     reason: str
 

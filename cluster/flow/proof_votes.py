@@ -22,6 +22,8 @@ REMEMBERED = 16
 
 
 class Blame(StrEnum):
+    """What a refused proof says so far: prove again, wait for other workers, or replace the worker or the version."""
+
     AGAIN = "again"
     WAIT = "wait"
     WORKER = "worker"

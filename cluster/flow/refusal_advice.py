@@ -30,8 +30,10 @@ _DO = {
 
 
 def what_it_means(refusal: Exception) -> str:
+    """Returns one sentence on what kind of fault a refusal with this cause points to."""
     return _MEANS[cause_of_refusal(refusal)]
 
 
 def what_to_do(refusal: Exception) -> str:
+    """Returns one sentence on what to check or change after a refusal with this cause."""
     return _DO[cause_of_refusal(refusal)]

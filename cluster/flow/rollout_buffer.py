@@ -31,6 +31,8 @@ def publication_waits_for(
 
 @dataclass(frozen=True, slots=True)
 class BufferState:
+    """Scored groups that wait for an update: how many, and their size in bytes."""
+
     groups: int
     nbytes: int
 

@@ -15,6 +15,9 @@ from cluster.handles import WorkerHandle
 
 
 class WorkerStatus(StrEnum):
+    """Whether a worker gets leases: SERVING does; UNHEALTHY misses its deadline; DRAINING finishes what it has; DEAD is
+    gone."""
+
     SERVING = "serving"
     UNHEALTHY = "unhealthy"
     DRAINING = "draining"

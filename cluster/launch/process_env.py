@@ -23,4 +23,5 @@ def actor_environment(own: Mapping[str, str], given: Mapping[str, str], log_leve
 
 
 def thread_environment(threads: int) -> dict[str, str]:
+    """Returns the variables that limit the maths libraries to this many threads."""
     return dict.fromkeys(_THREADS, str(threads))

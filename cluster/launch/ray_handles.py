@@ -50,6 +50,8 @@ async def answer(name: str, reference: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class RayWorker:
+    """The worker port (`cluster.handles`) on a Ray actor. log: its process's log file."""
+
     worker_id: str
     actor: Any
     processes: RunProcesses
@@ -98,6 +100,8 @@ def _cause(error: RayActorError) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RayMemory:
+    """The memory port (`cluster.handles`) on a Ray actor."""
+
     actor: Any
 
     async def score(self, groups: Sequence[RolloutGroup]) -> tuple[list[ScoredGroup], MemoryReport]:
@@ -114,6 +118,8 @@ class RayMemory:
 
 @dataclass(frozen=True, slots=True)
 class RayLearner:
+    """The learner port (`cluster.handles`) on a Ray actor."""
+
     actor: Any
 
     async def notes(self) -> tuple[str, ...]:

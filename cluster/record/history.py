@@ -28,6 +28,8 @@ from storage.bounded_json import Count, Finite, Stored, parse_fields
 
 
 class Kind(IntEnum):
+    """What a frame of the log records; the number is the one on disk."""
+
     ISSUED = 1
     SAMPLED = 2
     SCORED = 3

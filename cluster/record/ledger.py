@@ -23,6 +23,8 @@ from contracts.errors import LedgerError
 
 
 class LeaseStatus(StrEnum):
+    """Where a lease's group is: the first two are under way, the last three are final."""
+
     IN_FLIGHT = "in_flight"
     BUFFERED = "buffered"
     TRAINED = "trained"
@@ -78,6 +80,8 @@ class LedgerSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class LedgerCounts:
+    """Leases by status; issued is the sum of the others."""
+
     issued: int
     trained: int
     dropped: int

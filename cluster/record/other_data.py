@@ -40,7 +40,7 @@ def why_not(
 def data_sentence(
     run_path: Path, config: RunConfig, manifest: Mapping[str, Any], identity: Mapping[str, str], data: DataIdentity
 ) -> str:
-    """ "" where the data is the same. identity: hashes of now."""
+    """Returns what differs from the data that the run was made with; "" where it is the same. identity: hashes of now."""
     others = [name for name in HASHES if name in identity and manifest.get(name) not in (None, identity[name])]
     if not others:
         return ""
@@ -55,7 +55,7 @@ def data_sentence(
 
 
 def template_sentence(manifest: Mapping[str, Any], identity: Mapping[str, str]) -> str:
-    """ "" where tokenizer and chat template are the same."""
+    """Returns what differs in tokenizer and chat template; "" where they are the same."""
     name = "template_hash"
     if name not in identity or manifest.get(name) in (None, identity[name]):
         return ""

@@ -33,6 +33,7 @@ def new_attempt(run_path: Path) -> Path | None:
 
 
 def newest_attempt(run_path: Path) -> Path | None:
+    """Returns the log folder of the newest attempt of a run; None before the first."""
     folders = [path for path in (run_path / FOLDER).glob("*") if path.name.isdecimal()]
     return max(folders, key=lambda path: int(path.name), default=None)
 

@@ -133,6 +133,7 @@ def refuse_live_run(path: Path) -> None:
 
 
 def owner_alive(path: Path) -> bool:
+    """Whether a process that works on the run, or supervises it, is alive."""
     return bool(_living_owners(path))
 
 
@@ -262,6 +263,7 @@ def read_run(path: Path) -> RunRecord:
 
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:
+    """Writes summary.json, replacing the file as a whole."""
     replace_file(path / "summary.json", json.dumps(summary, indent=1).encode())
 
 

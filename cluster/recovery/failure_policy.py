@@ -20,6 +20,8 @@ class Component(StrEnum):
 
 
 class RestartAction(StrEnum):
+    """What follows a failure."""
+
     CARRY_ON = "carry on"
     RESTART_COMPONENT = "restart component"
     RESTART_RUN = "restart run"
@@ -28,6 +30,8 @@ class RestartAction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
+    """One failure. at_s: seconds on the caller's clock."""
+
     part: Component
     at_s: float
 

@@ -66,6 +66,7 @@ def waits_text(line: dict[str, Any]) -> str:
 
 
 def eval_text(line: dict[str, Any]) -> str:
+    """Returns one line on an evaluation."""
     what = (
         f"pass@{line['k']} {line['pass_at_k']:.1%}"
         if line["pass_at_k"] is not None

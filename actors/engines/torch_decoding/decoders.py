@@ -33,6 +33,8 @@ class Decoder(Protocol):
 
 
 class DecoderClass(Protocol):
+    """Makes a decoder for one batch of prompts: a class of this file, or one of the same signature."""
+
     def __call__(
         self, model: PreTrainedModel, cache: DynamicCache, mask_NP: Tensor, prompt_of_R: Tensor
     ) -> Decoder: ...

@@ -22,6 +22,8 @@ _SHARED_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
 class LoraPath(Protocol):
+    """Applies an adapter to the loaded model."""
+
     def use(self, weights: LoraWeights) -> None:
         """Every forward from here on is the base model plus these weights."""
 

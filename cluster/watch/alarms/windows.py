@@ -30,6 +30,7 @@ def trained(metrics: Lines) -> Lines:
 
 
 def column(metrics: Lines, name: str) -> list[float]:
+    """Returns one metric's finite values over the updates that trained, in their order."""
     return _finite([line.get(name) for line in trained(metrics)])
 
 

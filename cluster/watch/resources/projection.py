@@ -149,6 +149,7 @@ def first_footprint(adapter_bytes: int, config: RunConfig, encoder_dimension: in
 
 
 def project(footprint: Footprint, scale: Scale) -> Projection:
+    """Returns the bytes on disk and in memory that a run of this scale reaches, by what takes them."""
     groups = scale.num_updates * scale.groups_per_batch
     checkpoints = min(scale.checkpoints_kept, scale.num_updates) + 1  # the new one is whole before an old one goes
     last_checkpoint = checkpoint_bytes(footprint, scale.max_episodes)
