@@ -51,8 +51,11 @@ def driver_version(version: Path = DRIVER) -> str | None:
 
 
 def choose_device(setting: str, key: str, *, usable: bool, built_for: str | None, there: Sequence[str]) -> str:
-    """Returns "cpu" or "cuda". setting: cpu | cuda | auto. key: its name, for the message. usable: torch sees a card. built_for:
-    torch.version.cuda. there: `cards()`. Raises ConfigError where a card is asked for, or there, and cannot be used."""
+    """Returns "cpu" or "cuda". setting: cpu | cuda | auto. key: its name, for the message. usable: torch sees a card.
+    built_for: torch.version.cuda. there: `cards()`.
+
+    Raises ConfigError where a card is asked for, or there, and cannot be used.
+    """
     if setting == "cpu":
         return "cpu"
     if usable:
