@@ -51,6 +51,7 @@ def test_a_full_disk_ends_the_run_with_its_reason_and_with_room_it_goes_on(small
     assert (books.trained_twice, books.sampled_twice, books.steps_in_order) == (0, 0, True)
 
 
+@pytest.mark.long
 def test_what_will_not_fit_is_refused_and_low_water_stops_with_a_checkpoint(small_disk: Path) -> None:
     large = FaultRun(small_disk, "large", eval__problems=0, learner__num_updates=100_000)
     try:

@@ -146,6 +146,7 @@ def test_a_second_interrupt_ends_at_once_and_the_run_can_be_taken_up(run: FaultR
     assert "memr resume" in run.output
 
 
+@pytest.mark.long
 def test_a_run_that_cannot_be_kept_alive_ends_with_3_and_an_incident(tmp_path: Path) -> None:
     run = FaultRun(tmp_path, "r", **SETTINGS, supervision__run_restarts=1)
     try:

@@ -27,6 +27,7 @@ WANTED = {
 are judged anyway."""
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_faults_from_inside_are_named_and_cost_their_own_rollouts_alone(tmp_path: Path) -> None:
     run = FaultRun(

@@ -140,6 +140,7 @@ def test_workers_on_three_nodes_lose_one_node_and_get_it_back(cluster: SmallClus
     assert max(line["lag_max"] for line in lines(path / "metrics.jsonl")) <= 2
 
 
+@pytest.mark.long
 def test_an_adapter_goes_to_a_node_once_however_many_workers_it_has(cluster: SmallCluster, tmp_path: Path) -> None:
     node = cluster.add(cpus=4)  # the head has no room for a worker
     run, path = start_run(cluster, tmp_path, **{"actors.num_workers": 4}), tmp_path / "spread"

@@ -73,6 +73,7 @@ def fates(path: Path) -> Counter[str]:
     return Counter(f"{line['lease_id']} {line['fate']}" for line in lines(path / "ledger" / "events.jsonl"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("step", "moment_s"), [(11, 0.07)])
 def test_synchronous_scripted_run_killed_and_resumed_equals_one_that_was_not(
     tmp_path: Path, step: int, moment_s: float

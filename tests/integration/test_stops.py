@@ -21,7 +21,8 @@ def resume(path: Path, *settings: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([*command, *overrides], capture_output=True, text=True, cwd=ROOT, timeout=300)
 
 
-@pytest.mark.parametrize("lag", [0, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("lag", [0, 2])
 def test_a_run_that_paused_over_its_first_batch_goes_on_and_then_for_more_updates(tmp_path: Path, lag: int) -> None:
     settings: dict[str, Any] = {
         "learner.max_policy_lag": lag,

@@ -357,6 +357,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.long
 def test_kill_9_of_the_worker_leaves_no_engine_process_behind(smollm2_dir: Path, tmp_path: Path) -> None:
     script = tmp_path / "engine_alone.py"
     script.write_text(ENGINE_ALONE)
