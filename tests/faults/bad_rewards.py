@@ -8,7 +8,7 @@ from typing import Any
 
 FAULTS = ("raises", "hangs in C", "forks", "says NaN", "says a word", "dies", "eats memory", "prints rubbish")
 ONE_IN = 24
-"""Answers: the share of each fault."""
+"""Answers per fault, whichever of them."""
 
 
 def fault_of(text: str) -> str | None:
