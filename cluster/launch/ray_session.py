@@ -100,12 +100,7 @@ def connect(address: str, *, ship_code: bool = False) -> None:
                 runtime_env={"py_modules": [_folder(name) for name in PACKAGES]} if ship_code else None,
             )
         except (RuntimeError, OSError, ValueError) as error:
-            if isinstance(error, OSError) and error.filename and error.errno in _CANNOT_WRITE:
-                raise ConfigError(
-                    f"Ray cannot write {error.filename}: {error.strerror}. Its sockets and logs are in the folder for temporary "
-                    f"files ({_temporary_folder()}: TMPDIR, or RAY_TMPDIR for Ray's alone), its token in the home folder "
-                    f"({Path.home()}: HOME). Set these to folders that can be written"
-                ) from error
+            _refuse_unwritable_folder(error)
             raise RunStopped(f"cannot join the Ray cluster at {address}: {why_not_joined(error, told())}") from error
 
     if os.environ.get(OPEN_IS_MEANT) != "1" and _is_open(ray.get_runtime_context().gcs_address):
@@ -148,15 +143,20 @@ def _start(config: RunConfig) -> None:
             runtime_env=HOOK,
         )
     except (RuntimeError, OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.filename and error.errno in _CANNOT_WRITE:
-            raise ConfigError(
-                f"Ray cannot write {error.filename}: {error.strerror}. Its sockets and logs are in the folder for temporary files "
-                f"({_temporary_folder()}: TMPDIR, or RAY_TMPDIR for Ray's alone), its token in the home folder ({Path.home()}: "
-                "HOME). Set these to folders that can be written"
-            ) from error
+        _refuse_unwritable_folder(error)
         raise RunStopped(
             f"Ray did not start: {error}. Check free memory, /dev/shm and disk space with `memr doctor`; a smaller "
             "cluster.object_store_bytes may help"
+        ) from error
+
+
+def _refuse_unwritable_folder(error: Exception) -> None:
+    """Raises ConfigError where Ray failed over a folder that it cannot write; returns for every other cause."""
+    if isinstance(error, OSError) and error.filename and error.errno in _CANNOT_WRITE:
+        raise ConfigError(
+            f"Ray cannot write {error.filename}: {error.strerror}. Its sockets and logs are in the folder for temporary files "
+            f"({_temporary_folder()}: TMPDIR, or RAY_TMPDIR for Ray's alone), its token in the home folder ({Path.home()}: "
+            "HOME). Set these to folders that can be written"
         ) from error
 
 
