@@ -122,7 +122,7 @@ class ActorSettings(Settings):
         default="auto",
         description="LoRA added beside the weights on every step, or merged into a copy; auto: merged in float32 alone.",
     )
-    max_batch_rows: int = Field(default=64, ge=1, description="Samples decoded together (rows of one wave).")
+    max_batch_rows: int = Field(default=64, ge=1, description="Samples decoded together (rows of one decoding batch).")
     torch_threads: int = Field(default=2, ge=1, description="CPU threads of one worker's matrix products.")
     lease_deadline_s: float = Field(default=600.0, gt=0, description="Seconds a worker may take for one lease.")
     health_deadline_s: float = Field(

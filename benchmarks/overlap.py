@@ -64,7 +64,7 @@ def quickstart(lag: int, updates: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--updates", type=int, default=40)
-    parser.add_argument("--rollouts-s", type=float, default=0.4, help="time of one wave of rollouts")
+    parser.add_argument("--rollouts-s", type=float, default=0.4, help="time of one batch of rollouts")
     parser.add_argument("--update-s", type=float, default=0.3, help="time of one update")
     parser.add_argument("--quickstart", type=int, default=0, metavar="UPDATES", help="also the real quickstart")
     args = parser.parse_args()

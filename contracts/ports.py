@@ -58,7 +58,7 @@ class AsyncEngine(Protocol):
 
     @property
     def continuous(self) -> bool:
-        """True: requests of different calls decode together. False: a call is a wave, the next one waits."""
+        """True: requests of different calls decode together. False: a call is a batch, the next one waits."""
 
     async def load_adapter(self, adapter: Adapter) -> None:
         """Make this version available; loading a version twice is a no-op."""

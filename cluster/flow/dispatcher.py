@@ -1,6 +1,6 @@
 """From leases to groups: what one worker is given, call by call, while it serves.
 
- WorkQueue --leases--> _call (one per wave; per lease on a continuous engine) --groups--> sampled
+ WorkQueue --leases--> _call (one per batch; per lease on a continuous engine) --groups--> sampled
      ^                    | EngineError, deadline: leases return, the worker is UNHEALTHY until it passes its health check
      +--------------------+ ActorLostError: leases return, the worker is DEAD
 

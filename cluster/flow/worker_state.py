@@ -50,7 +50,7 @@ class WorkerState:
         were skipped. staleness_budget: versions that a worker may be behind because it has yet to adopt. lag_left: versions that
         a group sampled now may be behind when its turn to be trained comes.
 
-        A worker that samples in waves takes a wave at a time, with the newest servable version; one that batches
+        A worker that samples in batches takes a batch at a time, with the newest servable version; one that batches
         continuously goes on while it adopts, as far behind as there is lag to spare.
         """
         if self.state is not WorkerStatus.SERVING or self.version < 0:

@@ -1,4 +1,4 @@
-"""The KV cache of one wave: every prompt's keys and values once, every sample's own in a preallocated slab.
+"""The KV cache of one batch: every prompt's keys and values once, every sample's own in a preallocated slab.
 
 The model writes each new token through `Cache.update`; `shared_attention` reads the whole slab and masks its
 unused end. Nothing is concatenated per step, and shapes change only every SLAB_STEP tokens: the bfloat16 matrix
@@ -17,7 +17,7 @@ SLAB_STEP = 32
 
 
 class SuffixLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
-    """One layer's slab, [R, H, C, D]; all rows are equally long because a wave decodes in lock-step."""
+    """One layer's slab, [R, H, C, D]; all rows are equally long because a batch decodes in lock-step."""
 
     is_sliding = False
 

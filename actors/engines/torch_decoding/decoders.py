@@ -1,4 +1,4 @@
-"""One wave of decoding around a transformers model: prefill the prompts once, then one token per row and step.
+"""One batch of decoding around a transformers model: prefill the prompts once, then one token per row and step.
 
 Two of them: `SharedPrefixDecoder` keeps one copy of every prompt's keys (fast; plain full attention), and
 `ExpandedDecoder` copies it per row through transformers' own cache and attention (sliding windows, hybrids of attention

@@ -1,10 +1,10 @@
 """The engine for a CPU or one GPU: a transformers causal model and our own decoding loop.
 
-One call: requests -> waves -> (prefill, then sample and step until every row has ended) -> generations.
+One call: requests -> batches -> (prefill, then sample and step until every row has ended) -> generations.
 Prompts are prefilled once per request and shared by its samples; finished rows leave the batch.
 
-Shape letters: N prompts of a wave, R live rows, T sampled tokens, V vocabulary.
-Simplified: a wave's free rows are not refilled by the next wave's samples; a later turn of a rollout prefills its
+Shape letters: N prompts of a batch, R live rows, T sampled tokens, V vocabulary.
+Simplified: a batch's free rows are not refilled by the next batch's samples; a later turn of a rollout prefills its
 whole history again.
 """
 
@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from actors.engines.torch_decoding.batch_rows import BatchRows
+from actors.engines.torch_decoding.decode_batches import Slice, plan_batches
 from actors.engines.torch_decoding.decoder_check import choose_decoder
 from actors.engines.torch_decoding.decoders import prefill
 from actors.engines.torch_decoding.lora_paths import LoraPath, MergedLora, SideLora
 from actors.engines.torch_decoding.lora_weights import LoraWeights, read_lora
-from actors.engines.torch_decoding.wave_rows import WaveRows
-from actors.engines.torch_decoding.waves import Slice, plan_waves
 from contracts.adapter import Adapter
 from contracts.errors import AdapterMissingError, EngineError
 from contracts.loading import out_of_memory, told
@@ -76,9 +76,9 @@ class TransformersEngine:
         ends_at = self._clock() + deadline_s
         self._activate(policy_version)
         results: list[list[Generation]] = [[] for _ in requests]
-        waves = plan_waves([len(r.prompt_P) for r in requests], [len(r.seeds) for r in requests], self._max_rows)
-        for wave in waves:
-            for piece, generations in zip(wave, self._decode(requests, wave, ends_at), strict=True):
+        batches = plan_batches([len(r.prompt_P) for r in requests], [len(r.seeds) for r in requests], self._max_rows)
+        for batch in batches:
+            for piece, generations in zip(batch, self._decode(requests, batch, ends_at), strict=True):
                 results[piece.request] += generations
         return results
 
@@ -101,18 +101,18 @@ class TransformersEngine:
             self._active = policy_version
 
     def _decode(
-        self, requests: Sequence[GenerationRequest], wave: list[Slice], ends_at: float
+        self, requests: Sequence[GenerationRequest], batch: list[Slice], ends_at: float
     ) -> list[list[Generation]]:
-        rows = WaveRows(requests, wave, self._eos)
+        rows = BatchRows(requests, batch, self._eos)
         if self._clock() < ends_at:
             try:
-                self._run(rows, [requests[piece.request].prompt_P for piece in wave], ends_at)
+                self._run(rows, [requests[piece.request].prompt_P for piece in batch], ends_at)
             except (RuntimeError, IndexError) as error:
                 hint = "; lower actors.max_batch_rows" if out_of_memory(error) else ""
                 raise EngineError(f"decoding {len(rows)} rows failed: {told(error)}{hint}") from error
         return rows.generations()
 
-    def _run(self, rows: WaveRows, prompts: list[NDArray[np.int32]], ends_at: float) -> None:
+    def _run(self, rows: BatchRows, prompts: list[NDArray[np.int32]], ends_at: float) -> None:
         cache, mask_NP, logits_NV = prefill(self._model, prompts, self._pad_token_id)
         decoder = self._new_decoder(self._model, cache, mask_NP, rows.prompts)
         logits_RV = logits_NV[rows.prompts]

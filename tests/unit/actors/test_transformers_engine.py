@@ -78,7 +78,7 @@ def test_merged_and_side_sample_the_same_tokens() -> None:
     )
 
 
-def test_samples_do_not_depend_on_what_else_is_in_the_batch_nor_on_how_waves_are_cut() -> None:
+def test_samples_do_not_depend_on_what_else_is_in_the_batch_nor_on_how_batches_are_cut() -> None:
     requests = groups_of(4, 9)
     whole = make_engine(rows=64).generate(requests, 1, 60.0)
     cut = make_engine(rows=7).generate(requests, 1, 60.0)
@@ -87,7 +87,7 @@ def test_samples_do_not_depend_on_what_else_is_in_the_batch_nor_on_how_waves_are
 
 
 def test_rows_that_finish_early_leave_without_disturbing_the_others() -> None:
-    """Limits of 1 to 64 tokens in one wave: rows leave all the time; alone, nothing ever leaves."""
+    """Limits of 1 to 64 tokens in one batch: rows leave all the time; alone, nothing ever leaves."""
     requests = [ask(f"question {i}", range(10 * i, 10 * i + 1 + i % 3), 1 + 7 * (i % 10)) for i in range(20)]
     engine = make_engine()
     together = engine.generate(requests, 2, 60.0)

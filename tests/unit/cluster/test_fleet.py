@@ -31,7 +31,7 @@ def names(run: Run, kind: str) -> list[str]:
 @pytest.mark.parametrize(
     ("engine", "version", "rows", "room"),
     [
-        ("scripted", 5, 0, 64),  # a wave engine takes a whole wave ..
+        ("scripted", 5, 0, 64),  # a batch engine takes a whole batch ..
         ("scripted", 5, 8, 0),  # .. when it has none in hand ..
         ("scripted", 4, 0, 0),  # .. and the newest version
         ("vllm", 5, 8, 64),  # 64 + one group of 8 at the door

@@ -28,7 +28,7 @@ def queue_of(*leases: Lease) -> WorkQueue:
     return queue
 
 
-def test_a_call_carries_as_many_leases_as_one_wave_holds() -> None:
+def test_a_call_carries_as_many_leases_as_one_batch_holds() -> None:
     queue = queue_of(*(lease(i) for i in range(3)))
     assert ids(queue.dispatch(5, rows=4)) == [0, 1]
     assert queue.versions_under_way() == [5, 5]
@@ -56,9 +56,9 @@ def test_an_evaluation_takes_every_call_while_no_training_waits() -> None:
 @pytest.mark.parametrize(
     ("eval_tokens", "training_tokens", "leases"),
     [
-        (8, 8, 64),  # as long as training's: a whole wave
+        (8, 8, 64),  # as long as training's: a whole batch
         (4, 8, 64),
-        (16, 8, 32),  # twice as long: half a wave
+        (16, 8, 32),  # twice as long: half a batch
         (32, 8, 16),
         (4096, 8, 16),  # no fewer than a quarter: decoding a few rows is hardly faster
         (4096, None, 64),  # no training is to come

@@ -1,4 +1,4 @@
-"""The rows of one wave: what each has sampled, which still run, and when each ends.
+"""The rows of one batch: what each has sampled, which still run, and when each ends.
 
 Sampled tokens and log-probs go into preallocated [rows, steps] matrices; a row leaves the decoder when it has
 ended, its record stays here.
@@ -13,20 +13,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from actors.engines.torch_decoding.decode_batches import Slice, rows_after_compaction
 from actors.engines.torch_decoding.sampling import sample_tokens
-from actors.engines.torch_decoding.waves import Slice, rows_after_compaction
 from actors.seeds import uniforms
 from contracts.errors import EngineError
 from contracts.ports import Generation, GenerationRequest
 from contracts.rollout import FinishReason
 
 
-class WaveRows:
+class BatchRows:
     """State of every row, from first token to generation."""
 
-    def __init__(self, requests: Sequence[GenerationRequest], wave: Sequence[Slice], eos: Tensor) -> None:
-        self._counts = [piece.count for piece in wave]
-        cut = [(requests[p.request].seeds[p.first : p.first + p.count], requests[p.request].sampling) for p in wave]
+    def __init__(self, requests: Sequence[GenerationRequest], batch: Sequence[Slice], eos: Tensor) -> None:
+        self._counts = [piece.count for piece in batch]
+        cut = [(requests[p.request].seeds[p.first : p.first + p.count], requests[p.request].sampling) for p in batch]
         limits = [sampling.max_new_tokens for seeds, sampling in cut for _ in seeds]
         draws = [uniforms(seed, sampling.max_new_tokens) for seeds, sampling in cut for seed in seeds]
         device = eos.device
@@ -52,7 +52,7 @@ class WaveRows:
 
     @property
     def prompts(self) -> Tensor:
-        """Which of the wave's prompts each row continues, [R], ascending."""
+        """Which of the batch's prompts each row continues, [R], ascending."""
         return torch.repeat_interleave(torch.tensor(self._counts)).to(self._eos.device)
 
     def sample(self, logits_RV: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class WaveRows:
         return kept
 
     def generations(self) -> list[list[Generation]]:
-        """Per slice of the wave, one generation per sample; a row that neither stopped nor filled up timed out."""
+        """Per slice of the batch, one generation per sample; a row that neither stopped nor filled up timed out."""
         tokens, logprobs = self._tokens.cpu().numpy().astype(np.int32), self._logprobs.cpu().numpy()
         lengths, stopped, limits = self._lengths.tolist(), self._stopped.tolist(), self._limits.tolist()
         results: list[list[Generation]] = []
