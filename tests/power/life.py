@@ -47,6 +47,7 @@ from memory_service.encoder import load_encoder
 from memory_service.service import EpisodicMemory
 from storage.bounded_json import Stored, read_fields
 from storage.durable import write_file
+from tasks.answer_rule import ANSWER_RULE
 from tasks.load import load_task
 from tasks.task_data import look_through
 from tests.fakes import FakeWorker, FakeWorkers
@@ -83,8 +84,8 @@ class _Chain(Stored):
 class HashLearner:
     """cluster.handles.LearnerHandle. The scripted learner, with weights that are a hash of what it was trained on."""
 
-    def __init__(self, lag: int, *, hashed: bool) -> None:
-        self._learner = ScriptedLearner(LearnerSettings(max_policy_lag=lag))
+    def __init__(self, lag: int, template_hash: str, *, hashed: bool) -> None:
+        self._learner = ScriptedLearner(LearnerSettings(max_policy_lag=lag), template_hash)
         self._hashed = hashed
         self._chain = ""
         self.trained: list[tuple[str, ...]] = []
@@ -176,6 +177,10 @@ class Life:
     def path(self) -> Path:
         return self.config.run_path
 
+    @property
+    def _template_hash(self) -> str:
+        return load_worker_tokenizer(self.config.actors, "scripted").fingerprint
+
     def say(self, mark: dict[str, Any]) -> None:
         self.told.append(mark)
 
@@ -190,7 +195,7 @@ class Life:
         lag = self.config.learner.max_policy_lag
         workers = FakeWorkers([], make=lambda name: NonceWorker(name, delay_s=lambda _: 0.001, nonce=self.nonce))
         memory = OneAtATime(self.config)
-        self.learner = HashLearner(lag, hashed=self.hashed)
+        self.learner = HashLearner(lag, self._template_hash, hashed=self.hashed)
         registry = AdapterRegistry(self.path / "adapters", self._share, self.config.cluster.adapters_on_disk)
         services = Services(workers, memory, self.learner)
         self.controller = Controller(RunInputs(self.config, task, services, registry, recorder, history), self.past)
@@ -211,9 +216,9 @@ class Life:
             read_run(self.path)
             self.past = read_recovered_run(self.path, self.config)
         else:
-            tokenizer = load_worker_tokenizer(self.config.actors, "scripted")
-            identity = {"template_hash": tokenizer.fingerprint, "task_hash": task_hash(task, look_through(task, 1))}
-            create_run(self.config, identity | {"model_path": "scripted", "seed": self.config.run.seed})
+            identity = {"template_hash": self._template_hash, "task_hash": task_hash(task, look_through(task, 1))}
+            rest = {"model_path": "scripted", "seed": self.config.run.seed, "answer_rule": ANSWER_RULE}
+            create_run(self.config, identity | rest)
             self.say({"created": True})
         claim_run(self.path, None)
         forget_summary(self.path)
