@@ -65,8 +65,8 @@ class Learner:
         self._probes = ProbeReader(policy, probe_tokens)
         self._max_new_tokens = max_new_tokens
         self._clock = clock
-        self._masters = MasterWeights(policy.adapter_parameters, settings)
-        self._reference = Reference(policy, self._masters, settings)
+        self.masters = MasterWeights(policy.adapter_parameters, settings)
+        self._reference = Reference(policy, self.masters, settings)
         self._retry = RetrySmaller(settings.micro_batch_tokens, policy.device, share_prompts=policy.shares_prompts)
         self._version = 0
 
@@ -110,7 +110,7 @@ class Learner:
 
         def attempt(batches: Sequence[MicroBatch]) -> None:
             records.append(UpdateRecord())
-            self._masters.zero_gradients()
+            self.masters.zero_gradients()
             for micro_batch in batches:
                 self._backward(micro_batch, normaliser, records[-1])
 
@@ -135,7 +135,7 @@ class Learner:
 
     def save(self, directory: Path) -> None:
         """Everything the next update depends on: float32 weights, moments, average, random state, version."""
-        tensors = self._masters.state() | self._reference.state() | {"rng/cpu": torch.get_rng_state()}
+        tensors = self.masters.state() | self._reference.state() | {"rng/cpu": torch.get_rng_state()}
         if self._policy.device.type == "cuda":
             tensors["rng/cuda"] = torch.cuda.get_rng_state(self._policy.device)
         checkpoint.write(directory, self._manifest(), tensors)
@@ -146,7 +146,7 @@ class Learner:
         checkpoint.check_same(manifest, self._manifest())
         on_device = {name: t if name.startswith("rng/") else t.to(self._policy.device) for name, t in tensors.items()}
         try:
-            self._masters.load_state(on_device)
+            self.masters.load_state(on_device)
             self._reference.load_state(on_device)
             self._load_random_state(tensors)
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
@@ -219,7 +219,7 @@ class Learner:
             settings.warmup_share,
         )
         self._refuse_mismatch(record)
-        grad_norm = self._masters.grad_norm()
+        grad_norm = self.masters.grad_norm()
         if record.has_live_token and grad_norm == 0:
             raise LearnerError(
                 f"update of v{self._version}: rewards vary but the gradient is exactly 0, so nothing can be learned. "
@@ -228,7 +228,7 @@ class Learner:
         if grad_norm == 0:
             # AdamW would still move on old moments: no evidence, no change.
             return UpdateNorms(0.0, 0.0, rate)
-        delta_norm = self._masters.update(rate, grad_norm, settings.max_grad_norm, settings.max_relative_change)
+        delta_norm = self.masters.update(rate, grad_norm, settings.max_grad_norm, settings.max_relative_change)
         if delta_norm == 0 and rate > 0:
             raise LearnerError(f"update of v{self._version}: gradient norm {grad_norm:.3g}, but no weight changed")
         self._reference.follow()

@@ -23,29 +23,35 @@ class MasterWeights:
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], settings: LearnerSettings) -> None:
         self._parameters = dict(parameters)
-        self._masters = {name: p.detach().to(torch.float32, copy=True) for name, p in self._parameters.items()}
-        for name, master in self._masters.items():
+        self._weights = {name: p.detach().to(torch.float32, copy=True) for name, p in self._parameters.items()}
+        for name, master in self._weights.items():
             master.grad = torch.zeros_like(master)
             self._parameters[name].register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
                 _add_to(master.grad)
             )
         self._optimizer = torch.optim.AdamW(
-            list(self._masters.values()),
+            list(self._weights.values()),
             lr=settings.learning_rate,
             betas=(settings.adam_beta1, settings.adam_beta2),
             weight_decay=settings.weight_decay,
         )
 
+    def gradients(self) -> Iterator[tuple[str, Tensor]]:
+        """Yields name and accumulated float32 gradient of every adapter tensor: the tensors themselves, no copies."""
+        for name, master in self._weights.items():
+            assert master.grad is not None
+            yield name, master.grad
+
     def zero_gradients(self) -> None:
-        for _, gradient in self._gradients():
+        for _, gradient in self.gradients():
             gradient.zero_()
 
     def grad_norm(self) -> float:
         """L2 norm over all of the adapter. Raises BadNumbersError naming the first tensor that is not finite."""
-        norms = torch.stack([torch.linalg.vector_norm(gradient) for _, gradient in self._gradients()])
+        norms = torch.stack([torch.linalg.vector_norm(gradient) for _, gradient in self.gradients()])
         finite = torch.isfinite(norms)
         if not finite.all():
-            name = list(self._masters)[int((~finite).to(torch.int8).argmax())]
+            name = list(self._weights)[int((~finite).to(torch.int8).argmax())]
             raise BadNumbersError(
                 f"the gradient of {name} is not finite; the weights are unchanged. Lower learner.learning_rate or "
                 "learner.importance_cap, or train in learner.dtype = 'float32'"
@@ -62,12 +68,12 @@ class MasterWeights:
         """
         before = {name: tensor.clone() for name, tensor in self.state().items()}
         if grad_norm > max_grad_norm:
-            for _, gradient in self._gradients():
+            for _, gradient in self.gradients():
                 gradient.mul_(max_grad_norm / grad_norm)
         self._optimizer.param_groups[0]["lr"] = learning_rate
         self._optimizer.step()
-        old = {name: before[f"weight/{name}"] for name in self._masters}
-        delta_norm = _norm(master - old[name] for name, master in self._masters.items())
+        old = {name: before[f"weight/{name}"] for name in self._weights}
+        delta_norm = _norm(master - old[name] for name, master in self._weights.items())
         limit = max_relative_change * _norm(old.values())
         if not delta_norm <= limit:  # not finite, too
             worst = self._worst_change(old)
@@ -82,27 +88,27 @@ class MasterWeights:
 
     def _worst_change(self, old: Mapping[str, Tensor]) -> str:
         """The first tensor that is not finite, else the one that changed most."""
-        changes = {name: float(torch.linalg.vector_norm(m - old[name])) for name, m in self._masters.items()}
+        changes = {name: float(torch.linalg.vector_norm(m - old[name])) for name, m in self._weights.items()}
         return next((n for n, c in changes.items() if not math.isfinite(c)), max(changes, key=lambda n: changes[n]))
 
     def write_to_model(self, weights: Mapping[str, Tensor] | None = None) -> None:
         """Round the masters, or `weights` in their place, into the model's parameters."""
         with torch.no_grad():
-            for name, weight in (weights or self._masters).items():
+            for name, weight in (weights or self._weights).items():
                 self._parameters[name].copy_(weight)
 
     def copies(self) -> dict[str, Tensor]:
-        return {name: master.clone() for name, master in self._masters.items()}
+        return {name: master.clone() for name, master in self._weights.items()}
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        for name, master in self._masters.items():
+        for name, master in self._weights.items():
             master.copy_(weights[name])
         self.write_to_model()
 
     def state(self) -> dict[str, Tensor]:
         """Weights and moments as flat named tensors: weight/<name>, exp_avg/<name>, exp_avg_sq/<name>, step/<name>."""
-        tensors = {f"weight/{name}": master for name, master in self._masters.items()}
-        for name, master in self._masters.items():
+        tensors = {f"weight/{name}": master for name, master in self._weights.items()}
+        for name, master in self._weights.items():
             for kind, value in self._optimizer.state.get(master, {}).items():
                 tensors[f"{kind}/{name}"] = value
         return tensors
@@ -110,16 +116,16 @@ class MasterWeights:
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
         """Inverse of `state`. Raises ValueError naming what differs."""
         self._check_fit(tensors)
-        self.load_weights({name: tensors[f"weight/{name}"] for name in self._masters})
+        self.load_weights({name: tensors[f"weight/{name}"] for name in self._weights})
         self._optimizer.state.clear()
-        for name, master in self._masters.items():
+        for name, master in self._weights.items():
             moments = {kind: tensors.get(f"{kind}/{name}") for kind in ("step", "exp_avg", "exp_avg_sq")}
             if all(value is not None for value in moments.values()):
                 self._optimizer.state[master] = {kind: v.clone() for kind, v in moments.items() if v is not None}
 
     def _check_fit(self, tensors: Mapping[str, Tensor]) -> None:
         """Weights must be there; moments and average may be, in the same shape."""
-        for name, master in self._masters.items():
+        for name, master in self._weights.items():
             shapes = {f"{kind}/{name}": master.shape for kind in ("weight", "exp_avg", "exp_avg_sq", "average")}
             for stored_name, shape in (shapes | {f"step/{name}": torch.Size(())}).items():
                 stored = tensors.get(stored_name)
@@ -133,11 +139,6 @@ class MasterWeights:
                     )
                 if not bool(torch.isfinite(stored).all()):
                     raise ValueError(f"checkpoint holds numbers that are not finite: {stored_name}")
-
-    def _gradients(self) -> Iterator[tuple[str, Tensor]]:
-        for name, master in self._masters.items():
-            assert master.grad is not None
-            yield name, master.grad
 
 
 def _norm(tensors: Iterable[Tensor]) -> float:

@@ -43,7 +43,7 @@ def test_restored_learner_continues_bit_for_bit(changes: dict[str, Any], tmp_pat
     assert second.policy_version == 3
     assert run(second, range(3, 6)) == uninterrupted
     assert second.publish().weights == first.publish().weights
-    state, other = first._masters.state(), second._masters.state()
+    state, other = first.masters.state(), second.masters.state()
     assert state.keys() == other.keys()
     assert all(torch.equal(state[name], other[name]) for name in state)
 

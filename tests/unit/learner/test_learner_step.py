@@ -24,7 +24,7 @@ from tests.unit.learner.builders import group, random_batch, rollout, scored, ti
 
 def gradients(learner: Learner) -> dict[str, Tensor]:
     """What the last step summed up, before clipping if max_grad_norm is large."""
-    return {name: g.clone() for name, g in learner._masters._gradients()}
+    return {name: g.clone() for name, g in learner.masters.gradients()}
 
 
 def trained_gradients(batch: list[ScoredGroup], **changes: Any) -> dict[str, Tensor]:
@@ -226,10 +226,10 @@ def test_an_update_that_would_throw_the_adapter_far_is_skipped_with_its_moments(
     learner, twin = tiny_learner(), tiny_learner()
     learner.step(random_batch(seed=1))
     twin.step(random_batch(seed=1))
-    masters = learner._masters
+    masters = learner.masters
     with pytest.raises(BadNumbersError, match=r"limit .* = 0.5 x its norm"):
         masters.update(10.0, 1.0, 1.0, max_relative_change=0.5)
-    for name, tensor in twin._masters.state().items():
+    for name, tensor in twin.masters.state().items():
         torch.testing.assert_close(masters.state()[name], tensor, rtol=0, atol=0)
 
 

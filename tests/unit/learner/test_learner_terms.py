@@ -17,7 +17,7 @@ SILENT = scored(group([rollout([4, 5, 6], 1.0), rollout([7, 8], 1.0)]))
 def step(batch: list[ScoredGroup], **changes: Any) -> tuple[StepReport, dict[str, Tensor]]:
     learner = tiny_learner(**({"max_grad_norm": 1e9} | changes))
     report = learner.step(batch)
-    return report, {name: g.clone() for name, g in learner._masters._gradients()}
+    return report, {name: g.clone() for name, g in learner.masters.gradients()}
 
 
 def differs(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:

@@ -97,7 +97,7 @@ def test_bfloat16_keeps_float32_masters() -> None:
     learner = Learner(policy, given, "template", (), 8)
     reports = [learner.step(builders.random_batch(version=version)) for version in range(3)]
     assert all(report.adapter_delta_norm > 0 for report in reports)
-    for name, tensor in learner._masters.copies().items():
+    for name, tensor in learner.masters.copies().items():
         assert tensor.dtype == torch.float32
         assert torch.equal(tensor.to(torch.bfloat16), policy.adapter_parameters[name])
 

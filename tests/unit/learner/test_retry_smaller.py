@@ -42,7 +42,7 @@ def with_room_for(learner: Learner, tokens: int, error: Callable[[], Exception] 
 
 def gradients_after(learner: Learner) -> dict[str, Tensor]:
     learner.step(random_batch())
-    return {name: g.clone() for name, g in learner._masters._gradients()}
+    return {name: g.clone() for name, g in learner.masters.gradients()}
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -57,7 +57,7 @@ def test_the_gradient_is_that_of_a_learner_that_was_given_the_smaller_micro_batc
     assert report.micro_batch_tokens < LARGE
     asked = tiny_learner(micro_batch_tokens=report.micro_batch_tokens, dtype=dtype, max_grad_norm=1e9)
     asked.step(random_batch())
-    for (name, found), (_, expected) in zip(poor._masters._gradients(), asked._masters._gradients(), strict=True):
+    for (name, found), (_, expected) in zip(poor.masters.gradients(), asked.masters.gradients(), strict=True):
         assert torch.equal(found, expected), name
     assert poor.publish().weights == asked.publish().weights
 
