@@ -1,6 +1,6 @@
 """Which policy versions a worker holds, which it may drop, and which version serves a lease. No I/O of its own.
 
-A version number means one artifact forever: the hash of every version ever seen is remembered, and a second
+A version number means one artifact for the whole run: the hash of every version ever seen is remembered, and a second
 artifact under the same number is refused.
 """
 

@@ -1,7 +1,7 @@
 """Which device a process computes on: from its setting, from what torch can use, and from the cards that are there.
 
 A machine with a card that torch cannot use (a driver that is too old, a build of torch for CPUs) is never taken for one
-without: a run that trains on the CPU by mistake costs days before somebody looks. Loads without torch.
+without: a run that trains on the CPU by mistake costs days before it is noticed. Loads without torch.
 """
 
 import os
@@ -18,7 +18,7 @@ LEAST_DRIVER = {"12": 525, "13": 580}
 
 def cards(environment: Mapping[str, str] = os.environ, devices: Path = DEVICES) -> list[str]:
     """NVIDIA cards that this process is meant to use: the device files, or what CUDA_VISIBLE_DEVICES names of them.
-    Where it is empty or -1 somebody hid them on purpose: none."""
+    Where it is empty or -1 the cards are hidden on purpose: none."""
     found = sorted(path.name for path in devices.glob("nvidia[0-9]*"))
     named = environment.get("CUDA_VISIBLE_DEVICES")
     if named is None or not found:

@@ -1,4 +1,4 @@
-"""Errors that somebody catches. Everything else is ValueError (wrong input) or assert (our own bug).
+"""Errors that are caught somewhere. Everything else is ValueError (wrong input) or assert (our own bug).
 
 Every message says what happened, where, and what to change. All of them survive pickling, because
 they travel through Ray: the constructor takes the one message string, and what has a default (pickling keeps attributes).

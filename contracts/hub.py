@@ -36,7 +36,7 @@ def refuse_unreachable(
 ) -> None:
     """Raises LoadError where the hub's host takes no connection within REACH_S and none of `files` is in the cache.
 
-    what: a clause, for example "model.name = 'a/b'". cache: its folder, None for the hub's own. With HF_HUB_OFFLINE nobody is asked: the library itself looks at the cache
+    what: a clause, for example "model.name = 'a/b'". cache: its folder, None for the hub's own. With HF_HUB_OFFLINE no request is made: the library itself looks at the cache
     alone."""
     from huggingface_hub import constants, try_to_load_from_cache
 
@@ -56,7 +56,7 @@ def refuse_unreachable(
 def why_unreachable(host: str, port: int, limit_s: float = REACH_S) -> str | None:
     """None where one of the host's addresses takes a connection. Addresses are tried side by side: one family may be cut off.
 
-    Looking up a name cannot be interrupted, so it goes on a thread that nobody waits for."""
+    Looking up a name cannot be interrupted, so it runs on a thread of its own, which may be left behind."""
     answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     threading.Thread(target=_look_up, args=(host, port, limit_s, answers), daemon=True).start()
     try:

@@ -1,4 +1,4 @@
-"""The path that somebody meant who named one that is not there: each misspelt part replaced by the nearest that is."""
+"""Finds the path that a misspelt one meant: each part that does not exist is replaced by the nearest that does."""
 
 import difflib
 import os
@@ -22,7 +22,7 @@ def near_path(path: Path, *, folder: bool) -> Path | None:
             if found is None:
                 return None
             here = found
-    except OSError:  # a part that nobody may look into, or that is too long for a name
+    except OSError:  # a part without read permission, or too long for a name
         return None
     return None if here == absolute else here
 

@@ -1,4 +1,4 @@
-"""Which operating-system process somebody is, so that it can be named, looked at and ended from outside."""
+"""Identifies an operating-system process, so that it can be named, inspected and ended from outside."""
 
 import os
 import platform

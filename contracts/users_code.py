@@ -36,7 +36,7 @@ def call(what: str, function: Callable[..., Any], *arguments: Any, blame: Any = 
     blame: the user's own function, where another one calls it."""
     try:
         return function(*arguments)
-    except KeyboardInterrupt:  # somebody's Ctrl-C
+    except KeyboardInterrupt:  # Ctrl-C of the user
         raise
     except BaseException as error:  # SystemExit, GeneratorExit and asyncio's CancelledError are no Exceptions
         raise UsersCodeError(told(what, error, blame or function)) from error

@@ -1,8 +1,8 @@
 """Whether a model's files gave all of its weights, whether it took all of theirs, and whether these are plain numbers.
 
 transformers draws at random what the files lack, leaves out the layers that config.json does not count, and reads a weight that
-is stored as int8 as if it were no quantised one; of all that it speaks in a report that nobody of another process sees. A model
-that is half noise, or half of one, would be sampled, trained and published. Whoever loads a model looks here before taking it.
+is stored as int8 as if it were no quantised one; it reports all of that in a log that other processes do not see. A model
+that is half noise, or half of one, would be sampled, trained and published. Every loader of a model calls this before it uses the model.
 
 Models and tensors are torch's, by what they can do; this package loads without torch.
 """

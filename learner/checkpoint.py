@@ -1,6 +1,6 @@
 """The learner's state on disk: one safetensors file and a JSON manifest with its hash, written last.
 
-Whoever calls `save` renames the directory into place; here the manifest's presence means complete. Synced here, because
+The caller of `save` renames the directory into place; here the manifest's presence means complete. Synced here, because
 the caller may be on another machine; the directory's own name is the caller's.
 """
 

@@ -1,4 +1,4 @@
-"""JSON that somebody else may have written: bounded, checked against a declared shape, and refused with a DataError.
+"""Reads untrusted JSON: bounded, checked against a declared shape, refused with a DataError.
 
 file or bytes  ->  read_fields / parse_fields  ->  an object whose fields have the declared types
                ->  read_object                 ->  a dictionary of anything (records that people look at)

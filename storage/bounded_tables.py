@@ -1,4 +1,4 @@
-"""Parquet files and Arrow streams that somebody else may have written: read up to a bound, or refused with a DataError.
+"""Reads untrusted Parquet files and Arrow streams up to a bound, or refuses them with a DataError.
 
 A small file can claim, and unpack to, more than any machine holds. What it claims is checked before anything is
 unpacked; what it then is, while it is unpacked. A footer that lies about one page costs that page (below 2 GiB) at most

@@ -1,6 +1,6 @@
 """What a computer algebra system may be asked about an answer, decided on its text: nothing cheap to write is costly.
 
-A tower of powers, a factorial of a million, fifty brackets or an unevaluated sum take seconds or forever once they
+A tower of powers, a factorial of a million, fifty brackets or an unevaluated sum take seconds, or never end, once they
 are parsed. They are no final answers, so they are wrong without being read.
 """
 

@@ -1,7 +1,7 @@
 """Known good and known bad answers through the real tokenizer and the real verifier, before any training.
 
 problems -> reference answer in the answer form   must be correct
-         -> wrong, empty, rubbish, cut off        must not be
+         -> wrong, empty, malformed, cut off      must not be
          -> prompts                               must fit
          -> environments                          must reply to all of it
 """
@@ -24,7 +24,7 @@ from tasks.prompts import PromptLengths
 from tasks.task_data import TaskData, look_through
 
 GOOD = "good"
-RUBBISH = "%$ lorem ipsum <answer \\boxed{"
+MALFORMED = "%$ lorem ipsum <answer \\boxed{"
 UNKNOWN = "\ufffd"
 NO_ANSWER = "no idea"
 NUM_ANSWER_TOKENS, MAX_NEW_TOKENS = 16, 64
@@ -36,7 +36,7 @@ ENOUGH_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class JudgedAnswer:
-    """kind: good | wrong | empty | rubbish | truncated."""
+    """kind: good | wrong | empty | malformed | truncated."""
 
     problem: Problem
     kind: str
@@ -151,7 +151,7 @@ def as_read(tokenizer: Tokenizer, text: str) -> str:
 def _known_answers(problem: Problem, settings: TaskSettings) -> list[tuple[str, Answer]]:
     form, reference = settings.answer_form, problem.answer
     good = render_answer(reference, form)
-    bad = [("empty", "", False), ("rubbish", RUBBISH, False), ("rubbish", render_answer(NO_ANSWER, form), False)]
+    bad = [("empty", "", False), ("malformed", MALFORMED, False), ("malformed", render_answer(NO_ANSWER, form), False)]
     if settings.kind != "reasoning_gym":  # many of its problems have more right answers than the one that is known
         bad = [("wrong", render_answer(_wrong(last_boxed(reference) or reference), form), False), *bad]
     if reference:

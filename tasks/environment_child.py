@@ -4,7 +4,7 @@
     {"id", "step": key, "text", "problem"}           ->  {"id", "outcome", "text"} or {"id", "fault": ".."}
     {"close": key}                                       the rollout is over
 
-Every step runs on a thread of its own, so one that sleeps holds up nobody; one that is not back in time is told as a fault
+Every step runs on a thread of its own, so one that sleeps delays no other; one that is late is reported as a fault
 with the line that it is at. What takes the whole process with it (os._exit, a C call that never ends) is the parent's to
 see: environment_host.py. The process ends when its input closes, and takes along what users' code left running.
 """

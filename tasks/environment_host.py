@@ -193,5 +193,5 @@ def _settle(
         else:
             future.set_result(outcome)
 
-    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+    with contextlib.suppress(RuntimeError):  # the loop is closed: no waiter is left
         loop.call_soon_threadsafe(settle)

@@ -61,7 +61,7 @@ class Judge:
         """The verdict on an answer that ended the processes which judged it, where the reference's own answer does not.
 
         ended_in: what they were at. A part of users' code then counts 0 and the rest stands; where the scorer ended them, the
-        answer is wrong. Raises where the reference cannot be judged either, or where there is none: then nobody knows whose
+        answer is wrong. Raises where the reference cannot be judged either, or where there is none: then it is unknown whose
         fault it is.
         """
         if not answer.problem.answer:

@@ -82,7 +82,7 @@ class HfTokenizer:
     """Implements contracts.ports.Tokenizer around a transformers tokenizer.
 
     eos_token_ids: what ends a text by the model's files; the token that ends a turn in the chat template joins them.
-    vocab_size: rows of the model's embedding, None where nobody knows. Raises LoadError for a tokenizer without a chat
+    vocab_size: rows of the model's embedding, None where it is unknown. Raises LoadError for a tokenizer without a chat
     template that can put a question.
     """
 

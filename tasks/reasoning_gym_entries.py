@@ -53,7 +53,7 @@ class Generator:
     """One generator with its parameters, in a process of its own that ends with this object.
 
     Raises ConfigError for a wrong name or wrong parameters, DataError where the generator fails. A process that dies is
-    started anew, and the entry asked for once more; one that is not done within `entry_deadline_s` is ended.
+    started again, and the entry is requested once more; one that is not done within `entry_deadline_s` is ended.
     """
 
     def __init__(self, name: str, params: Mapping[str, Any], entry_deadline_s: float = ENTRY_DEADLINE_S) -> None:
@@ -100,20 +100,20 @@ class Generator:
 
 
 class _Process:
-    """One child. It ends itself where nobody hears it any more."""
+    """One child. It exits when its parent is gone."""
 
     def __init__(self, name: str, params: Mapping[str, Any], deadline_s: float) -> None:
         self._deadline_s, self._unread = deadline_s, b""
-        self._last_words = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "tasks.reasoning_gym_child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._last_words,
+            stderr=self._stderr,
             env=child_environment(),
             start_new_session=True,
         )
-        self.end = weakref.finalize(self, _end, self._process, self._last_words)
+        self.end = weakref.finalize(self, _end, self._process, self._stderr)
         with contextlib.suppress(EOFError):  # the first entry says so
             self._send({"name": name, "params": dict(params), "deadline_s": deadline_s})
 
@@ -148,8 +148,8 @@ class _Process:
 
     def _death(self) -> EOFError:
         self._process.wait(timeout=10.0)
-        self._last_words.seek(0)
-        words = self._last_words.read()[-500:].decode(errors="replace").strip()
+        self._stderr.seek(0)
+        words = self._stderr.read()[-500:].decode(errors="replace").strip()
         return EOFError(f"with code {self._process.returncode}: {words or 'it said nothing'}")
 
 

@@ -135,7 +135,7 @@ def _unwrapped(words: str) -> str:
 
 
 def _last_answer(words: str) -> tuple[Stated | None] | None:
-    """What the last "the answer is ..." with a number states; None where nobody says so."""
+    """What the last "the answer is ..." with a number states; None where there is no such sentence."""
     for match in reversed(list(_ANSWER_IS.finditer(words))):
         end = _SENTENCE_END.search(words, match.end())
         segment = words[match.end() : end.start() if end else len(words)].rstrip("! ")

@@ -26,7 +26,7 @@ HASHED_HELD_OUT = 64
 
 @dataclass(frozen=True, slots=True)
 class TaskData:
-    """num_train: None without end. train: all of it, or the first ones. notes: a sentence each for whoever starts a run.
+    """num_train: None without end. train: all of it, or the first ones. notes: one sentence each, printed when a run starts.
     faults: what must be mended first."""
 
     num_train: int | None

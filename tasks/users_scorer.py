@@ -106,6 +106,6 @@ def _works(judge: Callable[[], object]) -> bool:
 
 
 def _raise_unless(works: bool, answer: Answer, error: UsersCodeError) -> None:
-    """Without a reference nothing is known to be right, so nobody can say whose fault it is."""
+    """Without a reference nothing is known to be right, so the fault cannot be attributed to scorer or answer."""
     if not works or not answer.problem.answer:
         raise error

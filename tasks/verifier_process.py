@@ -30,12 +30,12 @@ class VerifierProcess:
     under way is at, SCORER or a reward part of users' code."""
 
     def __init__(self, settings: TaskSettings, module: str = "tasks.verifier_child") -> None:
-        self._last_words: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed in kill
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed in kill
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._last_words,
+            stderr=self._stderr,
             env=child_environment(),
             start_new_session=True,  # a group of its own: Ctrl-C spares it, and kill takes what it started too
         )
@@ -110,7 +110,7 @@ class VerifierProcess:
         for stream in (self._process.stdin, self._process.stdout):
             assert stream is not None
             stream.close()
-        self._last_words.close()
+        self._stderr.close()
 
     def where_it_was(self) -> str:
         """File and line of users' code, where the child has written down what it was at (faulthandler); "" where not."""
@@ -118,10 +118,10 @@ class VerifierProcess:
 
     def _words(self, limit: int = 20_000) -> str:
         """The end of what the child wrote to its standard error; "" once another thread has ended it."""
-        if self._last_words.closed:
+        if self._stderr.closed:
             return ""
-        size = os.fstat(self._last_words.fileno()).st_size
-        return os.pread(self._last_words.fileno(), limit, max(0, size - limit)).decode(errors="replace")
+        size = os.fstat(self._stderr.fileno()).st_size
+        return os.pread(self._stderr.fileno(), limit, max(0, size - limit)).decode(errors="replace")
 
     def _obituary(self) -> str:
         until = time.monotonic() + LAST_BREATH_S

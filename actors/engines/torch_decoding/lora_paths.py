@@ -82,7 +82,7 @@ class _OneInput:
     """Layers that read one input. Whichever is called first computes what all of them add, the others take their part.
 
     Taken once each and only with the same tensor object: a layer that is called again, or with another tensor, computes
-    it anew, so a wrong guess about who reads what costs time and never an answer.
+    it again, so a wrong guess about who reads what costs time and never an answer.
     """
 
     def __init__(self, layers: Mapping[str, nn.Linear]) -> None:

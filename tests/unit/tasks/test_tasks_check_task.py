@@ -68,7 +68,7 @@ def test_arithmetic_is_sound_in_every_answer_form(form: AnswerForm) -> None:
     assert report.failures == ()
     assert report.prompt_lengths is not None
     assert len(report.problems) == 32
-    assert {one.kind for one in report.judged} == {"good", "wrong", "empty", "rubbish", "truncated"}
+    assert {one.kind for one in report.judged} == {"good", "wrong", "empty", "malformed", "truncated"}
     assert all(isinstance(one.verdict, Scored) and one.verdict.correct == (one.kind == GOOD) for one in report.judged)
 
 
