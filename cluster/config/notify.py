@@ -4,9 +4,8 @@ Loads without torch and Ray.
 """
 
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from contracts.settings import Settings
 
@@ -18,10 +17,11 @@ class NotifySettings(Settings):
 
     may_be_empty: ClassVar[frozenset[str]] = frozenset({"command"})
 
-    webhook_url: str | None = Field(
+    urls: tuple[str, ...] | None = Field(
         None,
-        description="http(s) address that gets each event as a JSON POST; '$NAME' is read from the environment, which "
-        "keeps a secret address out of the run directory",
+        min_length=1,
+        description="addresses as Apprise has them: 'slack://..', 'ntfy://..', 'mailto://..', 'jsons://HOST/PATH' (a POST of "
+        "JSON); '$NAME' is read from the environment, which keeps a secret address out of the run directory",
     )
     command: tuple[str, ...] | None = Field(
         None,
@@ -31,7 +31,18 @@ class NotifySettings(Settings):
     timeout_s: float = Field(10.0, gt=0, description="seconds that a hook may take for one event")
     events: tuple[str, ...] = Field(EVENTS, description=f"events that are sent, of {', '.join(EVENTS)}")
 
-    @field_validator("command", "events", mode="before")
+    @model_validator(mode="before")
+    @classmethod
+    def _read_webhook_url(cls, values: Any) -> Any:
+        """`webhook_url` of an older configuration is one of `urls`: a POST of JSON still, with Apprise's fields."""
+        if not isinstance(values, dict) or "webhook_url" not in values:
+            return values
+        values = dict(values)
+        if (old := values.pop("webhook_url")) is not None:
+            values["urls"] = [*(values.get("urls") or ()), old]
+        return values
+
+    @field_validator("urls", "command", "events", mode="before")
     @classmethod
     def _array_to_tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value
@@ -43,11 +54,12 @@ class NotifySettings(Settings):
             raise ValueError(f"{', '.join(unknown)}: no such event is sent; there are {', '.join(EVENTS)}")
         return value
 
-    @field_validator("webhook_url")
+    @field_validator("urls")
     @classmethod
-    def _is_an_address(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith("$"):
-            check_webhook(value)
+    def _are_addresses(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for address in value or ():
+            if not address.startswith("$"):
+                apprise_service(address)
         return value
 
     @field_validator("command")
@@ -58,12 +70,19 @@ class NotifySettings(Settings):
         return value
 
 
-def check_webhook(url: str) -> None:
-    """Raises ValueError, without the address, which may be secret."""
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
-    if not good or any(character <= " " or character > "~" for character in url):
-        raise ValueError("webhook_url is no address that begins with http:// or https://")
+def apprise_service(address: str) -> Any:
+    """The service of an Apprise address; of any other http(s) address one that takes a POST of JSON.
+
+    Raises ValueError, without the address, which may be secret.
+    """
+    from apprise import Apprise  # only where somebody is to be notified
+
+    service = Apprise.instantiate(address)
+    if service is None and address.startswith(("http://", "https://")):
+        service = Apprise.instantiate(f"json{address.removeprefix('http')}")
+    if service is None:
+        raise ValueError(
+            "an address that Apprise does not know; write it as https://github.com/caronc/apprise/wiki says, or "
+            "https://HOST/PATH for a web address that takes a POST of JSON"
+        )
+    return service

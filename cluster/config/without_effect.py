@@ -191,7 +191,7 @@ RULES = (
     Rule(("resources.*",), "resources.enabled = false", lambda c: c.resources.enabled, ("resources.enabled",)),
     Rule(
         _of("notify", "timeout_s", "events"),
-        "neither notify.webhook_url nor notify.command is set",
-        lambda c: c.notify.webhook_url is not None or c.notify.command is not None,
+        "neither notify.urls nor notify.command is set",
+        lambda c: c.notify.urls is not None or c.notify.command is not None,
     ),
 )

@@ -1,6 +1,6 @@
-"""Tells people of a run's events: a webhook, a command, or both. A hook that fails, hangs or is missing harms nobody.
+"""Sends a run's events to notification services, a command, or both. A hook that fails, hangs or is missing does not affect the run.
 
-    send (any thread, returns at once) -> bounded queue -> daemon thread -> webhook POST, command
+    send (any thread, returns at once) -> bounded queue -> daemon thread -> services, command
 
 Full queue: the event is dropped and counted. Events are the truth in events.jsonl; what is sent here may get lost.
 """
@@ -11,13 +11,12 @@ import os
 import signal
 import subprocess
 import threading
-import urllib.error
-import urllib.request
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-from cluster.config.notify import NotifySettings, check_webhook
+from cluster.config.notify import NotifySettings
 
 QUEUE_EVENTS = 100
 _FAILURES_KEPT = 50
@@ -47,7 +46,7 @@ class Notifier:
 
     @property
     def enabled(self) -> bool:
-        return self._settings.webhook_url is not None or self._settings.command is not None
+        return self._settings.urls is not None or self._settings.command is not None
 
     @property
     def failures(self) -> list[str]:
@@ -90,8 +89,8 @@ class Notifier:
         """Waits for events; ends once `close` was called and nothing is left."""
         while (event := self._next()) is not None:
             name, payload = event
-            if self._settings.webhook_url is not None:
-                self._attempt("webhook", self._post, name, payload)
+            for number, address in enumerate(self._settings.urls or ()):
+                self._attempt(f"notify.urls[{number}]", partial(self._notify, address), name, payload)
             if self._settings.command is not None:
                 self._attempt("command", self._run, name, payload)
 
@@ -107,17 +106,18 @@ class Notifier:
         except Exception as error:  # noqa: BLE001  the edge: a hook's failure must not end the thread
             self._failed(f"{hook}, event {name}", error)
 
-    def _post(self, name: str, payload: bytes) -> None:
+    def _notify(self, address: str, name: str, payload: bytes) -> None:
+        from cluster.watch.notify_services import ServiceError, send_to_service
+
         del name  # it is in the payload
-        address = self._settings.webhook_url
-        assert address is not None
         if address.startswith("$"):
-            variable = address[1:]
-            if variable not in self._environment:
-                raise HookError(f"the environment has no {variable}, which notify.webhook_url names")
-            address = self._environment[variable]
-        check_webhook(address)
-        post_json(address, payload, self._settings.timeout_s)
+            if address[1:] not in self._environment:
+                raise HookError(f"the environment has no {address[1:]}, which notify.urls names")
+            address = self._environment[address[1:]]
+        try:
+            send_to_service(address, json.loads(payload), self._settings.timeout_s)
+        except ServiceError as error:
+            raise HookError(str(error)) from None
 
     def _run(self, name: str, payload: bytes) -> None:
         assert self._settings.command is not None
@@ -153,27 +153,6 @@ class HookError(Exception):
     """A hook did not do its part."""
 
 
-def post_json(url: str, payload: bytes, timeout_s: float) -> None:
-    """timeout_s: of connecting and of each wait for an answer. Raises OSError, HTTPError unless the answer is 2xx: no
-    redirect is followed, for a POST would arrive as a GET, or elsewhere."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
-        urllib.request.HTTPErrorProcessor(),
-        urllib.request.HTTPDefaultErrorHandler(),
-    ):
-        opener.add_handler(handler)
-    headers = {"Content-Type": "application/json", "User-Agent": "memr"}
-    request = urllib.request.Request(url, data=payload, headers=headers, method="POST")
-    try:
-        opener.open(request, timeout=timeout_s).close()
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise
-
-
 def _end(child: subprocess.Popen[bytes]) -> None:
     """A child that has ended is left alone, with whatever it put into the background."""
     if child.poll() is None:
@@ -193,10 +172,6 @@ def _kill(child: subprocess.Popen[bytes]) -> None:
 def _reason(error: Exception) -> str:
     """Without the address, which may be secret."""
     match error:
-        case urllib.error.HTTPError():
-            return f"HTTP status {error.code}"
-        case urllib.error.URLError():
-            return str(error.reason)
         case HookError() | OSError() | ValueError() | TypeError():
             return str(error) or type(error).__name__
     return type(error).__name__

@@ -1,4 +1,4 @@
-"""Hooks deliver; and whatever they do, the run neither waits nor fails."""
+"""Services and commands get the events; and whatever they do, the run neither waits nor fails."""
 
 import json
 import math
@@ -49,7 +49,7 @@ class Server:
 
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}/hook/secret"
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -86,29 +86,39 @@ def python(code: str) -> tuple[str, ...]:
     return (sys.executable, "-c", code)
 
 
-def test_a_webhook_gets_the_events_in_order_as_json(server: Server) -> None:
-    notifier = Notifier(NotifySettings(webhook_url=server.url))
+def told(title: str, message: str, kind: str) -> dict[str, Any]:
+    """Apprise's JSON."""
+    return {"version": "1.0", "title": f"memr: {title}", "message": message, "attachments": [], "type": kind}
+
+
+def test_a_service_gets_the_events_in_order_with_their_severity(server: Server) -> None:
+    notifier = Notifier(NotifySettings(urls=(server.url,)))
     notifier.send(event("start", run="r"))
-    notifier.send(event("alarm", headline="disk"))
+    notifier.send(event("alarm", headline="disk", free_bytes=3))
+    notifier.send(event("stop", run="r", exit_code=3))
+    notifier.send(event("stop", exit_code=0))
     notifier.close(WITHIN_S)
-    assert server.received == [
-        ("/hook/secret", "application/json", {"time_s": 1.0, "event": "start", "run": "r"}),
-        ("/hook/secret", "application/json", {"time_s": 1.0, "event": "alarm", "headline": "disk"}),
+    assert [(path, kind) for path, kind, _ in server.received] == [("/hook/secret", "application/json")] * 4
+    assert [body for _, _, body in server.received] == [
+        told("start", "run: r", "info"),
+        told("alarm", "disk\nfree_bytes: 3", "warning"),
+        told("stop", "run: r\nexit_code: 3", "failure"),
+        told("stop", "exit_code: 0", "success"),
     ]
     assert (notifier.failures, notifier.num_failed, notifier.dropped) == ([], 0, 0)
 
 
 def test_only_listed_events_are_sent(server: Server) -> None:
-    notifier = Notifier(NotifySettings(webhook_url=server.url, events=("stop",)))
+    notifier = Notifier(NotifySettings(urls=(server.url,), events=("stop",)))
     for name in ("start", "published", "stop"):
         notifier.send(event(name))
     notifier.send({"no": "name"})
     notifier.close(WITHIN_S)
-    assert [body["event"] for _, _, body in server.received] == ["stop"]
+    assert [body["title"] for _, _, body in server.received] == ["memr: stop"]
 
 
 def test_a_secret_address_may_come_from_the_environment(server: Server) -> None:
-    notifier = Notifier(NotifySettings(webhook_url="$HOOK"), {**os.environ, "HOOK": server.url})
+    notifier = Notifier(NotifySettings(urls=("$HOOK",)), {**os.environ, "HOOK": server.url})
     notifier.send(event())
     notifier.close(WITHIN_S)
     assert len(server.received) == 1
@@ -117,12 +127,12 @@ def test_a_secret_address_may_come_from_the_environment(server: Server) -> None:
 @pytest.mark.parametrize(
     ("environment", "reason"),
     [
-        ({}, "the environment has no HOOK, which notify.webhook_url names"),
-        ({"HOOK": "file:///etc/passwd"}, "no address that begins with http"),
+        ({}, "the environment has no HOOK, which notify.urls names"),
+        ({"HOOK": "file:///etc/passwd"}, "an address that Apprise does not know"),
     ],
 )
 def test_an_address_that_is_not_there_is_a_counted_failure(environment: dict[str, str], reason: str) -> None:
-    notifier = Notifier(NotifySettings(webhook_url="$HOOK"), environment)
+    notifier = Notifier(NotifySettings(urls=("$HOOK",)), environment)
     notifier.send(event())
     notifier.close(WITHIN_S)
     (failure,) = notifier.failures
@@ -132,36 +142,39 @@ def test_an_address_that_is_not_there_is_a_counted_failure(environment: dict[str
 @pytest.mark.parametrize("status", [302, 307, 404, 500])
 def test_an_answer_that_is_no_success_is_counted_and_no_redirect_is_followed(status: int) -> None:
     server = Server(status)
-    notifier = Notifier(NotifySettings(webhook_url=server.url))
+    notifier = Notifier(NotifySettings(urls=(server.url,)))
     notifier.send(event())
     notifier.close(WITHIN_S)
     server.close()
-    assert notifier.failures == [f"webhook, event alarm: HTTP status {status}"]
+    (failure,) = notifier.failures
+    assert failure.startswith("notify.urls[0], event alarm: ")
+    assert f"error={status}" in failure
     assert [path for path, _, _ in server.received] == ["/hook/secret"]
 
 
 def test_a_refused_port_is_counted_and_the_next_event_is_tried() -> None:
     with socket.socket() as taken:  # bound and not listening: connections are refused
         taken.bind(("127.0.0.1", 0))
-        notifier = Notifier(NotifySettings(webhook_url=f"http://127.0.0.1:{taken.getsockname()[1]}/secret"))
+        notifier = Notifier(NotifySettings(urls=(f"json://127.0.0.1:{taken.getsockname()[1]}/secret",)))
         notifier.send(event("start"))
         notifier.send(event("stop"))
         notifier.close(WITHIN_S)
     assert notifier.num_failed == 2
-    assert all("refused" in failure and "secret" not in failure for failure in notifier.failures)
+    assert all("onnection error" in failure and "secret" not in failure for failure in notifier.failures)
 
 
-def test_a_webhook_that_hangs_is_given_up(hanging: Server) -> None:
-    notifier = Notifier(NotifySettings(webhook_url=hanging.url, timeout_s=0.5))
+def test_a_service_that_hangs_is_given_up(hanging: Server) -> None:
+    notifier = Notifier(NotifySettings(urls=(hanging.url,), timeout_s=0.5))
     notifier.send(event())
     notifier.close(WITHIN_S)
-    assert notifier.failures == ["webhook, event alarm: timed out"]
+    (failure,) = notifier.failures
+    assert failure.startswith("notify.urls[0], event alarm: ")
 
 
 def test_one_hook_that_fails_does_not_keep_the_event_from_the_other(tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = python(f"import sys; open({str(out)!r}, 'w').write(sys.stdin.read())")
-    notifier = Notifier(NotifySettings(webhook_url="$NOT_SET", command=command, timeout_s=WITHIN_S), dict(os.environ))
+    notifier = Notifier(NotifySettings(urls=("$NOT_SET",), command=command, timeout_s=WITHIN_S), dict(os.environ))
     notifier.send(event())
     notifier.close(WITHIN_S)
     assert notifier.num_failed == 1
@@ -169,7 +182,7 @@ def test_one_hook_that_fails_does_not_keep_the_event_from_the_other(tmp_path: Pa
 
 
 def test_send_never_waits_for_a_hook_and_a_full_queue_drops_and_counts(hanging: Server) -> None:
-    notifier = Notifier(NotifySettings(webhook_url=hanging.url, timeout_s=WITHIN_S))
+    notifier = Notifier(NotifySettings(urls=(hanging.url,), timeout_s=WITHIN_S))
     notifier.send(event())
     assert hanging.arrived.wait(WITHIN_S)  # the thread is busy with the first from here on
     for _ in range(QUEUE_EVENTS + 3):
@@ -267,7 +280,7 @@ def test_nothing_is_begun_without_a_hook() -> None:
 
 
 def test_closing_twice_is_closing_once(server: Server) -> None:
-    notifier = Notifier(NotifySettings(webhook_url=server.url))
+    notifier = Notifier(NotifySettings(urls=(server.url,)))
     notifier.close(WITHIN_S)
     notifier.close(WITHIN_S)
     assert notifier.dropped == 0
@@ -276,30 +289,42 @@ def test_closing_twice_is_closing_once(server: Server) -> None:
 def test_events_with_what_json_lacks_are_sent_and_hopeless_ones_are_counted(server: Server) -> None:
     circle: list[Any] = []
     circle.append(circle)
-    notifier = Notifier(NotifySettings(webhook_url=server.url))
+    notifier = Notifier(NotifySettings(urls=(server.url,)))
     notifier.send(event(loss=math.nan, parts={1: (math.inf, Path("x"))}))
     notifier.send(event(circle=circle))
     notifier.close(WITHIN_S)
     ((_, _, body),) = server.received
-    assert (body["loss"], body["parts"]) == ("nan", {"1": ["inf", "x"]})
+    assert body["message"] == 'loss: nan\nparts: {"1": ["inf", "x"]}'
     assert notifier.failures == ["event alarm cannot be written as JSON: RecursionError"]
 
 
 def test_what_is_sent_is_the_event_as_it_was(server: Server) -> None:
-    notifier = Notifier(NotifySettings(webhook_url=server.url))
+    notifier = Notifier(NotifySettings(urls=(server.url,)))
     line = event(workers=2)
     notifier.send(line)
     line["workers"] = 3
     notifier.close(WITHIN_S)
-    assert server.received[0][2]["workers"] == 2
+    assert server.received[0][2]["message"] == "workers: 2"
 
 
 @pytest.mark.parametrize(
-    "url", ["file:///etc/passwd", "ftp://host/x", "host/x", "http://", "http://host:x/", "http://host/a b", ""]
+    "url", ["file:///etc/passwd", "ftp://host/x", "host/x", "http://", "slack://few", "secret://a"]
 )
-def test_only_http_addresses_are_taken(url: str) -> None:
-    with pytest.raises(ValidationError, match="no address that begins with http|an empty text"):
-        NotifySettings(webhook_url=url)
+def test_an_address_that_apprise_does_not_know_is_refused_without_being_repeated(url: str) -> None:
+    with pytest.raises(ValidationError, match="an address that Apprise does not know") as refused:
+        NotifySettings(urls=(url,))
+    assert url not in str(refused.value.errors()[0]["msg"])
+
+
+def test_a_webhook_of_an_older_configuration_is_one_of_the_addresses(server: Server) -> None:
+    settings = NotifySettings.model_validate({"webhook_url": server.url})
+    assert settings.urls == (server.url,)
+    assert NotifySettings.model_validate({"webhook_url": None}) == NotifySettings()
+    assert NotifySettings.model_validate({"webhook_url": "$HOOK", "urls": ["ntfy://x"]}).urls == ("ntfy://x", "$HOOK")
+    notifier = Notifier(settings)
+    notifier.send(event("start"))
+    notifier.close(WITHIN_S)
+    assert len(server.received) == 1
 
 
 def test_settings_come_from_toml_arrays_and_refuse_a_command_without_a_program() -> None:

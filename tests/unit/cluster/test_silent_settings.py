@@ -30,7 +30,7 @@ ALWAYS = {
     "eval": "problems",
     "supervision": "start_s heartbeat_s progress_s stop_s run_restarts",
     "resources": "enabled",
-    "notify": "webhook_url command",
+    "notify": "urls command",
     "alarms": "window_updates",
 }
 """By section. lora_targets and overlong are read by both learners."""
