@@ -39,7 +39,6 @@ MAY_CHANGE = frozenset(
         "actors.num_workers",
         "actors.torch_threads",
         "actors.lease_deadline_s",
-        "actors.health_deadline_s",
         "learner.mismatch_stop",
         "learner.torch_threads",
         "learner.micro_batch_tokens",
