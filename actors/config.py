@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from contracts.errors import ConfigError
-from contracts.settings import Settings, constant, derived
+from contracts.settings import Settings, constant
 
 EngineName = Literal["scripted", "transformers", "vllm"]
 Device = Literal["cpu", "cuda", "auto"]
@@ -102,6 +102,9 @@ class PoolSettings(Settings):
 class ActorSettings(Settings):
     """[actors]: how many workers there are, how they sample, and on what."""
 
+    health_deadline_s = constant(60.0, last="9962a33")
+    """What `check_deadline_s` is for leases of a minute or more."""
+
     engine: EngineName = Field(
         default="transformers", description="Generation engine: a real model, or a script without a model."
     )
@@ -158,10 +161,10 @@ class ActorSettings(Settings):
             raise ValueError("actors.pools starts no worker: give at least one pool num_workers above 0")
         return value
 
-    @derived(last="9962a33", instead="It is a minute, or lease_deadline_s where that is less")
-    def health_deadline_s(self) -> float:
+    @property
+    def check_deadline_s(self) -> float:
         """Seconds that a suspected worker may take for its one-token check."""
-        return min(60.0, self.lease_deadline_s)
+        return min(self.health_deadline_s, self.lease_deadline_s)
 
     @property
     def grace_s(self) -> float:

@@ -242,7 +242,7 @@ class Dispatcher:
 
     async def _check_health(self, worker: WorkerState) -> None:
         """A real one-token generation. A worker without a version yet has nothing to generate with: it must adopt."""
-        deadline_s = worker.settings.health_deadline_s
+        deadline_s = worker.settings.check_deadline_s
         try:
             async with asyncio.timeout(deadline_s + worker.settings.grace_s):
                 if worker.version >= 0:

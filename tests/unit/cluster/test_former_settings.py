@@ -98,9 +98,12 @@ def test_what_follows_from_another_setting_is_read_where_both_agree() -> None:
     assert ResourceSettings.model_validate(marks).prune_free_bytes == 200
     with pytest.raises(ValueError, match=r"prune_free_bytes = 300: .* always 200"):
         ResourceSettings.model_validate(marks | {"prune_free_bytes": 300})
-    short = ActorSettings.model_validate({"lease_deadline_s": 3.0, "health_deadline_s": 3.0})
-    assert (short.health_deadline_s, short.grace_s) == (3.0, 3.0)
-    assert (ActorSettings().health_deadline_s, ActorSettings().grace_s) == (60.0, 30.0)
+
+
+def test_a_check_and_the_grace_before_it_take_no_longer_than_a_lease() -> None:
+    short = ActorSettings.model_validate({"lease_deadline_s": 3.0, "health_deadline_s": 60.0})
+    assert (short.check_deadline_s, short.grace_s) == (3.0, 3.0)
+    assert (ActorSettings().check_deadline_s, ActorSettings().grace_s) == (60.0, 30.0)
 
 
 def test_a_former_setting_can_be_read_and_not_set() -> None:
