@@ -10,11 +10,11 @@ from actors.config import LEAST_ADAPTERS_KEPT, ActorSettings, VllmSettings
 from actors.engines.scripted.char_tokenizer import CharTokenizer
 from actors.engines.scripted.scripted_engine import ScriptedEngine
 from actors.engines.torch_decoding.one_thread_engine import OneThreadEngine
-from contracts.device import cards, choose_device
 from contracts.errors import ConfigError, LoadError
-from contracts.loading import loading
 from contracts.ports import AsyncEngine, Engine, Tokenizer
-from contracts.whole_model import WANTED, refuse_holes, refuse_no_numbers
+from loading.device import cards, choose_device
+from loading.load_errors import loading
+from loading.whole_model import WANTED, refuse_holes, refuse_no_numbers
 from tasks.prompts import load_tokenizer
 
 

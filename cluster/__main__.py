@@ -7,7 +7,7 @@ from pathlib import Path
 def main() -> None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the next lines; `put_first` orders all of it
     from cluster.commands.early_signals import end_at_once
-    from contracts.own_packages import put_first
+    from loading.own_packages import put_first
 
     end_at_once()
     put_first()

@@ -43,9 +43,9 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from actors.config import VllmSettings
 from contracts.adapter import Adapter
 from contracts.errors import AdapterMissingError, EngineError, LoadError, MemrError
-from contracts.loading import told
 from contracts.ports import Generation, GenerationRequest, Tokenizer
 from contracts.rollout import FinishReason
+from loading.load_errors import told
 from storage.peft_folder import write_peft_folder
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the ranks vLLM has room for
