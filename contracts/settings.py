@@ -23,11 +23,11 @@ class Former(Generic[T]):
     """A value that was a setting once: an attribute of the settings, at the one value that it has now.
 
     An older file may name it at that value alone. last: the commit that still takes another one. instead: what to write
-    now, where another setting decides.
+    now. follows: from other settings.
     """
 
-    def __init__(self, value: Callable[[Any], T], last: str, instead: str) -> None:
-        self._value, self._last, self._instead = value, last, instead
+    def __init__(self, value: Callable[[Any], T], last: str, instead: str, *, follows: bool) -> None:
+        self._value, self._last, self._instead, self._follows = value, last, instead, follows
 
     def __get__(self, settings: Any, owner: type | None = None) -> T:
         return self._value(owner if settings is None else settings)
@@ -35,20 +35,21 @@ class Former(Generic[T]):
     def refuse_other(self, name: str, given: Any, now: Any) -> None:
         """Raises ValueError for a former setting at another value than it has now."""
         if (tuple(given) if isinstance(given, list) else given) != now:
+            is_now = f"{'it is' if self._follows else 'it is always'} {now!r}{' here' * self._follows}"
             raise ValueError(
-                f"{name} = {given!r}: no setting any more, it is always {now!r}. {self._instead or 'Leave it out'} (commit "
-                f"{self._last} is the last that takes another value)"
+                f"{name} = {given!r}: no setting any more, {is_now}. {self._instead} (commit {self._last} is the last that takes "
+                "another value)"
             )
 
 
-def constant(value: T, last: str, instead: str = "") -> Former[T]:
+def constant(value: T, last: str, instead: str = "Leave it out") -> Former[T]:
     """Declares a former setting that has one value in every run."""
-    return Former(lambda _: value, last, instead)
+    return Former(lambda _: value, last, instead, follows=False)
 
 
 def derived(last: str, instead: str) -> Callable[[Callable[[Any], T]], Former[T]]:
     """Declares a former setting that follows from others: for a method that computes it from the settings."""
-    return lambda method: Former(method, last, instead)
+    return lambda method: Former(method, last, instead, follows=True)
 
 
 class Settings(BaseModel):

@@ -124,7 +124,7 @@ class RunConfig(Settings):
         left = {name: value for name, value in actors.items() if name != "adapters_kept"}
         config = handler(values | {"actors": left})
         instead = f"It follows from learner.max_policy_lag = {config.learner.max_policy_lag}: leave it out"
-        rule = Former(lambda found: found.adapters_kept, "9962a33", instead)
+        rule = Former(lambda found: found.adapters_kept, "9962a33", instead, follows=True)
         rule.refuse_other("actors.adapters_kept", actors["adapters_kept"], config.adapters_kept)
         return config
 

@@ -135,7 +135,7 @@ def test_an_engine_serves_the_versions_that_the_lag_allows_and_an_older_file_may
     file = write(tmp_path, f"[learner]\nmax_policy_lag = {lag}\n[actors]\nadapters_kept = {kept}\n")
     assert load_config(file).adapters_kept == kept
     file.write_text(file.read_text().replace(f"adapters_kept = {kept}", "adapters_kept = 3"))
-    told = rf"actors.adapters_kept = 3: no setting any more, it is always {kept}. It follows from learner.max_policy_lag = {lag}"
+    told = rf"actors.adapters_kept = 3: no setting any more, it is {kept} here. It follows from learner.max_policy_lag = {lag}"
     with pytest.raises(ConfigError, match=told):
         load_config(file)
 
