@@ -3,7 +3,7 @@
 Read by the command line, the plan and every worker process; loads without torch.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -23,25 +23,25 @@ LEAST_ADAPTERS_KEPT = 4
 class ScriptedSettings(Settings):
     """[actors.scripted]: what the engine without a model writes, how fast, and how it fails."""
 
-    alphabet = constant("".join(chr(code) for code in range(32, 127)) + "\n", last="9962a33")
+    alphabet: ClassVar = constant("".join(chr(code) for code in range(32, 127)) + "\n", last="9962a33")
     """Characters of the character tokenizer; each is one token."""
-    answer_form = constant("{filler}{answer}", last="9962a33")
+    answer_form: ClassVar = constant("{filler}{answer}", last="9962a33")
     """Text of a response: the scripted answer, padded to its drawn length."""
-    min_response_tokens = constant(4, last="9962a33")
+    min_response_tokens: ClassVar = constant(4, last="9962a33")
     """Shortest response, end token not counted."""
-    max_response_tokens = constant(16, last="9962a33")
+    max_response_tokens: ClassVar = constant(16, last="9962a33")
     """Longest response, end token not counted."""
-    latency_sigma = constant(0.0, last="9962a33")
+    latency_sigma: ClassVar = constant(0.0, last="9962a33")
     """Latency does not vary."""
-    hang_s = constant(3600.0, last="9962a33")
+    hang_s: ClassVar = constant(3600.0, last="9962a33")
     """How long a hanging call sleeps, in seconds."""
-    seed = constant(0, last="9962a33")
+    seed: ClassVar = constant(0, last="9962a33")
     """Mixed into every scripted draw beside the rollout's own seed."""
-    raise_probability = constant(0.0, last="9962a33", instead="Write faults = {raise = ..}")
-    hang_probability = constant(0.0, last="9962a33", instead="Write faults = {hang = ..}")
-    abort_probability = constant(0.0, last="9962a33", instead="Write faults = {abort = ..}")
-    timeout_probability = constant(0.0, last="9962a33", instead="Write faults = {timeout = ..}")
-    nan_probability = constant(0.0, last="9962a33", instead="Write faults = {nan = ..}")
+    raise_probability: ClassVar = constant(0.0, last="9962a33", instead="Write faults = {raise = ..}")
+    hang_probability: ClassVar = constant(0.0, last="9962a33", instead="Write faults = {hang = ..}")
+    abort_probability: ClassVar = constant(0.0, last="9962a33", instead="Write faults = {abort = ..}")
+    timeout_probability: ClassVar = constant(0.0, last="9962a33", instead="Write faults = {timeout = ..}")
+    nan_probability: ClassVar = constant(0.0, last="9962a33", instead="Write faults = {nan = ..}")
 
     accuracy: float = Field(default=0.5, ge=0, le=1, description="Probability of a right answer at policy version 0.")
     accuracy_per_version: float = Field(default=0.0, ge=0, le=1, description="Added to accuracy per policy version.")
@@ -63,7 +63,7 @@ class ScriptedSettings(Settings):
 class VllmSettings(Settings):
     """[actors.vllm]: the vLLM engine. Sampling has no settings here: the learner could not account for them."""
 
-    start_s = constant(600.0, last="9962a33", instead="Set cluster.worker_start_s")
+    start_s: ClassVar = constant(600.0, last="9962a33", instead="Set cluster.worker_start_s")
     """Seconds that the engine may take to start, where cluster.worker_start_s does not say."""
 
     max_num_seqs: int = Field(default=64, ge=1, description="Samples decoded together.")
@@ -102,7 +102,7 @@ class PoolSettings(Settings):
 class ActorSettings(Settings):
     """[actors]: how many workers there are, how they sample, and on what."""
 
-    health_deadline_s = constant(60.0, last="9962a33")
+    health_deadline_s: ClassVar = constant(60.0, last="9962a33")
     """What `check_deadline_s` is for leases of a minute or more."""
 
     engine: EngineName = Field(

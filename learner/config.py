@@ -3,7 +3,7 @@
 docs/algorithms.md has every formula with its source, docs/coming_from_trl.md the same settings under TRL's names.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -41,11 +41,11 @@ class ScriptedLearnerSettings(Settings):
 class LearnerSettings(Settings):
     """[learner]: how scored groups become the next policy version."""
 
-    adam_beta1 = constant(0.9, last="09489b9")
+    adam_beta1: ClassVar = constant(0.9, last="09489b9")
     """Decay of AdamW's first moment."""
-    mismatch_warn = constant(0.05, last="09489b9")
+    mismatch_warn: ClassVar = constant(0.05, last="09489b9")
     """Mean |log p learner - log p engine| at lag 0 that the run warns about."""
-    max_relative_change = constant(0.5, last="09489b9")
+    max_relative_change: ClassVar = constant(0.5, last="09489b9")
     """Largest L2 norm of an update's change over the adapter's own that is let through."""
 
     num_updates: int = Field(100, ge=1, description="Policy updates of the whole run; the schedule ends there.")

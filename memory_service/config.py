@@ -5,7 +5,7 @@ explains each choice. Loads without torch and faiss.
 """
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -18,9 +18,9 @@ from memory_service.profiles import MIXES_OF_57C9E8C, OF_THE_BONUS, PROFILES, RE
 class MemorySettings(Settings):
     """`[memory]`: what is remembered, how it becomes intrinsic reward, what happens when memory is late."""
 
-    encoder_batch_texts = constant(64, last="09489b9")
+    encoder_batch_texts: ClassVar = constant(64, last="09489b9")
     """Texts per encoder batch."""
-    index = constant("faiss_flat", last="9962a33")
+    index: ClassVar = constant("faiss_flat", last="9962a33")
     """Search is exact."""
 
     profile: Profile = Field(

@@ -37,9 +37,9 @@ class RewardPart(Settings):
 class TaskSettings(Settings):
     """`[task]`: problems, prompts, answer form, rewards, verifier."""
 
-    operations = constant(("+", "-"), last="9962a33")
+    operations: ClassVar = constant(("+", "-"), last="9962a33")
     """Of kind 'arithmetic'; differences are never negative."""
-    verifier_memory_bytes = constant(4 * 2**30, last="09489b9")
+    verifier_memory_bytes: ClassVar = constant(4 * 2**30, last="09489b9")
     """Address space of one child process."""
 
     may_be_empty: ClassVar[frozenset[str]] = frozenset({"system_prompt"})

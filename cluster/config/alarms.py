@@ -4,7 +4,7 @@ Warning is the rule. Pausing is for what surely wastes the days that follow: a b
 a policy that no longer samples anything new. A pause by mistake costs a night; a warning by mistake costs a line.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -16,55 +16,55 @@ AlarmAction = Literal["off", "warn", "pause", "roll_back"]
 class AlarmSettings(Settings):
     """A key named like an alarm is its action: off | warn | pause (checkpoint and stop) | roll_back. Shares lie in 0 to 1."""
 
-    window_updates = constant(10, last="9962a33")
+    window_updates: ClassVar = constant(10, last="9962a33")
     """Updates over which values are averaged, at the start and now."""
-    preflight_truncated_above = constant(0.97, last="09489b9")
+    preflight_truncated_above: ClassVar = constant(0.97, last="09489b9")
     """Share of rollouts that hit the limit."""
-    preflight_invalid_above = constant(0.5, last="09489b9")
+    preflight_invalid_above: ClassVar = constant(0.5, last="09489b9")
     """Share of rollouts with an invalid verdict."""
-    preflight_zero_variance_above = constant(0.98, last="09489b9")
+    preflight_zero_variance_above: ClassVar = constant(0.98, last="09489b9")
     """Share of groups without variance."""
-    solved_accuracy = constant(0.9, last="09489b9")
+    solved_accuracy: ClassVar = constant(0.9, last="09489b9")
     """Training accuracy from which on a still policy is a success, not a collapse."""
-    accuracy_gain = constant(0.05, last="09489b9")
+    accuracy_gain: ClassVar = constant(0.05, last="09489b9")
     """Rise of training accuracy that counts as learning."""
-    truncated_above = constant(0.95, last="09489b9")
+    truncated_above: ClassVar = constant(0.95, last="09489b9")
     """Share of rollouts, mean of the window."""
-    zero_variance_above = constant(0.95, last="09489b9")
+    zero_variance_above: ClassVar = constant(0.95, last="09489b9")
     """Share of groups, mean of the window."""
-    invalid_above = constant(0.2, last="09489b9")
+    invalid_above: ClassVar = constant(0.2, last="09489b9")
     """Share of rollouts in the window or the last evaluation."""
-    invalid_nearly_all_above = constant(0.9, last="09489b9")
+    invalid_nearly_all_above: ClassVar = constant(0.9, last="09489b9")
     """Share of rollouts in the window."""
-    reward_errors_above = constant(0.1, last="09489b9")
+    reward_errors_above: ClassVar = constant(0.1, last="09489b9")
     """Share of rollouts in the window, of one of them."""
-    reward_mode_after_updates = constant(50, last="09489b9")
+    reward_mode_after_updates: ClassVar = constant(50, last="09489b9")
     """Updates; form is often learned first, and may be."""
-    reward_mode_rise = constant(0.1, last="09489b9")
+    reward_mode_rise: ClassVar = constant(0.1, last="09489b9")
     """Rise of the form parts' weighted sum, in reward units."""
-    format_transition_jump = constant(0.15, last="09489b9")
+    format_transition_jump: ClassVar = constant(0.15, last="09489b9")
     """Size of the jump, in reward units."""
-    length_shrinks_below = constant(0.25, last="09489b9")
+    length_shrinks_below: ClassVar = constant(0.25, last="09489b9")
     """Tokens now over tokens at the start."""
-    length_vanishes_below_tokens = constant(2.0, last="09489b9")
+    length_vanishes_below_tokens: ClassVar = constant(2.0, last="09489b9")
     """Mean tokens of an answer, its end included."""
-    length_runs_away_above = constant(3.0, last="09489b9")
+    length_runs_away_above: ClassVar = constant(3.0, last="09489b9")
     """Tokens now over tokens at the start."""
-    entropy_below_share = constant(0.05, last="09489b9")
+    entropy_below_share: ClassVar = constant(0.05, last="09489b9")
     """Entropy now over entropy at the start."""
-    entropy_below = constant(0.01, last="09489b9")
+    entropy_below: ClassVar = constant(0.01, last="09489b9")
     """Entropy per token, nats."""
-    train_up = constant(0.05, last="09489b9")
+    train_up: ClassVar = constant(0.05, last="09489b9")
     """Rise of the task reward since the best evaluation, reward units."""
-    eval_down = constant(0.05, last="09489b9")
+    eval_down: ClassVar = constant(0.05, last="09489b9")
     """Fall of held-out accuracy; two standard errors where those are more."""
-    memory_silent_below = constant(0.1, last="09489b9")
+    memory_silent_below: ClassVar = constant(0.1, last="09489b9")
     """Share of the window's groups that it may act on whose advantages it changed."""
-    memory_silent_groups = constant(20, last="09489b9")
+    memory_silent_groups: ClassVar = constant(20, last="09489b9")
     """Least groups of the window that it may act on."""
-    memory_dominant_above = constant(0.5, last="09489b9")
+    memory_dominant_above: ClassVar = constant(0.5, last="09489b9")
     """Its share of the squared advantage in groups with a task signal, window."""
-    memory_dominant_groups = constant(20, last="09489b9")
+    memory_dominant_groups: ClassVar = constant(20, last="09489b9")
     """Least groups of the window with a task signal."""
 
     preflight_truncated: AlarmAction = Field("pause", description="first batch: hardly an answer ends by itself")

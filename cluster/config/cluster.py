@@ -1,7 +1,7 @@
 """`[cluster]`: how much work is under way, what the run keeps, how its processes start. Loads without torch and Ray."""
 
 import re
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,13 +11,13 @@ from contracts.settings import Settings, constant
 class AutoscaleSettings(Settings):
     """`[cluster.autoscale]`: the number of workers follows who waits for whom. Off unless asked for."""
 
-    window_updates = constant(5, last="9962a33")
+    window_updates: ClassVar = constant(5, last="9962a33")
     """Updates over which waits are averaged."""
-    cooldown_updates = constant(10, last="9962a33")
+    cooldown_updates: ClassVar = constant(10, last="9962a33")
     """Updates between two changes."""
-    raise_above = constant(0.3, last="09489b9")
+    raise_above: ClassVar = constant(0.3, last="09489b9")
     """Learner's share of time without rollouts that adds a worker."""
-    lower_below = constant(0.05, last="09489b9")
+    lower_below: ClassVar = constant(0.05, last="09489b9")
     """The same share below which a worker may go."""
 
     enabled: bool = Field(False, description="raise and lower the number of workers while the run goes on")
@@ -41,15 +41,15 @@ _NOT_OURS = {
 class ClusterSettings(Settings):
     """`[cluster]`: how much work is under way, and what the run keeps."""
 
-    buffer_bytes = constant(512 * 2**20, last="9962a33")
+    buffer_bytes: ClassVar = constant(512 * 2**20, last="9962a33")
     """The rollout buffer's bound; admission pauses above it."""
-    grace_s = constant(30.0, last="9962a33")
+    grace_s: ClassVar = constant(30.0, last="9962a33")
     """What ActorSettings.grace_s is for leases of 30 s or more."""
-    drain_s = constant(120.0, last="9962a33")
+    drain_s: ClassVar = constant(120.0, last="9962a33")
     """Seconds that a worker that leaves may take to finish its leases."""
-    worker_restart_window_s = constant(600.0, last="09489b9")
+    worker_restart_window_s: ClassVar = constant(600.0, last="09489b9")
     """Window of worker_restarts, in seconds."""
-    part_restart_window_s = constant(3600.0, last="09489b9")
+    part_restart_window_s: ClassVar = constant(3600.0, last="09489b9")
     """Window of part_restarts, in seconds."""
 
     groups_per_batch: int = Field(8, ge=1, description="problems per update")

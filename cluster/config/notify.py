@@ -18,7 +18,7 @@ class NotifySettings(Settings):
 
     may_be_empty: ClassVar[frozenset[str]] = frozenset({"command"})
 
-    timeout_s = constant(10.0, last="9962a33")
+    timeout_s: ClassVar = constant(10.0, last="9962a33")
     """Seconds that a hook may take for one event."""
 
     webhook_url: str | None = Field(

@@ -3,7 +3,7 @@
 Loads without torch and Ray.
 """
 
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -17,19 +17,19 @@ class ResourceSettings(Settings):
     checkpoints and adapters, below the third the run.
     """
 
-    transcripts_free_checkpoints = constant(4.0, last="09489b9")
+    transcripts_free_checkpoints: ClassVar = constant(4.0, last="09489b9")
     """Free disk below which rollouts/ is no longer written, in checkpoints."""
-    prune_free_checkpoints = constant(2.5, last="09489b9")
+    prune_free_checkpoints: ClassVar = constant(2.5, last="09489b9")
     """Free disk below which only the fewest safe checkpoints and adapters stay, in checkpoints."""
-    stop_free_checkpoints = constant(1.5, last="09489b9")
+    stop_free_checkpoints: ClassVar = constant(1.5, last="09489b9")
     """Free disk below which the run stops, in checkpoints; the last one must still fit, so 1 or more."""
-    leak_window_s = constant(1800.0, last="09489b9")
+    leak_window_s: ClassVar = constant(1800.0, last="09489b9")
     """Seconds of steady growth that count as a leak."""
-    leak_growth_bytes = constant(256 * 2**20, last="09489b9")
+    leak_growth_bytes: ClassVar = constant(256 * 2**20, last="09489b9")
     """Growth of a process within the window, in bytes, that alarms."""
-    leak_growth_handles = constant(200, last="09489b9")
+    leak_growth_handles: ClassVar = constant(200, last="09489b9")
     """Growth of a process's open file handles within the window that alarms."""
-    leak_growth_share = constant(0.1, last="09489b9")
+    leak_growth_share: ClassVar = constant(0.1, last="09489b9")
     """Least growth within the window as a share of what was there; both limits must be passed."""
 
     enabled: bool = Field(True, description="watch disk, memory and file handles while the run goes on")

@@ -1,5 +1,7 @@
 """`[supervision]`: how long a run may be silent, and how often it is resumed by itself."""
 
+from typing import ClassVar
+
 from pydantic import Field
 
 from contracts.settings import Settings, constant
@@ -8,9 +10,9 @@ from contracts.settings import Settings, constant
 class SupervisionSettings(Settings):
     """Limits of the process that watches a run from outside (cluster/recovery/supervisor.py)."""
 
-    stop_s = constant(300.0, last="9962a33")
+    stop_s: ClassVar = constant(300.0, last="9962a33")
     """Seconds that a run may take to write a checkpoint and end when asked to."""
-    run_restart_window_s = constant(3600.0, last="09489b9")
+    run_restart_window_s: ClassVar = constant(3600.0, last="09489b9")
     """Window of run_restarts, in seconds."""
 
     start_s: float = Field(1800.0, gt=0, description="seconds from the start to the first sign of life: models load")

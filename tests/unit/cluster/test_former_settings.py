@@ -108,7 +108,7 @@ def test_a_former_setting_can_be_read_and_not_set() -> None:
     learner = LearnerSettings()
     assert learner.adam_beta1 == LearnerSettings.adam_beta1 == 0.9
     with pytest.raises(ValueError, match="frozen"):
-        learner.adam_beta1 = 0.8  # type: ignore[assignment, misc]
+        learner.adam_beta1 = 0.8  # type: ignore[misc]
     assert "adam_beta1" not in learner.model_dump()
 
 

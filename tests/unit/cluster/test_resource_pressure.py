@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from pydantic import ValidationError
@@ -29,9 +30,9 @@ MB = 2**20
 
 
 class Limits(ResourceSettings):
-    leak_window_s = constant(1200.0, last="")
-    leak_growth_bytes = constant(100 * MB, last="")
-    leak_growth_handles = constant(100, last="")
+    leak_window_s: ClassVar = constant(1200.0, last="")
+    leak_growth_bytes: ClassVar = constant(100 * MB, last="")
+    leak_growth_handles: ClassVar = constant(100, last="")
 
 
 SETTINGS = Limits(sample_interval_s=10.0, stop_free_bytes=250)
