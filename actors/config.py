@@ -3,67 +3,68 @@
 Read by the command line, the plan and every worker process; loads without torch.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, field_validator
 
 from contracts.errors import ConfigError
-from contracts.settings import Settings
+from contracts.settings import Settings, constant
 
 EngineName = Literal["scripted", "transformers", "vllm"]
 Device = Literal["cpu", "cuda", "auto"]
 Dtype = Literal["bfloat16", "float32"]
+Fault = Literal["raise", "hang", "abort", "timeout", "nan"]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+LEAST_ADAPTERS_KEPT = 4
+"""Newest policy versions that a worker keeps loaded, where max_policy_lag does not need more."""
 
 
 class ScriptedSettings(Settings):
     """[actors.scripted]: what the engine without a model writes, how fast, and how it fails."""
 
-    alphabet: str = Field(
-        default="".join(chr(code) for code in range(32, 127)) + "\n",
-        min_length=1,
-        description="Characters of the character tokenizer; each is one token.",
-    )
-    answer_form: str = Field(
-        default="{filler}{answer}",
-        description="Text of a response; {answer} is the scripted answer, {filler} pads it to its drawn length.",
-    )
-    min_response_tokens: int = Field(default=4, ge=1, description="Shortest response, end token not counted.")
-    max_response_tokens: int = Field(default=16, ge=1, description="Longest response, end token not counted.")
+    alphabet: ClassVar = constant("".join(chr(code) for code in range(32, 127)) + "\n", last="9962a33")
+    """Characters of the character tokenizer; each is one token."""
+    answer_form: ClassVar = constant("{filler}{answer}", last="9962a33")
+    """Text of a response: the scripted answer, padded to its drawn length."""
+    min_response_tokens: ClassVar = constant(4, last="9962a33")
+    """Shortest response, end token not counted."""
+    max_response_tokens: ClassVar = constant(16, last="9962a33")
+    """Longest response, end token not counted."""
+    latency_sigma: ClassVar = constant(0.0, last="9962a33")
+    """Latency does not vary."""
+    hang_s: ClassVar = constant(3600.0, last="9962a33")
+    """How long a hanging call sleeps, in seconds."""
+    seed: ClassVar = constant(0, last="9962a33")
+    """Mixed into every scripted draw beside the rollout's own seed."""
+    raise_probability: ClassVar = constant(0.0, last="9962a33", instead="Write faults = {raise = ..}")
+    hang_probability: ClassVar = constant(0.0, last="9962a33", instead="Write faults = {hang = ..}")
+    abort_probability: ClassVar = constant(0.0, last="9962a33", instead="Write faults = {abort = ..}")
+    timeout_probability: ClassVar = constant(0.0, last="9962a33", instead="Write faults = {timeout = ..}")
+    nan_probability: ClassVar = constant(0.0, last="9962a33", instead="Write faults = {nan = ..}")
+
     accuracy: float = Field(default=0.5, ge=0, le=1, description="Probability of a right answer at policy version 0.")
     accuracy_per_version: float = Field(default=0.0, ge=0, le=1, description="Added to accuracy per policy version.")
     latency_per_request_s: float = Field(default=0.0, ge=0, description="Fixed time of one generate call, in seconds.")
     latency_per_token_s: float = Field(
         default=0.0, ge=0, description="Time per decoding step (one token of every sample), in seconds."
     )
-    latency_sigma: float = Field(
-        default=0.0, ge=0, description="Sigma of a log-normal factor of mean 1 on the latency; 0 is constant."
+    faults: dict[Fault, Probability] = Field(
+        default_factory=dict,
+        description="Probabilities: of a generate call to raise an error or hang for an hour, of a sample to be aborted or "
+        "timed out half-way or to have a log-prob that is no number.",
     )
-    raise_probability: float = Field(default=0.0, ge=0, le=1, description="A generate call fails with EngineError.")
-    hang_probability: float = Field(default=0.0, ge=0, le=1, description="A generate call sleeps for hang_s first.")
-    hang_s: float = Field(default=3600.0, ge=0, description="How long a hanging call sleeps, in seconds.")
-    abort_probability: float = Field(default=0.0, ge=0, le=1, description="A sample ends half-way as aborted.")
-    timeout_probability: float = Field(default=0.0, ge=0, le=1, description="A sample ends half-way as timed out.")
-    nan_probability: float = Field(default=0.0, ge=0, le=1, description="A sample's first log-prob is not a number.")
-    seed: int = Field(default=0, ge=0, description="Mixed into every scripted draw beside the rollout's own seed.")
 
-    @field_validator("answer_form")
-    @classmethod
-    def _names_the_answer(cls, value: str) -> str:
-        if "{answer}" not in value:
-            raise ValueError(f"answer_form is {value!r} and must contain {{answer}}")
-        return value
-
-    @field_validator("max_response_tokens")
-    @classmethod
-    def _not_below_the_shortest(cls, value: int, info: ValidationInfo) -> int:
-        shortest = info.data.get("min_response_tokens", 1)
-        if value < shortest:
-            raise ValueError(f"max_response_tokens is {value}, below min_response_tokens {shortest}")
-        return value
+    def fault(self, name: Fault) -> float:
+        """The probability of one fault, 0 to 1."""
+        return self.faults.get(name, 0.0)
 
 
 class VllmSettings(Settings):
     """[actors.vllm]: the vLLM engine. Sampling has no settings here: the learner could not account for them."""
+
+    start_s: ClassVar = constant(600.0, last="9962a33", instead="Set cluster.worker_start_s")
+    """Seconds that the engine may take to start, where cluster.worker_start_s does not say."""
 
     max_num_seqs: int = Field(default=64, ge=1, description="Samples decoded together.")
     kv_cache_bytes: int | None = Field(
@@ -79,7 +80,6 @@ class VllmSettings(Settings):
     )
     tensor_parallel_size: int = Field(default=1, ge=1, description="GPUs that hold one copy of the model.")
     enforce_eager: bool = Field(default=False, description="No CUDA graphs: starts faster, decodes slower.")
-    start_s: float = Field(default=600.0, gt=0, description="Seconds the engine may take to start.")
 
 
 class PoolSettings(Settings):
@@ -101,6 +101,9 @@ class PoolSettings(Settings):
 
 class ActorSettings(Settings):
     """[actors]: how many workers there are, how they sample, and on what."""
+
+    health_deadline_s: ClassVar = constant(60.0, last="9962a33")
+    """What `check_deadline_s` is for leases of a minute or more."""
 
     engine: EngineName = Field(
         default="transformers", description="Generation engine: a real model, or a script without a model."
@@ -125,10 +128,6 @@ class ActorSettings(Settings):
     max_batch_rows: int = Field(default=64, ge=1, description="Samples decoded together (rows of one decoding batch).")
     torch_threads: int = Field(default=2, ge=1, description="CPU threads of one worker's matrix products.")
     lease_deadline_s: float = Field(default=600.0, gt=0, description="Seconds a worker may take for one lease.")
-    health_deadline_s: float = Field(
-        default=60.0, gt=0, description="Seconds a suspected worker may take for its one-token check."
-    )
-    adapters_kept: int = Field(default=4, ge=1, description="Newest policy versions a worker keeps loaded.")
     probe_tolerance: float | None = Field(
         default=None,
         gt=0,
@@ -161,6 +160,16 @@ class ActorSettings(Settings):
         if value and not any(pool.num_workers for pool in value):
             raise ValueError("actors.pools starts no worker: give at least one pool num_workers above 0")
         return value
+
+    @property
+    def check_deadline_s(self) -> float:
+        """Seconds that a suspected worker may take for its one-token check."""
+        return min(self.health_deadline_s, self.lease_deadline_s)
+
+    @property
+    def grace_s(self) -> float:
+        """Seconds beyond a deadline before the worker counts as hung."""
+        return min(30.0, self.lease_deadline_s)
 
     @property
     def kinds(self) -> dict[str, "ActorSettings"]:

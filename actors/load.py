@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.config import ActorSettings
+from actors.config import LEAST_ADAPTERS_KEPT, ActorSettings, VllmSettings
 from actors.engines.scripted.char_tokenizer import CharTokenizer
 from actors.engines.scripted.scripted_engine import ScriptedEngine
 from actors.engines.torch_decoding.one_thread_engine import OneThreadEngine
-from contracts.device import cards, choose_device
 from contracts.errors import ConfigError, LoadError
-from contracts.loading import loading
 from contracts.ports import AsyncEngine, Engine, Tokenizer
-from contracts.whole_model import WANTED, refuse_holes, refuse_no_numbers
+from loading.device import cards, choose_device
+from loading.load_errors import loading
+from loading.whole_model import WANTED, refuse_holes, refuse_no_numbers
 from tasks.prompts import load_tokenizer
 
 
@@ -30,11 +30,14 @@ class EngineNeeds:
     """What an engine must have room for, derived from the whole configuration.
 
     seed: of an engine that takes no seed per request; another one for every worker, or they would sample alike.
+    max_adapters: policy versions that are served at the same time. start_s: seconds that the start may take.
     """
 
     max_lora_rank: int
     max_model_len: int
     seed: int = 0
+    max_adapters: int = LEAST_ADAPTERS_KEPT
+    start_s: float = VllmSettings.start_s
 
 
 async def start_engine(
@@ -61,10 +64,11 @@ async def start_engine(
         VllmLimits(
             dtype=settings.dtype,
             on_cpu=not _on_gpu(settings),
-            max_loras=settings.adapters_kept,
+            max_loras=needs.max_adapters,
             max_lora_rank=needs.max_lora_rank,
             max_model_len=needs.max_model_len,
             seed=needs.seed,
+            start_s=needs.start_s,
         ),
         scratch,
     )
@@ -88,7 +92,7 @@ def load_engine(settings: ActorSettings, model_path: Path | str, tokenizer: Toke
     if not isinstance(tokenizer, CharTokenizer):
         raise ConfigError(
             f"actors.engine is scripted and the tokenizer is {type(tokenizer).__name__}; "
-            f"the scripted engine writes characters: build a CharTokenizer from actors.scripted.alphabet"
+            f"the scripted engine writes characters: build a CharTokenizer from ScriptedSettings.alphabet"
         )
     return ScriptedEngine(tokenizer, settings.scripted)
 

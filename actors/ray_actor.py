@@ -9,11 +9,11 @@ from actors.config import ActorSettings
 from actors.load import EngineNeeds, load_worker_tokenizer, start_engine
 from actors.rollout_worker import RolloutWorker
 from contracts.adapter import Adapter
-from contracts.loading import loading
 from contracts.problem import Lease
 from contracts.process import ProcessId, own_process
 from contracts.reports import WorkerReport
 from contracts.rollout import RolloutGroup
+from loading.load_errors import loading
 from tasks.config import TaskSettings
 from tasks.load import load_task, make_verifier
 

@@ -8,11 +8,12 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from actors.adapter_cache import AdapterCache
-from actors.config import ActorSettings
+from actors.config import LEAST_ADAPTERS_KEPT, ActorSettings
 from actors.episodes import Episode, close_episodes, open_episodes, play
 from actors.prover import Prover
 from contracts.adapter import Adapter
@@ -37,6 +38,9 @@ class Unverified:
 class RolloutWorker:
     """Samples groups with the newest version it has proven. clock: wall-clock seconds."""
 
+    adapters_kept: ClassVar[int] = LEAST_ADAPTERS_KEPT
+    """Newest versions that stay loaded, beside those that rollouts under way still need."""
+
     def __init__(
         self,
         worker_id: str,
@@ -51,7 +55,7 @@ class RolloutWorker:
         self._engine, self._tokenizer = engine, tokenizer
         self._task, self._verifier = task, verifier
         self._settings, self._clock = settings, clock
-        self._shelf = AdapterCache(settings.adapters_kept)
+        self._shelf = AdapterCache(self.adapters_kept)
         self._prover = Prover(worker_id, engine, settings)
         self._adopting, self._sampling, self._verifying = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self._groups = self._rollouts = self._tokens = self._adapter_loads = 0

@@ -60,7 +60,6 @@ def main() -> None:
             actors={
                 "num_workers": workers,
                 "max_batch_rows": 8,
-                "adapters_kept": 3,
                 "scripted": {"latency_per_request_s": 0.1},
             },
             learner={

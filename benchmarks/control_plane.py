@@ -20,7 +20,7 @@ def main() -> None:
     for workers in (1, 2):
         for memory in ("off", "memr"):
             run = run_scripted(
-                actors={"num_workers": workers, "adapters_kept": 6},
+                actors={"num_workers": workers},
                 memory={"profile": memory},
                 learner={"num_updates": args.updates, "max_policy_lag": 4},
                 cluster={"groups_per_batch": 16},

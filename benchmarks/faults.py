@@ -61,7 +61,6 @@ MODELS = {
             "cluster__checkpoint_every_updates": 5,
             "actors__num_workers": 1,
             "actors__lease_deadline_s": 120,
-            "actors__health_deadline_s": 60,
             "cluster__learner_call_s": 120,
             "cluster__memory_call_s": 120,
             "supervision__heartbeat_s": 60,

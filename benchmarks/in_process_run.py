@@ -180,7 +180,7 @@ def _memory(config: RunConfig) -> EpisodicMemory:
 
 
 async def _worker(config: RunConfig, model_path: str, tokenizer: Tokenizer, task: Task, room: int) -> RolloutWorker:
-    needs = EngineNeeds(config.learner.lora_r, room)
+    needs = EngineNeeds(config.learner.lora_r, room, max_adapters=config.adapters_kept)
     return RolloutWorker(
         worker_id="local",
         engine=await start_engine(config.actors, model_path, tokenizer, needs),

@@ -38,7 +38,6 @@ def scripted(lag: int, args: argparse.Namespace) -> dict[str, Any]:
     run = run_scripted(
         actors={
             "max_batch_rows": 64,
-            "adapters_kept": lag + 2,
             "scripted": {"latency_per_request_s": args.rollouts_s},
         },
         learner={"num_updates": args.updates, "max_policy_lag": lag, "scripted": {"update_s": args.update_s}},

@@ -27,7 +27,6 @@ UNHURRIED = {
     "cluster__learner_call_s": 120,
     "cluster__memory_call_s": 120,
     "actors__lease_deadline_s": 120,
-    "actors__health_deadline_s": 60,
     "supervision__heartbeat_s": 120,
     "supervision__progress_s": 300,
 }

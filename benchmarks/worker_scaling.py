@@ -31,7 +31,6 @@ def measure(workers: int, latency_s: float, seconds: float) -> RunRecord:
             "num_workers": workers,
             "rollouts_per_group": G,
             "max_batch_rows": G,
-            "adapters_kept": 4,
             "scripted": {"latency_per_request_s": latency_s},
         },
         learner={"num_updates": updates, "max_policy_lag": 2},

@@ -8,7 +8,7 @@ def main() -> None:
     """Runs the command line, with memr's own packages first on the import path."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the next lines; `put_first` orders all of it
     from cluster.commands.early_signals import end_at_once
-    from contracts.own_packages import put_first
+    from loading.own_packages import put_first
 
     end_at_once()
     put_first()

@@ -1,40 +1,89 @@
-"""The root of every settings class: frozen and strict. Unknown keys fail.
+"""The root of every settings class: frozen and strict. Unknown keys fail; former settings are constants.
 
 Settings sit beside their owner in a light `config.py`; `cluster/config/run_config.py` puts them together, and turns
 pydantic's complaints into messages with file, section, line and the nearest known name.
 """
 
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-LAST_WITH_ALL_SETTINGS = "09489b9"
+T = TypeVar("T")
+
+
+class Former(Generic[T]):
+    """A value that was a setting once: an attribute of the settings, at the one value that it has now.
+
+    An older file may name it at that value alone. last: the commit that still takes another one. instead: what to write
+    now. follows: from other settings.
+    """
+
+    def __init__(self, value: Callable[[Any], T], last: str, instead: str, *, follows: bool) -> None:
+        self._value, self._last, self._instead, self._follows = value, last, instead, follows
+
+    def __get__(self, settings: Any, owner: type | None = None) -> T:
+        return self._value(owner if settings is None else settings)
+
+    def refuse_other(self, name: str, given: Any, now: Any) -> None:
+        """Raises ValueError for a former setting at another value than it has now."""
+        if (tuple(given) if isinstance(given, list) else given) != now:
+            is_now = f"{'it is' if self._follows else 'it is always'} {now!r}{' here' * self._follows}"
+            raise ValueError(
+                f"{name} = {given!r}: no setting any more, {is_now}. {self._instead} (commit {self._last} is the last that takes "
+                "another value)"
+            )
+
+
+def constant(value: T, last: str, instead: str = "Leave it out") -> Former[T]:
+    """Declares a former setting that has one value in every run."""
+    return Former(lambda _: value, last, instead, follows=False)
+
+
+def derived(last: str, instead: str) -> Callable[[Callable[[Any], T]], Former[T]]:
+    """Declares a former setting that follows from others: for a method that computes it from the settings."""
+    return lambda method: Former(method, last, instead, follows=True)
 
 
 class Settings(BaseModel):
     """A frozen section of the configuration. Every field carries a `description`: one line of text."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        validate_default=True,
+        allow_inf_nan=False,
+        ignored_types=(Former,),
+    )
 
     may_be_empty: ClassVar[frozenset[str]] = frozenset()
     """Texts of which the empty one means something; what else has no value is left out."""
 
-    fixed: ClassVar[tuple[str, ...]] = ()
-    """Names of former settings that are constants of the class now: an older file may say them, at that value alone."""
-
-    @model_validator(mode="before")
     @classmethod
-    def _forget_fixed(cls, values: Any) -> Any:
-        """Raises ValueError for a former setting at another value than its constant's."""
+    def former(cls) -> dict[str, Former[Any]]:
+        """Names of former settings, each with what it is now."""
+        owners = reversed(cls.__mro__)
+        return {name: found for owner in owners for name, found in vars(owner).items() if isinstance(found, Former)}
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read_former(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Raises ValueError for a former setting at another value than it has now."""
         if not isinstance(values, dict):
-            return values
-        for name in cls.fixed:
-            if name in values and values[name] != getattr(cls, name):
-                raise ValueError(
-                    f"{name} = {values[name]!r}: no setting any more, it is always {getattr(cls, name)!r}. Leave it out "
-                    f"(commit {LAST_WITH_ALL_SETTINGS} is the last that takes another value)"
-                )
-        return {name: value for name, value in values.items() if name not in cls.fixed}
+            return handler(values)
+        former = cls.former()
+        settings = handler({name: value for name, value in values.items() if name not in former})
+        for name in former.keys() & values.keys():
+            former[name].refuse_other(name, values[name], getattr(settings, name))
+        return settings
 
     @field_validator("*", mode="before")
     @classmethod

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from contracts.errors import ConfigError
-from contracts.settings import Settings
+from contracts.settings import Settings, constant
 
 Advantage = Literal["grpo", "dr_grpo", "rloo", "loop"]
 Loss = Literal["clipped", "cispo", "gspo"]
@@ -41,17 +41,11 @@ class ScriptedLearnerSettings(Settings):
 class LearnerSettings(Settings):
     """[learner]: how scored groups become the next policy version."""
 
-    fixed: ClassVar[tuple[str, ...]] = (
-        "adam_beta1",
-        "mismatch_warn",
-        "max_relative_change",
-    )
-
-    adam_beta1: ClassVar[float] = 0.9
+    adam_beta1: ClassVar = constant(0.9, last="09489b9")
     """Decay of AdamW's first moment."""
-    mismatch_warn: ClassVar[float] = 0.05
+    mismatch_warn: ClassVar = constant(0.05, last="09489b9")
     """Mean |log p learner - log p engine| at lag 0 that the run warns about."""
-    max_relative_change: ClassVar[float] = 0.5
+    max_relative_change: ClassVar = constant(0.5, last="09489b9")
     """Largest L2 norm of an update's change over the adapter's own that is let through."""
 
     num_updates: int = Field(100, ge=1, description="Policy updates of the whole run; the schedule ends there.")

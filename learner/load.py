@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.bonus_rule import DEFAULT_RULE, BonusRule
-from contracts.loading import loading
 from contracts.ports import PolicyLearner
 from learner.config import LearnerSettings
 from learner.methods import refuse_missing
+from loading.load_errors import loading
 
 SCRIPTED_MODEL = "scripted"
 

@@ -22,10 +22,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from contracts.dotted_path import is_dotted, load_dotted
 from contracts.errors import ConfigError
-from contracts.users_code import call_or_stop
 from learner.config import Loss
+from loading.dotted_path import is_dotted, load_dotted
+from loading.users_code import call_or_stop
 
 
 @dataclass(frozen=True, slots=True, eq=False)

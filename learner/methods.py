@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.dotted_path import is_dotted, load_dotted
 from contracts.errors import ConfigError
-from contracts.users_code import call_or_stop
 from learner.advantages import ESTIMATORS, Estimator
 from learner.config import LearnerSettings
 from learner.schedule import SCHEDULES, Shape
+from loading.dotted_path import is_dotted, load_dotted
+from loading.users_code import call_or_stop
 
 Method = TypeVar("Method")
 

@@ -24,10 +24,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from contracts.adapter import LoraShape
-from contracts.device import cards, choose_device
 from contracts.errors import DataError
-from contracts.loading import loading
-from contracts.whole_model import WANTED, refuse_holes, refuse_no_numbers
 from learner.adapter_size import adapter_norm, base_norm, some_rows
 from learner.compute_dtype import computed_in
 from learner.config import LearnerSettings
@@ -39,6 +36,9 @@ from learner.self_check import refuse_conv1d, settle
 from learner.shared_prefix import packed_hidden, padded_hidden
 from learner.token_logprobs import token_logprobs
 from learner.token_table import TokenTable, token_table
+from loading.device import cards, choose_device
+from loading.load_errors import loading
+from loading.whole_model import WANTED, refuse_holes, refuse_no_numbers
 
 _ADAPTER = "default"
 _TARGETS = (

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from contracts.errors import LearnerError
-from contracts.loading import out_of_memory
 from learner.packing import MicroBatch, TrainRow, padded_cost, shared_cost
+from loading.load_errors import out_of_memory
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -27,10 +27,10 @@ from transformers import PretrainedConfig
 from transformers.pytorch_utils import Conv1D
 
 from contracts.errors import DataError
-from contracts.loading import out_of_memory
 from learner import packed_attention
 from learner.packing import MicroBatch, TrainRow, pack
 from learner.token_table import TokenTable
+from loading.load_errors import out_of_memory
 
 PROMPT_LENGTHS, ROW_LENGTHS = (5, 9), ((7, 4), (6,))
 """Two prompts; two rows of the first, one of the second."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from contracts.bonus_rule import BonusRule, NoSignal, Where
-from contracts.settings import Settings
+from contracts.settings import Settings, constant, derived
 from memory_service.encoder_name import HASH_PREFIX, hash_dimension, is_hash
 from memory_service.profiles import MIXES_OF_57C9E8C, OF_THE_BONUS, PROFILES, RELEASED_MEMORY_R, Profile
 
@@ -18,10 +18,10 @@ from memory_service.profiles import MIXES_OF_57C9E8C, OF_THE_BONUS, PROFILES, RE
 class MemorySettings(Settings):
     """`[memory]`: what is remembered, how it becomes intrinsic reward, what happens when memory is late."""
 
-    fixed: ClassVar[tuple[str, ...]] = ("encoder_batch_texts",)
-
-    encoder_batch_texts: ClassVar[int] = 64
+    encoder_batch_texts: ClassVar = constant(64, last="09489b9")
     """Texts per encoder batch."""
+    index: ClassVar = constant("faiss_flat", last="9962a33")
+    """Search is exact."""
 
     profile: Profile = Field(
         "remember",
@@ -42,7 +42,6 @@ class MemorySettings(Settings):
     long_text: Literal["cut", "mean_of_windows"] = Field(
         "cut", description="texts beyond the encoder's window: cut them, or average the embeddings of their windows"
     )
-    index: Literal["faiss_flat", "numpy"] = Field("faiss_flat", description="exact search; numpy is the slow oracle")
 
     max_queries: int = Field(10_000, ge=1, description="N: stored questions per memory; the oldest goes first")
     max_responses_per_query: int = Field(
@@ -108,7 +107,6 @@ class MemorySettings(Settings):
     all_correct_groups: Literal["off", "as_they_come"] = Field(
         "off", description="groups with nothing but correct answers: no bonus, or as any other"
     )
-    own_group_as_neighbours: bool = Field(False, description="may a group meet its own rollouts (released code: yes)")
 
     deadline_s: float = Field(60.0, gt=0.0, description="seconds a group may wait for its intrinsic rewards")
     late_policy: Literal["wait", "zero"] = Field(
@@ -171,14 +169,10 @@ class MemorySettings(Settings):
             )
         return self
 
-    @model_validator(mode="after")
-    def _own_group_needs_write_first(self) -> "MemorySettings":
-        if self.own_group_as_neighbours != (self.order == "write_then_read"):
-            raise ValueError(
-                "own_group_as_neighbours follows from order: reading first never meets the own group, writing first "
-                "always does; set both (order = 'write_then_read', own_group_as_neighbours = true) or neither"
-            )
-        return self
+    @derived(last="9962a33", instead="It follows from order: leave it out, or set order = 'write_then_read'")
+    def own_group_as_neighbours(self) -> bool:
+        """Whether a group meets its own rollouts among its neighbours: reading first never does, writing first always."""
+        return self.order == "write_then_read"
 
     @property
     def enabled(self) -> bool:

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.device import cards, choose_device
 from contracts.errors import LoadError
-from contracts.hub import WEIGHTS, may_be_id, refuse_unreachable
-from contracts.loading import loading
-from contracts.near_names import did_you_mean
 from contracts.ports import TextEncoder
-from contracts.whole_model import WANTED, refuse_holes, refuse_no_numbers
+from loading.device import cards, choose_device
+from loading.hub import WEIGHTS, may_be_id, refuse_unreachable
+from loading.load_errors import loading
+from loading.near_names import did_you_mean
+from loading.whole_model import WANTED, refuse_holes, refuse_no_numbers
 from memory_service.config import MemorySettings
 from memory_service.encoder_name import HASH_PREFIX, hash_dimension
 

@@ -13,7 +13,6 @@ _PAPER: dict[str, Any] = {
     "warmup_unit": "steps",
     "mix": "raw",
     "no_signal": "normalised",
-    "own_group_as_neighbours": False,
     "all_correct_groups": "as_they_come",
 }
 _MEMR: dict[str, Any] = _PAPER | {
@@ -34,7 +33,6 @@ PROFILES: dict[str, dict[str, Any]] = {
         "normaliser_eps": 0.0,
         "warmup_unit": "distinct_failed_questions",
         "warmup": 500,
-        "own_group_as_neighbours": True,
         "explore_when_empty": 1.0,
     },
     "off": _PAPER,

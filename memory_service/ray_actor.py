@@ -5,10 +5,10 @@ from pathlib import Path
 
 import ray
 
-from contracts.loading import loading
 from contracts.process import ProcessId, own_process
 from contracts.reports import MemoryReport
 from contracts.rollout import RolloutGroup, ScoredGroup
+from loading.load_errors import loading
 from memory_service.config import MemorySettings
 from memory_service.encoder import load_encoder
 from memory_service.service import EpisodicMemory

@@ -25,7 +25,6 @@ from memory_service.config import MemorySettings
 from memory_service.contents import MemoryContents, describe
 from memory_service.faiss_index import FaissFlatIndex
 from memory_service.group_encoder import EncodedGroup, GroupEncoder
-from memory_service.numpy_index import NumpyIndex
 from memory_service.snapshot import MemoryState, read_snapshot, write_snapshot
 from memory_service.terms import TERMS, TermState, make_terms
 
@@ -47,7 +46,7 @@ class EpisodicMemory:
     """Scores groups against what was known before them, then writes them.
 
     clock: seconds, monotonic. value_of_correct: task reward that a right answer earns over a wrong one in this run, what
-    mix = "scaled" takes its share of.
+    mix = "scaled" takes its share of. index: makes an empty one for vectors of a dimension.
     """
 
     def __init__(
@@ -57,8 +56,9 @@ class EpisodicMemory:
         clock: Callable[[], float] = time.perf_counter,
         *,
         value_of_correct: float = 1.0,
+        index: Callable[[int], VectorIndex] = FaissFlatIndex,
     ) -> None:
-        self._settings = settings
+        self._settings, self._index = settings, index
         self._encoder = encoder
         self._clock = clock
         self._value_of_correct = value_of_correct
@@ -70,7 +70,7 @@ class EpisodicMemory:
 
     def _new_index(self) -> VectorIndex:
         dimension = self._encoder.dimension
-        return FaissFlatIndex(dimension) if self._settings.index == "faiss_flat" else NumpyIndex(dimension)
+        return self._index(dimension)
 
     # -- scoring ---------------------------------------------------------------------------------------------
 

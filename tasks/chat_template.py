@@ -14,8 +14,8 @@ from functools import cached_property
 from typing import Any
 
 from contracts.errors import LoadError
-from contracts.loading import loading, told
 from contracts.problem import ChatMessage
+from loading.load_errors import loading, told
 
 PROMPT_DATE = datetime(2024, 7, 26)
 """What every template reads from the clock: prompts stay the same from day to day. The day that Llama 3.x's own template

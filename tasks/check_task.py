@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from contracts.errors import DataError, LoadError
 from contracts.ports import Answer, Task, Tokenizer, Verifier
 from contracts.problem import Problem
-from contracts.users_code import fault_in, kind_of
 from contracts.verdict import SCORER, Scored, Verdict
+from loading.users_code import fault_in, kind_of
 from tasks.answers import parse_number, render_answer
 from tasks.check_environment import step_environments
 from tasks.config import TaskSettings

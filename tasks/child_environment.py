@@ -3,7 +3,7 @@
 import os
 import sys
 
-from contracts.own_packages import own_first
+from loading.own_packages import own_first
 
 
 def child_environment() -> dict[str, str]:

@@ -8,10 +8,12 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from contracts.settings import Settings
+from contracts.settings import Settings, constant
 
 AnswerForm = Literal["number", "boxed", "think_answer"]
-REWARD_NAMES = ("correctness", "format", "soft_format", "integer", "xml_count", "cosine_length")
+FORM_REWARDS = ("format", "soft_format", "integer", "xml_count")
+"""Reward parts that look at the form of an answer and not at its value."""
+REWARD_NAMES = ("correctness", *FORM_REWARDS, "cosine_length")
 
 
 class RewardPart(Settings):
@@ -35,9 +37,9 @@ class RewardPart(Settings):
 class TaskSettings(Settings):
     """`[task]`: problems, prompts, answer form, rewards, verifier."""
 
-    fixed: ClassVar[tuple[str, ...]] = ("verifier_memory_bytes",)
-
-    verifier_memory_bytes: ClassVar[int] = 4 * 2**30
+    operations: ClassVar = constant(("+", "-"), last="9962a33")
+    """Of kind 'arithmetic'; differences are never negative."""
+    verifier_memory_bytes: ClassVar = constant(4 * 2**30, last="09489b9")
     """Address space of one child process."""
 
     may_be_empty: ClassVar[frozenset[str]] = frozenset({"system_prompt"})
@@ -56,9 +58,6 @@ class TaskSettings(Settings):
     )
 
     max_operand: int = Field(20, ge=1, le=1000, description="arithmetic: operands go from 0 to this")
-    operations: tuple[Literal["+", "-"], ...] = Field(
-        ("+", "-"), min_length=1, description="arithmetic: differences are never negative"
-    )
     generator: str = Field("chain_sum", description="reasoning_gym: name of the generator")
     generator_params: dict[str, Any] = Field(
         default_factory=dict, description="reasoning_gym: parameters of the generator; your own task may read them too"
@@ -106,7 +105,7 @@ class TaskSettings(Settings):
         description="time for one answer; twice over it, it is wrong, if the reference's own answer is judged",
     )
 
-    @field_validator("operations", "rewards", mode="before")
+    @field_validator("rewards", mode="before")
     @classmethod
     def _tuple(cls, value: Any) -> Any:
         return tuple(value) if isinstance(value, list) else value

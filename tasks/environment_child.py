@@ -24,12 +24,12 @@ import traceback
 from dataclasses import dataclass
 from typing import IO, Any
 
-from contracts.dotted_path import short_name
 from contracts.errors import MemrError
 from contracts.ports import Environment, EnvironmentReply, Task
 from contracts.problem import Problem
 from contracts.rollout import TurnOutcome
-from contracts.users_code import UsersCodeError, call, place_in, refused, told
+from loading.dotted_path import short_name
+from loading.users_code import UsersCodeError, call, place_in, refused, told
 from tasks.config import TaskSettings
 from tasks.users_task import load_users_task
 from tasks.verifier_child import take_over_pipes

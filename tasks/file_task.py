@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from contracts.errors import DataError
-from contracts.loading import named_data
 from contracts.problem import ChatMessage
+from loading.load_errors import named_data
 from tasks.answers import parse_number
 from tasks.chat_prompt import is_chat, question_of, read_chat, unpacked_chat
 from tasks.config import TaskSettings

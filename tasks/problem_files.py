@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from contracts.errors import DataError
-from contracts.loading import loading
-from contracts.near_names import did_you_mean
+from loading.load_errors import loading
+from loading.near_names import did_you_mean
 from storage.bounded_tables import MAX_TABLE_ROWS, read_parquet
 from tasks.hub_files import hub_files
 from tasks.text_rows import PlacedRow, csv_file, json_file, json_lines

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import LoadError
-from contracts.loading import loading
+from loading.load_errors import loading
 
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.tiktoken", "*.model")
 """What a folder with a tokenizer has one of."""

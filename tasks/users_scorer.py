@@ -10,11 +10,11 @@ cases apart.
 from collections.abc import Callable
 from dataclasses import replace
 
-from contracts.dotted_path import load_dotted, short_name
 from contracts.ports import Answer
 from contracts.problem import Problem
-from contracts.users_code import UsersCodeError, call, expected_number, finite_number, plain, refused
 from contracts.verdict import SCORER
+from loading.dotted_path import load_dotted, short_name
+from loading.users_code import UsersCodeError, call, expected_number, finite_number, plain, refused
 from tasks.answers import final_answer, render_answer
 from tasks.config import REWARD_NAMES, AnswerForm, TaskSettings
 from tasks.rewards import RewardFunction, RewardInput

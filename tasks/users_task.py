@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from contracts.dotted_path import load_dotted, short_name
 from contracts.errors import ConfigError, MemrError
 from contracts.ports import Environment, Task
 from contracts.problem import Problem
-from contracts.users_code import UsersCodeError, call, defined_at, plain, shown, told
+from loading.dotted_path import load_dotted, short_name
+from loading.users_code import UsersCodeError, call, defined_at, plain, shown, told
 from tasks.config import TaskSettings
 from tasks.environment import SingleTurn
 from tasks.environment_host import EnvironmentHost, HostedEnvironment

@@ -22,7 +22,7 @@ from typing import IO, Any
 from contracts.errors import ConfigError
 from contracts.ports import Answer
 from contracts.problem import Problem
-from contracts.users_code import UsersCodeError
+from loading.users_code import UsersCodeError
 from tasks.config import TaskSettings
 from tasks.judge import Judge, full_judge
 

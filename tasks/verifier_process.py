@@ -15,8 +15,8 @@ import tempfile
 import time
 from typing import IO, Any
 
-from contracts.users_code import users_place
 from contracts.verdict import SCORER
+from loading.users_code import users_place
 from tasks.child_environment import child_environment
 from tasks.config import TaskSettings
 

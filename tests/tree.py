@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "tree.md"
-PACKAGES = ("contracts", "storage", "tasks", "actors", "memory_service", "learner", "cluster")
+PACKAGES = ("contracts", "storage", "loading", "tasks", "actors", "memory_service", "learner", "cluster")
 FOLDERS = (*PACKAGES, "benchmarks")
 INTRODUCTION = """# The tree
 

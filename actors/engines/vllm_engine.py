@@ -43,9 +43,9 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from actors.config import VllmSettings
 from contracts.adapter import Adapter
 from contracts.errors import AdapterMissingError, EngineError, LoadError, MemrError
-from contracts.loading import told
 from contracts.ports import Generation, GenerationRequest, Tokenizer
 from contracts.rollout import FinishReason
+from loading.load_errors import told
 from storage.peft_folder import write_peft_folder
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the ranks vLLM has room for
@@ -57,7 +57,7 @@ _REASONS = {"stop": FinishReason.STOP, "length": FinishReason.LENGTH, "abort": F
 @dataclass(frozen=True, slots=True)
 class VllmLimits:
     """What an engine is built for. max_loras: adapters that are served at the same time. max_model_len: tokens of a
-    prompt with its answer."""
+    prompt with its answer. start_s: seconds that the engine may take to start."""
 
     dtype: str
     on_cpu: bool
@@ -65,6 +65,7 @@ class VllmLimits:
     max_lora_rank: int
     max_model_len: int
     seed: int
+    start_s: float
 
 
 class VllmEngine:
@@ -101,11 +102,11 @@ class VllmEngine:
                 lora_target_modules=await asyncio.to_thread(adaptable_layers, model_path),
                 **engine_arguments(model_path, settings, limits),
             )
-            async with asyncio.timeout(settings.start_s):
+            async with asyncio.timeout(limits.start_s):
                 llm = await asyncio.to_thread(AsyncLLM.from_engine_args, arguments)
         except TimeoutError as error:
             raise EngineError(
-                f"vLLM did not start within actors.vllm.start_s = {settings.start_s:.0f} s; raise it for a large model"
+                f"vLLM did not start within {limits.start_s:.0f} s; raise cluster.worker_start_s for a large model"
             ) from error
         except MemrError:
             raise

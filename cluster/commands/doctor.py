@@ -15,7 +15,7 @@ from rich.text import Text
 
 from cluster.launch.model_store import PACKAGED_MODEL, cache_path
 from cluster.launch.nodes import usable_cores
-from contracts.device import cards
+from loading.device import cards
 
 _PACKAGES = (
     "torch",

@@ -69,7 +69,8 @@ async def _evaluate(
     if not asked:
         raise ConfigError(f"nothing to evaluate: {too_few(0, request.problems, '--problems')[0]}")
     prompt = check_prompt_lengths(asked, tokenizer, config.task.max_prompt_tokens).max
-    needs = EngineNeeds(config.learner.lora_r, find_room(config, tokenizer, model_path, prompt, answer=limit))
+    room = find_room(config, tokenizer, model_path, prompt, answer=limit)
+    needs = EngineNeeds(config.learner.lora_r, room, start_s=config.cluster.worker_start_s)
     verifier = make_verifier(config.task)
     engine = await start_engine(config.actors, model_path, tokenizer, needs)
     worker = RolloutWorker(

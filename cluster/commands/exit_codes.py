@@ -13,7 +13,7 @@ from rich.text import Text
 from cluster.commands.early_signals import INTERRUPTED, LINE, interruptible
 from cluster.watch.terminal import terminal
 from contracts.errors import ConfigError, LoadError, MemrError
-from contracts.loading import missing_package, told
+from loading.load_errors import missing_package, told
 
 WRONG, FAILED = 2, 3
 

@@ -16,8 +16,8 @@ from cluster.record.adapter_registry import adapter_folder, read_adapter
 from cluster.record.run_dir import read_run
 from contracts.adapter import Adapter
 from contracts.errors import ConfigError
-from contracts.loading import loading
-from contracts.whole_model import WANTED, refuse_holes
+from loading.load_errors import loading
+from loading.whole_model import WANTED, refuse_holes
 from storage.durable import place_folder, sync_folder
 from storage.peft_folder import peft_files, write_peft_folder
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from contracts.settings import Settings
+from contracts.settings import Settings, constant
 
 AlarmAction = Literal["off", "warn", "pause", "roll_back"]
 
@@ -16,88 +16,61 @@ AlarmAction = Literal["off", "warn", "pause", "roll_back"]
 class AlarmSettings(Settings):
     """A key named like an alarm is its action: off | warn | pause (checkpoint and stop) | roll_back. Shares lie in 0 to 1."""
 
-    fixed: ClassVar[tuple[str, ...]] = (
-        "preflight_truncated_above",
-        "preflight_invalid_above",
-        "preflight_zero_variance_above",
-        "solved_accuracy",
-        "accuracy_gain",
-        "truncated_above",
-        "zero_variance_above",
-        "invalid_above",
-        "invalid_nearly_all_above",
-        "reward_errors_above",
-        "reward_mode_after_updates",
-        "reward_mode_rise",
-        "format_transition_jump",
-        "length_shrinks_below",
-        "length_vanishes_below_tokens",
-        "length_runs_away_above",
-        "entropy_below_share",
-        "entropy_below",
-        "train_up",
-        "eval_down",
-        "memory_silent_below",
-        "memory_silent_groups",
-        "memory_dominant_above",
-        "memory_dominant_groups",
-    )
-
-    preflight_truncated_above: ClassVar[float] = 0.97
+    window_updates: ClassVar = constant(10, last="9962a33")
+    """Updates over which values are averaged, at the start and now."""
+    preflight_truncated_above: ClassVar = constant(0.97, last="09489b9")
     """Share of rollouts that hit the limit."""
-    preflight_invalid_above: ClassVar[float] = 0.5
+    preflight_invalid_above: ClassVar = constant(0.5, last="09489b9")
     """Share of rollouts with an invalid verdict."""
-    preflight_zero_variance_above: ClassVar[float] = 0.98
+    preflight_zero_variance_above: ClassVar = constant(0.98, last="09489b9")
     """Share of groups without variance."""
-    solved_accuracy: ClassVar[float] = 0.9
+    solved_accuracy: ClassVar = constant(0.9, last="09489b9")
     """Training accuracy from which on a still policy is a success, not a collapse."""
-    accuracy_gain: ClassVar[float] = 0.05
+    accuracy_gain: ClassVar = constant(0.05, last="09489b9")
     """Rise of training accuracy that counts as learning."""
-    truncated_above: ClassVar[float] = 0.95
+    truncated_above: ClassVar = constant(0.95, last="09489b9")
     """Share of rollouts, mean of the window."""
-    zero_variance_above: ClassVar[float] = 0.95
+    zero_variance_above: ClassVar = constant(0.95, last="09489b9")
     """Share of groups, mean of the window."""
-    invalid_above: ClassVar[float] = 0.2
+    invalid_above: ClassVar = constant(0.2, last="09489b9")
     """Share of rollouts in the window or the last evaluation."""
-    invalid_nearly_all_above: ClassVar[float] = 0.9
+    invalid_nearly_all_above: ClassVar = constant(0.9, last="09489b9")
     """Share of rollouts in the window."""
-    reward_errors_above: ClassVar[float] = 0.1
+    reward_errors_above: ClassVar = constant(0.1, last="09489b9")
     """Share of rollouts in the window, of one of them."""
-    reward_mode_after_updates: ClassVar[int] = 50
+    reward_mode_after_updates: ClassVar = constant(50, last="09489b9")
     """Updates; form is often learned first, and may be."""
-    reward_mode_rise: ClassVar[float] = 0.1
+    reward_mode_rise: ClassVar = constant(0.1, last="09489b9")
     """Rise of the form parts' weighted sum, in reward units."""
-    format_transition_jump: ClassVar[float] = 0.15
+    format_transition_jump: ClassVar = constant(0.15, last="09489b9")
     """Size of the jump, in reward units."""
-    length_shrinks_below: ClassVar[float] = 0.25
+    length_shrinks_below: ClassVar = constant(0.25, last="09489b9")
     """Tokens now over tokens at the start."""
-    length_vanishes_below_tokens: ClassVar[float] = 2.0
+    length_vanishes_below_tokens: ClassVar = constant(2.0, last="09489b9")
     """Mean tokens of an answer, its end included."""
-    length_runs_away_above: ClassVar[float] = 3.0
+    length_runs_away_above: ClassVar = constant(3.0, last="09489b9")
     """Tokens now over tokens at the start."""
-    entropy_below_share: ClassVar[float] = 0.05
+    entropy_below_share: ClassVar = constant(0.05, last="09489b9")
     """Entropy now over entropy at the start."""
-    entropy_below: ClassVar[float] = 0.01
+    entropy_below: ClassVar = constant(0.01, last="09489b9")
     """Entropy per token, nats."""
-    train_up: ClassVar[float] = 0.05
+    train_up: ClassVar = constant(0.05, last="09489b9")
     """Rise of the task reward since the best evaluation, reward units."""
-    eval_down: ClassVar[float] = 0.05
+    eval_down: ClassVar = constant(0.05, last="09489b9")
     """Fall of held-out accuracy; two standard errors where those are more."""
-    memory_silent_below: ClassVar[float] = 0.1
+    memory_silent_below: ClassVar = constant(0.1, last="09489b9")
     """Share of the window's groups that it may act on whose advantages it changed."""
-    memory_silent_groups: ClassVar[int] = 20
+    memory_silent_groups: ClassVar = constant(20, last="09489b9")
     """Least groups of the window that it may act on."""
-    memory_dominant_above: ClassVar[float] = 0.5
+    memory_dominant_above: ClassVar = constant(0.5, last="09489b9")
     """Its share of the squared advantage in groups with a task signal, window."""
-    memory_dominant_groups: ClassVar[int] = 20
+    memory_dominant_groups: ClassVar = constant(20, last="09489b9")
     """Least groups of the window with a task signal."""
 
     preflight_truncated: AlarmAction = Field("pause", description="first batch: hardly an answer ends by itself")
     preflight_invalid: AlarmAction = Field("pause", description="first batch: answers could not be judged")
     # A batch of a few hard problems is without variance by chance alone; `zero_variance` looks at many batches.
     preflight_zero_variance: AlarmAction = Field("warn", description="first batch: no group has a gradient")
-
-    window_updates: int = Field(10, ge=2, description="updates over which values are averaged, at the start and now")
 
     truncated: AlarmAction = Field("warn", description="rollouts run into the token limit")
     zero_variance: AlarmAction = Field("warn", description="groups give no gradient")

@@ -5,27 +5,24 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from contracts.settings import Settings
+from contracts.settings import Settings, constant
 
 
 class AutoscaleSettings(Settings):
     """`[cluster.autoscale]`: the number of workers follows who waits for whom. Off unless asked for."""
 
-    fixed: ClassVar[tuple[str, ...]] = (
-        "raise_above",
-        "lower_below",
-    )
-
-    raise_above: ClassVar[float] = 0.3
+    window_updates: ClassVar = constant(5, last="9962a33")
+    """Updates over which waits are averaged."""
+    cooldown_updates: ClassVar = constant(10, last="9962a33")
+    """Updates between two changes."""
+    raise_above: ClassVar = constant(0.3, last="09489b9")
     """Learner's share of time without rollouts that adds a worker."""
-    lower_below: ClassVar[float] = 0.05
+    lower_below: ClassVar = constant(0.05, last="09489b9")
     """The same share below which a worker may go."""
 
     enabled: bool = Field(False, description="raise and lower the number of workers while the run goes on")
     min_workers: int = Field(1, ge=1, description="never fewer")
     max_workers: int = Field(8, ge=1, description="never more")
-    window_updates: int = Field(5, ge=1, description="updates over which waits are averaged")
-    cooldown_updates: int = Field(10, ge=1, description="updates between two changes")
 
     @model_validator(mode="after")
     def _limits_in_order(self) -> "AutoscaleSettings":
@@ -44,18 +41,18 @@ _NOT_OURS = {
 class ClusterSettings(Settings):
     """`[cluster]`: how much work is under way, and what the run keeps."""
 
-    fixed: ClassVar[tuple[str, ...]] = (
-        "worker_restart_window_s",
-        "part_restart_window_s",
-    )
-
-    worker_restart_window_s: ClassVar[float] = 600.0
+    buffer_bytes: ClassVar = constant(512 * 2**20, last="9962a33")
+    """The rollout buffer's bound; admission pauses above it."""
+    grace_s: ClassVar = constant(30.0, last="9962a33")
+    """What ActorSettings.grace_s is for leases of 30 s or more."""
+    drain_s: ClassVar = constant(120.0, last="9962a33")
+    """Seconds that a worker that leaves may take to finish its leases."""
+    worker_restart_window_s: ClassVar = constant(600.0, last="09489b9")
     """Window of worker_restarts, in seconds."""
-    part_restart_window_s: ClassVar[float] = 3600.0
+    part_restart_window_s: ClassVar = constant(3600.0, last="09489b9")
     """Window of part_restarts, in seconds."""
 
     groups_per_batch: int = Field(8, ge=1, description="problems per update")
-    buffer_bytes: int = Field(512 * 2**20, ge=1, description="rollout buffer's bound; admission pauses above it")
     lease_attempts: int = Field(3, ge=1, description="tries per problem before it counts as failed")
     stop_after_failures: int = Field(20, ge=1, description="failed problems in a row that stop the run")
     checkpoint_every_updates: int = Field(
@@ -74,8 +71,6 @@ class ClusterSettings(Settings):
     part_restarts: int = Field(5, ge=0, description="memory or learner restarted within an hour")
     learner_call_s: float = Field(3600.0, gt=0, description="seconds an update or a save of the learner may take")
     memory_call_s: float = Field(900.0, gt=0, description="seconds a call to memory may take")
-    grace_s: float = Field(30.0, gt=0, description="seconds beyond a lease's deadline before the worker counts as hung")
-    drain_s: float = Field(120.0, ge=0, description="seconds a worker that leaves may take to finish its leases")
     shared_run_directory: bool = Field(
         False, description="every node sees run.directory; else learner and memory stay on the node of `memr train`"
     )

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
-from contracts.settings import Settings
+from contracts.settings import Settings, constant
 
 EVENTS = ("start", "alarm", "restart", "stop")
 
@@ -16,6 +16,9 @@ class NotifySettings(Settings):
     """Both ways may be set; neither can hold up or harm a run."""
 
     may_be_empty: ClassVar[frozenset[str]] = frozenset({"command"})
+
+    timeout_s: ClassVar = constant(10.0, last="9962a33")
+    """Seconds that a hook may take for one event."""
 
     urls: tuple[str, ...] | None = Field(
         None,
@@ -28,7 +31,6 @@ class NotifySettings(Settings):
         min_length=1,
         description="program and arguments, run without a shell; event as JSON on stdin, its name in MEMR_EVENT",
     )
-    timeout_s: float = Field(10.0, gt=0, description="seconds that a hook may take for one event")
     events: tuple[str, ...] = Field(EVENTS, description=f"events that are sent, of {', '.join(EVENTS)}")
 
     @model_validator(mode="before")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.config.run_folder import is_run
-from contracts.dotted_path import CODE_SUFFIX, split_code
+from loading.dotted_path import CODE_SUFFIX, split_code
 
 DATA = ("task.path", "task.held_out_path")
 FOLDERS = ("model.name", "memory.encoder")

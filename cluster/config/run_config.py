@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, field_validator, model_validator
 
-from actors.config import ActorSettings
+from actors.config import LEAST_ADAPTERS_KEPT, ActorSettings
 from cluster.config.alarms import AlarmSettings
 from cluster.config.cluster import ClusterSettings
 from cluster.config.mistakes import explain_all
@@ -27,7 +27,7 @@ from cluster.config.set_options import key_of, lay_over, take_away
 from cluster.config.silent_settings import refuse_silent
 from cluster.config.supervision import SupervisionSettings
 from contracts.errors import ConfigError
-from contracts.settings import Settings
+from contracts.settings import Former, Settings
 from learner.config import LearnerSettings
 from memory_service.config import MemorySettings
 from tasks.config import TaskSettings
@@ -114,20 +114,28 @@ class RunConfig(Settings):
             )
         return self
 
-    @model_validator(mode="after")
-    def _workers_keep_what_the_lag_needs(self) -> "RunConfig":
-        needed = self.learner.max_policy_lag + 2  # vLLM's max_loras follows adapters_kept
-        if self.actors.adapters_kept < needed:
-            raise ValueError(
-                f"actors.adapters_kept is {self.actors.adapters_kept}, learner.max_policy_lag is "
-                f"{self.learner.max_policy_lag}: a worker must keep at least {needed} versions (the new one loads before "
-                "the old one goes). Raise actors.adapters_kept or lower learner.max_policy_lag"
-            )
-        return self
+    @model_validator(mode="wrap")
+    @classmethod
+    def _read_adapters_kept(cls, values: Any, handler: ModelWrapValidatorHandler["RunConfig"]) -> "RunConfig":
+        """`actors.adapters_kept` is a former setting that follows from another section."""
+        actors = values.get("actors") if isinstance(values, dict) else None
+        if not isinstance(actors, dict) or "adapters_kept" not in actors:
+            return handler(values)
+        left = {name: value for name, value in actors.items() if name != "adapters_kept"}
+        config = handler(values | {"actors": left})
+        instead = f"It follows from learner.max_policy_lag = {config.learner.max_policy_lag}: leave it out"
+        rule = Former(lambda found: found.adapters_kept, "9962a33", instead, follows=True)
+        rule.refuse_other("actors.adapters_kept", actors["adapters_kept"], config.adapters_kept)
+        return config
 
     @property
     def run_path(self) -> Path:
         return Path(self.run.directory) / self.run.name
+
+    @property
+    def adapters_kept(self) -> int:
+        """Policy versions that an engine serves at the same time: the new one loads before the oldest goes."""
+        return max(LEAST_ADAPTERS_KEPT, self.learner.max_policy_lag + 2)
 
     @property
     def slots(self) -> int:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _PAID_ALONE: tuple[str, ...] = (
     *("variant", "window", "warmup", "warmup_unit", "explore_when_empty", "exploit_form", "normaliser_eps"),
-    *("normaliser_range_floor", "raw_decimals", "order", "own_group_as_neighbours", "neighbours_k"),
+    *("normaliser_range_floor", "raw_decimals", "order", "neighbours_k"),
     *("late_policy", "deadline_s"),
 )
 """Beside OF_THE_BONUS: what shapes or waits for a bonus and nothing that is kept, so `memr memory query` shows the same."""
@@ -131,7 +131,7 @@ RULES = (
         "actors.device = 'cpu'",
         _some_on_a_card,
     ),
-    Rule(_of("task", "max_operand", "operations"), "task.kind is not 'arithmetic'", _of_kind("arithmetic")),
+    Rule(_of("task", "max_operand"), "task.kind is not 'arithmetic'", _of_kind("arithmetic")),
     Rule(_of("task", "generator", "generator_params"), "task.kind is not 'reasoning_gym'", _of_kind("reasoning_gym")),
     Rule(_of("task", "path", "held_out_path", "hub_*", "*_field"), "task.kind is not 'file'", _of_kind("file")),
     Rule(
@@ -190,7 +190,7 @@ RULES = (
     ),
     Rule(("resources.*",), "resources.enabled = false", lambda c: c.resources.enabled, ("resources.enabled",)),
     Rule(
-        _of("notify", "timeout_s", "events"),
+        _of("notify", "events"),
         "neither notify.urls nor notify.command is set",
         lambda c: c.notify.urls is not None or c.notify.command is not None,
     ),

@@ -117,7 +117,7 @@ class Dispatcher:
         alone, version = leases[0].attempt > 0, leases[0].policy_version
         evaluates = leases[0].purpose is Purpose.EVAL
         try:
-            async with asyncio.timeout(leases[0].deadline_s + self.config.cluster.grace_s):
+            async with asyncio.timeout(leases[0].deadline_s + worker.settings.grace_s):
                 if evaluates:  # newer versions may have pushed this one out
                     await worker.handle.adopt(self.registry.reference(version))
                 groups = await worker.handle.sample(leases)
@@ -152,7 +152,7 @@ class Dispatcher:
                 await self.changed.wait()
                 continue
             try:
-                async with asyncio.timeout(worker.settings.lease_deadline_s + self.config.cluster.grace_s):
+                async with asyncio.timeout(worker.settings.lease_deadline_s + worker.settings.grace_s):
                     await worker.handle.adopt(self.registry.reference(version))
             except (ProofError, ValueError) as error:
                 self._refused(worker, version, error)
@@ -242,9 +242,9 @@ class Dispatcher:
 
     async def _check_health(self, worker: WorkerState) -> None:
         """A real one-token generation. A worker without a version yet has nothing to generate with: it must adopt."""
-        deadline_s = worker.settings.health_deadline_s
+        deadline_s = worker.settings.check_deadline_s
         try:
-            async with asyncio.timeout(deadline_s + self.config.cluster.grace_s):
+            async with asyncio.timeout(deadline_s + worker.settings.grace_s):
                 if worker.version >= 0:
                     await worker.handle.health(deadline_s)
         except (EngineError, AdapterMissingError, ActorLostError, TimeoutError) as error:

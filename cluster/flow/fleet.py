@@ -21,7 +21,7 @@ from cluster.handles import Services, WorkerHandle
 from cluster.record.recorder import Recorder
 from cluster.recovery.failure_policy import Budget, Component, Failure, RestartAction, decide
 from contracts.errors import ConfigError, DataError, LoadError, MemrError, RunStopped
-from contracts.loading import out_of_memory
+from loading.load_errors import out_of_memory
 
 
 class Serves(Protocol):

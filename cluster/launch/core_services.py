@@ -21,8 +21,8 @@ from cluster.record.run_processes import RunProcesses
 from cluster.recovery.failure_policy import Budget, Component
 from cluster.recovery.restartable import RestartableLearner, RestartableMemory, RestartPolicy
 from contracts.errors import ActorLostError, LoadError, MemrError
-from contracts.loading import out_of_memory
 from learner.ray_actor import LearnerActor
+from loading.load_errors import out_of_memory
 from memory_service.ray_actor import MemoryActor
 
 

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from cluster.config.run_config import RunConfig
-from contracts.dotted_path import CODE_SUFFIX, load_dotted, split_code
-from contracts.loading import named_data
+from loading.dotted_path import CODE_SUFFIX, load_dotted, split_code
+from loading.load_errors import named_data
 
 
 def refuse_missing_files(config: RunConfig) -> None:

@@ -17,9 +17,9 @@ from platformdirs import user_cache_path
 from cluster.config.run_config import RunConfig
 from cluster.config.run_folder import MANIFEST, is_run
 from contracts.errors import LoadError
-from contracts.hub import may_be_id, refuse_unreachable
-from contracts.loading import loading
-from contracts.near_names import did_you_mean
+from loading.hub import may_be_id, refuse_unreachable
+from loading.load_errors import loading
+from loading.near_names import did_you_mean
 from storage.bounded_json import read_object
 from storage.durable import place_folder, sync_folder
 

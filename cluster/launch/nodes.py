@@ -10,8 +10,8 @@ import psutil
 
 from cluster.config.run_config import RunConfig
 from cluster.launch.placement import Node
-from contracts.device import DRIVER, cards, old_driver
 from contracts.errors import ConfigError
+from loading.device import DRIVER, cards, old_driver
 
 MAX_NODES, MAX_GPUS = 10_000, 64
 """Of a cluster that somebody thinks of; Ray itself is tested with a few thousand nodes."""

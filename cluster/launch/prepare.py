@@ -22,10 +22,10 @@ from cluster.record.process_log import CONTROLLER_LOG, log_to_file, new_attempt,
 from cluster.record.resume import ChangedSetting, begin_or_go_on, read_recovered_run, record_changes
 from cluster.record.run_dir import claim_run, forget_summary, has_begun
 from contracts.errors import LoadError
-from contracts.loading import named_data
 from contracts.ports import Task
 from learner.methods import refuse_missing
 from learner.old_checkpoint import refuse_old
+from loading.load_errors import named_data
 from tasks.load import load_task, make_verifier
 from tasks.prompts import HfTokenizer
 from tasks.task_data import TaskData, look_through

@@ -205,6 +205,8 @@ class RayWorkers:
             max_lora_rank=self.config.learner.lora_r,
             max_model_len=self.inputs.room,
             seed=zlib.crc32(f"{self.config.run.seed}/{worker_id}".encode()),
+            max_adapters=self.config.adapters_kept,
+            start_s=self.config.cluster.worker_start_s,
         )
         options = self.site.options(kind) | {"scheduling_strategy": "SPREAD", "max_concurrency": MAX_CALLS}
         options |= {"log_name": worker_id}

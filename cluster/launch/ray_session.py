@@ -28,7 +28,7 @@ from cluster.watch.resources.pressure import free_resources
 from cluster.watch.resources.projection import shm_shortage
 from contracts.adapter import Adapter
 from contracts.errors import ConfigError, RunStopped
-from contracts.own_packages import PACKAGES
+from loading.own_packages import PACKAGES
 
 OPEN_IS_MEANT = "MEMR_JOIN_OPEN_CLUSTER"
 _CANNOT_WRITE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS)
@@ -40,7 +40,7 @@ import sys
 from ray._raylet import GcsClient
 GcsClient(address=sys.argv[1]).get_all_node_info(timeout=10)
 """
-HOOK = {"worker_process_setup_hook": "contracts.own_packages.put_first"}
+HOOK = {"worker_process_setup_hook": "loading.own_packages.put_first"}
 """Ray puts the working directory first on the path of its processes: a user's `tasks/` there would be taken for ours.
 Not on a cluster that is joined: where a node lacks memr, Ray would start its processes again and again, without a word."""
 _ORDINARY = frozenset({"CPU", "GPU", "memory", "object_store_memory"})

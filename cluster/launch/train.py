@@ -42,8 +42,8 @@ from cluster.recovery.run_process import ended_by, ignore_signals
 from cluster.watch.alarms.watcher import AlarmWatcher
 from cluster.watch.resources.monitor import ResourceMonitor
 from cluster.watch.watchers import watchers
-from contracts.device import cards
 from contracts.errors import ConfigError
+from loading.device import cards
 
 HEARTBEAT_S = 1.0
 

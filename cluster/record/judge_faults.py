@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterator, Sequence
 from cluster.record.recorder import Recorder
 from contracts.problem import Purpose
 from contracts.rollout import RolloutGroup
-from contracts.users_code import kind_of
 from contracts.verdict import SCORER, Invalid, Scored
+from loading.users_code import kind_of
 
 MAX_TOLD = 20
 """Faults whose words differ each time must not fill the disk with incidents."""

@@ -25,10 +25,10 @@ from cluster.record.other_data import why_not
 from cluster.record.recorder import Recorder
 from cluster.record.run_dir import create_run, has_begun, read_run, refuse_live_run, renew_run, write_config
 from contracts.adapter import Adapter
-from contracts.dotted_path import short_name
 from contracts.errors import ConfigError
 from contracts.ports import Tokenizer
 from contracts.rollout import ScoredGroup
+from loading.dotted_path import short_name
 from storage.bounded_json import Count, Stored, read_fields, read_object
 from tasks.answer_rule import ANSWER_RULE
 from tasks.prompts import HfTokenizer
@@ -39,7 +39,6 @@ MAY_CHANGE = frozenset(
         "actors.num_workers",
         "actors.torch_threads",
         "actors.lease_deadline_s",
-        "actors.health_deadline_s",
         "learner.mismatch_stop",
         "learner.torch_threads",
         "learner.micro_batch_tokens",

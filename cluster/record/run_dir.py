@@ -20,7 +20,7 @@ from cluster.config.run_folder import MANIFEST, is_run, refuse_other_than_run
 from cluster.record.run_lock import held
 from cluster.record.run_processes import birth
 from contracts.errors import ConfigError, DataError
-from contracts.own_packages import ROOT
+from loading.own_packages import ROOT
 from storage.bounded_json import MAX_JSON_BYTES, parse_object, read_bounded, read_object
 from storage.durable import make_directory, replace_file, swap_file, sync_directory, whole_lines
 

@@ -23,7 +23,7 @@ from cluster.config.run_folder import is_run
 from cluster.record.incidents import SUPERVISOR_DIED, append_event, headlines, write_incident
 from cluster.recovery.ending import FAILED, INTERRUPTED, MAY_RESTART
 from contracts.errors import ActorLostError, MemrError, RunStopped
-from contracts.loading import missing_package
+from loading.load_errors import missing_package
 
 PARENT_POLL_S = 1.0
 

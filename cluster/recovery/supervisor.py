@@ -222,9 +222,7 @@ class Supervisor:
         return len(self._asked) > 1 or self._clock() - self._asked_s > self._settings.stop_s
 
     def _end_by_force(self, tree: ProcessTree) -> str:
-        why = (
-            "asked twice" if len(self._asked) > 1 else f"no end within supervision.stop_s = {self._settings.stop_s:g} s"
-        )
+        why = "asked twice" if len(self._asked) > 1 else f"no end within {self._settings.stop_s:g} s"
         headline = (
             f"ended by force: {why}. No checkpoint was written now; the log has every rollout and `memr resume` goes on"
         )

@@ -19,7 +19,8 @@ EngineMaker = Callable[[], Engine]
 
 
 def scripted() -> Engine:
-    return ScriptedEngine(tiny_tokenizer(), ScriptedSettings(min_response_tokens=2, max_response_tokens=9))
+    lengths = {"min_response_tokens": 2, "max_response_tokens": 9}
+    return ScriptedEngine(tiny_tokenizer(), ScriptedSettings().model_copy(update=lengths))
 
 
 def merged() -> Engine:

@@ -27,11 +27,9 @@ QUICK: dict[str, Any] = {
     "cluster.checkpoint_every_updates": 10,
     "cluster.learner_call_s": 4,
     "cluster.memory_call_s": 4,
-    "cluster.grace_s": 2,
     "cluster.worker_restarts": 1000,
     "cluster.part_restarts": 1000,
     "actors.lease_deadline_s": 3,
-    "actors.health_deadline_s": 2,
     "actors.num_workers": 2,
     "actors.scripted.accuracy": 0.5,
     "actors.scripted.accuracy_per_version": 0,  # a task that is solved raises an alarm of its own

@@ -65,8 +65,6 @@ def test_what_will_not_fit_is_refused_and_low_water_stops_with_a_checkpoint(smal
         "r",
         eval__problems=0,
         learner__num_updates=100,
-        resources__transcripts_free_bytes=40 * MIB,
-        resources__prune_free_bytes=30 * MIB,
         resources__stop_free_bytes=20 * MIB,
         resources__sample_interval_s=0.2,
     )

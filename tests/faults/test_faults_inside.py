@@ -38,10 +38,7 @@ def test_faults_from_inside_are_named_and_cost_their_own_rollouts_alone(tmp_path
         task__rewards='[{name = "correctness"}, {name = "tests.faults.bad_rewards:judge"}]',
         task__verifier_timeout_s=3,
         actors__lease_deadline_s=20,
-        actors__scripted__raise_probability=0.02,
-        actors__scripted__abort_probability=0.02,
-        actors__scripted__timeout_probability=0.02,
-        actors__scripted__nan_probability=0.02,
+        actors__scripted__faults="{raise = 0.02, abort = 0.02, timeout = 0.02, nan = 0.02}",
         learner__scripted__bad_update_probability=0.15,
     )
     try:

@@ -153,7 +153,7 @@ def test_interrupt_writes_a_checkpoint_and_says_130(tmp_path: Path) -> None:
     ("override", "code", "message"),
     [
         ("learner.num_update=5", 2, "did you mean 'num_updates'"),
-        ("actors.scripted.raise_probability=1.0", 3, "0 rollout workers are left"),
+        ("actors.scripted.faults.raise=1.0", 3, "0 rollout workers are left"),
         ("task.max_prompt_tokens=3", 2, "task.max_prompt_tokens"),
     ],
 )

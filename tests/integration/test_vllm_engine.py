@@ -133,7 +133,9 @@ def test_vllm_is_told_how_much_of_a_card_it_may_take_whatever_its_cache(
     """Untold it wants 0.92 of the card to be free, and never starts beside a learner."""
     from actors.engines.vllm_engine import VllmLimits, engine_arguments  # here, as the import of vLLM warns
 
-    found = engine_arguments("m", VllmSettings.model_validate(given), VllmLimits("bfloat16", on_cpu, 4, 16, 456, 0))
+    found = engine_arguments(
+        "m", VllmSettings.model_validate(given), VllmLimits("bfloat16", on_cpu, 4, 16, 456, 0, 600.0)
+    )
     keys = ("gpu_memory_utilization", "kv_cache_memory_bytes")
     assert {key: found[key] for key in keys if key in found} == expected
 

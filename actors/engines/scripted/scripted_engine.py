@@ -7,7 +7,6 @@ fate. Latency is a plain sleep, which releases the interpreter: run `generate` o
 Simplified: log-probs are a fixed function of (previous token, token, version), which `score` computes again.
 """
 
-import math
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -54,14 +53,14 @@ class ScriptedEngine:
         results = [[self._sample(request, seed, policy_version) for seed in request.seeds] for request in requests]
         if not requests:
             return results
-        factor = self._call_faults_and_latency_factor(requests[0], policy_version)
+        self._draw_call_faults(requests[0], policy_version)
         longest = max((len(g.tokens_T) for group in results for g in group), default=0)
-        latency_s = factor * (self._settings.latency_per_request_s + longest * self._settings.latency_per_token_s)
+        latency_s = self._settings.latency_per_request_s + longest * self._settings.latency_per_token_s
         if latency_s > 0:
             self._sleep(min(latency_s, deadline_s))
         if latency_s <= deadline_s:
             return results
-        steps = self._steps_until(deadline_s / factor)
+        steps = self._steps_until(deadline_s)
         return [[_cut(generation, steps, FinishReason.TIMEOUT) for generation in group] for group in results]
 
     def score(self, tokens_P: NDArray[np.int32], policy_version: int) -> NDArray[np.float32]:
@@ -74,15 +73,16 @@ class ScriptedEngine:
                 f"engine holds adapters {sorted(self._versions)}, not version {policy_version}; adopt it first"
             )
 
-    def _call_faults_and_latency_factor(self, request: GenerationRequest, policy_version: int) -> float:
+    def _draw_call_faults(self, request: GenerationRequest, policy_version: int) -> None:
+        """Raises EngineError, or sleeps, as often as the script says."""
         settings = self._settings
         draws = self._draws(request.seeds[0], policy_version, stream=1)
-        if draws.random() < settings.raise_probability:
-            raise EngineError(f"scripted fault: generate raised (raise_probability {settings.raise_probability})")
-        if draws.random() < settings.hang_probability:
+        if draws.random() < settings.fault("raise"):
+            raise EngineError(
+                f"scripted fault: generate raised (actors.scripted.faults.raise {settings.fault('raise')})"
+            )
+        if draws.random() < settings.fault("hang"):
             self._sleep(settings.hang_s)
-        sigma = settings.latency_sigma
-        return math.exp(sigma * draws.standard_normal() - sigma**2 / 2)
 
     def _steps_until(self, seconds: float) -> int:
         per_token_s = self._settings.latency_per_token_s
@@ -99,11 +99,12 @@ class ScriptedEngine:
         previous = np.concatenate([request.prompt_P[-1:], tokens_T[:-1]])
         generation = Generation(tokens_T, _logprobs(previous, tokens_T, policy_version), reason)
         fault, is_nan = draws.random(2)
-        if is_nan < self._settings.nan_probability:
+        abort, timeout = self._settings.fault("abort"), self._settings.fault("timeout")
+        if is_nan < self._settings.fault("nan"):
             generation.logprobs_T[:1] = np.nan
-        if fault < self._settings.abort_probability:
+        if fault < abort:
             return _cut(generation, len(tokens_T) // 2, FinishReason.ABORT)
-        if fault < self._settings.abort_probability + self._settings.timeout_probability:
+        if fault < abort + timeout:
             return _cut(generation, len(tokens_T) // 2, FinishReason.TIMEOUT)
         return generation
 
@@ -114,10 +115,8 @@ class ScriptedEngine:
         accuracy = min(1.0, settings.accuracy + settings.accuracy_per_version * policy_version)
         is_right, which, letter = draws.random(3)
         answer = right if right is not None and is_right < accuracy else wrong_answer(right, which)
-        bare = settings.answer_form.replace("{answer}", answer).replace("{filler}", "")
-        filler = "abcdefghij"[int(letter * 10)] * max(0, length - len(bare) - 1)
-        padding = f"{filler} " if filler else ""
-        return settings.answer_form.replace("{answer}", answer).replace("{filler}", padding)
+        filler = "abcdefghij"[int(letter * 10)] * max(0, length - len(answer) - 1)
+        return f"{filler} {answer}" if filler else answer
 
     def _draws(self, seed: int, policy_version: int, stream: int) -> np.random.Generator:
         return np.random.default_rng([seed, self._settings.seed, policy_version, stream])

@@ -23,7 +23,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from actors.engines.torch_decoding import shared_attention
 from actors.engines.torch_decoding.decoders import DecoderClass, ExpandedDecoder, SharedPrefixDecoder, prefill
 from contracts.errors import DataError
-from contracts.loading import out_of_memory
+from loading.load_errors import out_of_memory
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.3, torch.float16: 0.1}
 """Largest difference of a logit over the logits' standard deviation; a row that sees another's state: 0.1 to 3 in float32."""

@@ -26,8 +26,8 @@ from actors.engines.torch_decoding.lora_paths import LoraPath, MergedLora, SideL
 from actors.engines.torch_decoding.lora_weights import LoraWeights, read_lora
 from contracts.adapter import Adapter
 from contracts.errors import AdapterMissingError, EngineError
-from contracts.loading import out_of_memory, told
 from contracts.ports import Generation, GenerationRequest, Tokenizer
+from loading.load_errors import out_of_memory, told
 
 
 class TransformersEngine:

@@ -10,10 +10,9 @@ from statistics import fmean
 from typing import Any
 
 from cluster.config.alarms import AlarmSettings
+from tasks.config import FORM_REWARDS
 
 Lines = Sequence[Mapping[str, Any]]
-FORM_PARTS = ("format", "soft_format", "integer", "xml_count")
-"""Reward parts that look at the form of an answer and not at its value (tasks.rewards)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ def column(metrics: Lines, name: str) -> list[float]:
 def form_rewards(metrics: Lines) -> list[float]:
     """The weighted sum of the form parts per update; empty for a task without them."""
     parts = [line.get("reward_parts") or {} for line in trained(metrics)]
-    return _finite([sum(p[name] for name in FORM_PARTS if name in p) for p in parts if p.keys() & set(FORM_PARTS)])
+    return _finite([sum(p[name] for name in FORM_REWARDS if name in p) for p in parts if p.keys() & set(FORM_REWARDS)])
 
 
 def recent_mean(values: Sequence[float], window: int) -> float | None:

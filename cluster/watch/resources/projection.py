@@ -27,7 +27,7 @@ _KNOBS = {
     "log": "lower learner.num_updates",
     "rollouts": "lower learner.num_updates",
     "metrics": "lower learner.num_updates",
-    "buffer": "lower cluster.buffer_bytes",
+    "buffer": "lower cluster.groups_per_batch or learner.max_policy_lag",
     "episodes": "lower memory.max_queries or memory.max_responses_per_query",
     "object store": "lower cluster.object_store_bytes",
 }

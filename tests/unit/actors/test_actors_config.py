@@ -30,8 +30,8 @@ def test_every_setting_has_a_line_of_text(section: type[ActorSettings] | type[Sc
         ({"top_p": 0.9}, "Extra inputs"),
         ({"gpus_per_worker": 1.5}, "a share below 1, or a whole number"),
         ({"engine": "sglang"}, "'scripted', 'transformers' or 'vllm'"),
-        ({"scripted": {"min_response_tokens": 9, "max_response_tokens": 8}}, "below min_response_tokens 9"),
-        ({"scripted": {"answer_form": "42"}}, "must contain"),
+        ({"scripted": {"faults": {"raise": 1.5}}}, "less than or equal to 1"),
+        ({"scripted": {"faults": {"rise": 0.5}}}, "'raise', 'hang', 'abort', 'timeout' or 'nan'"),
     ],
 )
 def test_wrong_settings_are_refused(values: dict[str, Any], message: str) -> None:
@@ -86,9 +86,8 @@ def test_the_scripted_engine_wants_characters() -> None:
 
 
 def test_the_tokenizer_goes_with_the_engine() -> None:
-    settings = ActorSettings(engine="scripted", scripted=ScriptedSettings(alphabet="xyz"))
-    tokenizer = load_worker_tokenizer(settings, "nowhere")
-    assert tokenizer.fingerprint == CharTokenizer("xyz").fingerprint
+    tokenizer = load_worker_tokenizer(ActorSettings(engine="scripted"), "nowhere")
+    assert tokenizer.fingerprint == CharTokenizer(ScriptedSettings.alphabet).fingerprint
 
 
 def test_a_missing_model_is_a_data_error_that_names_the_path(tmp_path: Any) -> None:

@@ -148,13 +148,22 @@ class SyncWorker:
         return asyncio.run(self._worker.health(deadline_s))
 
 
+def keeps(versions: int) -> type[RolloutWorker]:
+    """A rollout worker that keeps so many versions loaded."""
+
+    class Keeps(RolloutWorker):
+        adapters_kept = versions
+
+    return Keeps
+
+
 def make_worker(
     engine: RecordingEngine, task: ListedTask | None = None, versions: Sequence[int] = (0,), kept: int = 3
 ) -> tuple[SyncWorker, ExactVerifier, Clock]:
     verifier, clock = ExactVerifier(), Clock()
-    settings = ActorSettings(adapters_kept=kept)
     asynchronous = OneThreadEngine(engine)
-    worker = SyncWorker(RolloutWorker("w7", asynchronous, TOKENIZER, task or ListedTask(), verifier, settings, clock))
+    kind = keeps(kept)
+    worker = SyncWorker(kind("w7", asynchronous, TOKENIZER, task or ListedTask(), verifier, ActorSettings(), clock))
     for version in versions:
         worker.adopt(adapter(version))
     return worker, verifier, clock
@@ -275,8 +284,7 @@ class ContinuousEngine:
 async def test_rollouts_under_way_finish_on_their_version_while_new_ones_use_the_newest() -> None:
     engine = RecordingEngine()
     continuous = ContinuousEngine(engine)
-    settings = ActorSettings(engine="vllm", adapters_kept=1)
-    worker = RolloutWorker("w7", continuous, TOKENIZER, ListedTask(), ExactVerifier(), settings)
+    worker = keeps(1)("w7", continuous, TOKENIZER, ListedTask(), ExactVerifier(), ActorSettings(engine="vllm"))
     await worker.adopt(adapter(0))
     first = asyncio.ensure_future(worker.sample([lease(0)]))
     await continuous.started.wait()

@@ -62,13 +62,7 @@ def evaluation(step: int, accuracy: float, **changed: Any) -> Line:
 
 def raised_by(metrics: Sequence[Line], evals: Sequence[Line] = (), /, **changed: Any) -> dict[str, Alarm]:
     """changed: actions, and limits, which are constants of the class."""
-
-    class Changed(AlarmSettings):
-        pass
-
-    for name in changed.keys() & set(AlarmSettings.fixed):
-        setattr(Changed, name, changed.pop(name))
-    return {alarm.name: alarm for alarm in alarms(metrics, evals, Changed(**changed))}
+    return {alarm.name: alarm for alarm in alarms(metrics, evals, AlarmSettings().model_copy(update=changed))}
 
 
 def until(share: float, before: float, after: float) -> Curve:

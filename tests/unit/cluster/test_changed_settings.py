@@ -43,8 +43,8 @@ def test_a_longer_run_that_was_interrupted_while_it_loaded_is_not_finished(tmp_p
 @pytest.mark.parametrize("updates", [300, 200])
 def test_a_finished_run_refuses_settings_that_it_would_ignore(tmp_path: Path, updates: int) -> None:
     config = finished(tmp_path)
-    with pytest.raises(ConfigError, match=r"made all of its 300 updates.*(?s:.)*drain_s: was .*, is 1.0"):
-        nothing_left(config.run_path, make_config(tmp_path, updates=updates, cluster={"drain_s": 1.0}))
+    with pytest.raises(ConfigError, match=r"made all of its 300 updates.*(?s:.)*learner_call_s: was .*, is 1.0"):
+        nothing_left(config.run_path, make_config(tmp_path, updates=updates, cluster={"learner_call_s": 1.0}))
 
 
 def test_more_updates_and_what_leaves_the_run_the_same_are_taken_and_written_down(tmp_path: Path) -> None:

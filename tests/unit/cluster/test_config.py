@@ -128,9 +128,16 @@ def test_slots_are_one_more_than_the_lag_times_the_batch(tmp_path: Path) -> None
     assert load_config(file).slots == 24
 
 
-def test_a_worker_must_keep_the_versions_that_the_lag_allows(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"actors\.adapters_kept.*at least 5"):
-        load_config(write(tmp_path, "[learner]\nmax_policy_lag = 3\n[actors]\nadapters_kept = 4\n"))
+@pytest.mark.parametrize(("lag", "kept"), [(0, 4), (2, 4), (3, 5), (8, 10)])
+def test_an_engine_serves_the_versions_that_the_lag_allows_and_an_older_file_may_say_so(
+    tmp_path: Path, lag: int, kept: int
+) -> None:
+    file = write(tmp_path, f"[learner]\nmax_policy_lag = {lag}\n[actors]\nadapters_kept = {kept}\n")
+    assert load_config(file).adapters_kept == kept
+    file.write_text(file.read_text().replace(f"adapters_kept = {kept}", "adapters_kept = 3"))
+    told = rf"actors.adapters_kept = 3: no setting any more, it is {kept} here. It follows from learner.max_policy_lag = {lag}"
+    with pytest.raises(ConfigError, match=told):
+        load_config(file)
 
 
 @pytest.mark.parametrize(

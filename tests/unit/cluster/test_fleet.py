@@ -82,7 +82,8 @@ async def test_scaling_up_and_down_while_the_run_goes_on(tmp_path: Path) -> None
 
 
 async def test_a_worker_that_does_not_finish_in_time_gives_its_leases_back_when_it_leaves(tmp_path: Path) -> None:
-    config = make_config(tmp_path, lag=1, updates=6, cluster={"drain_s": 0.02})
+    config = make_config(tmp_path, lag=1, updates=6)
+    config = config.model_copy(update={"cluster": config.cluster.model_copy(update={"drain_s": 0.02})})
     stuck = FakeWorker("w1", delay_s=lambda lease: 100.0)
     run = Run(config, workers=[FakeWorker("w0", delay_s=lambda lease: 0.005), stuck])
     task = asyncio.ensure_future(run.run())

@@ -94,8 +94,10 @@ def test_workers_that_share_a_card_leave_room_for_no_more_of_their_share() -> No
 
 
 def test_autoscale_goes_on_with_the_workers_it_has_where_no_more_fit(tmp_path: Path) -> None:
-    config = make_config(tmp_path, cluster={"autoscale": {"enabled": True, "window_updates": 1, "cooldown_updates": 1}})
-    run = Run(config)
+    config = make_config(tmp_path, cluster={"autoscale": {"enabled": True}})
+    quick = config.cluster.autoscale.model_copy(update={"window_updates": 1, "cooldown_updates": 1})
+    cluster = config.cluster.model_copy(update={"autoscale": quick})
+    run = Run(config.model_copy(update={"cluster": cluster}))
     with_shortages(run, lambda _: ["no GPU is left"])
     run.controller.stages.training.autoscaler.after_update(Waits(1, 10.0, 9.0, 0.0, 0, 8))
     [event] = [line for line in run.lines("events.jsonl") if line["event"].startswith("autoscale")]

@@ -82,6 +82,11 @@ def event(name: str = "alarm", **details: Any) -> dict[str, Any]:
     return {"time_s": 1.0, "event": name} | details
 
 
+def within(timeout_s: float, **settings: Any) -> NotifySettings:
+    """[notify] whose hooks may take another time than they have."""
+    return NotifySettings(**settings).model_copy(update={"timeout_s": timeout_s})
+
+
 def python(code: str) -> tuple[str, ...]:
     return (sys.executable, "-c", code)
 
@@ -164,7 +169,7 @@ def test_a_refused_port_is_counted_and_the_next_event_is_tried() -> None:
 
 
 def test_a_service_that_hangs_is_given_up(hanging: Server) -> None:
-    notifier = Notifier(NotifySettings(urls=(hanging.url,), timeout_s=0.5))
+    notifier = Notifier(within(0.5, urls=(hanging.url,)))
     notifier.send(event())
     notifier.close(WITHIN_S)
     (failure,) = notifier.failures
@@ -174,7 +179,7 @@ def test_a_service_that_hangs_is_given_up(hanging: Server) -> None:
 def test_one_hook_that_fails_does_not_keep_the_event_from_the_other(tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = python(f"import sys; open({str(out)!r}, 'w').write(sys.stdin.read())")
-    notifier = Notifier(NotifySettings(urls=("$NOT_SET",), command=command, timeout_s=WITHIN_S), dict(os.environ))
+    notifier = Notifier(within(WITHIN_S, urls=("$NOT_SET",), command=command), dict(os.environ))
     notifier.send(event())
     notifier.close(WITHIN_S)
     assert notifier.num_failed == 1
@@ -182,7 +187,7 @@ def test_one_hook_that_fails_does_not_keep_the_event_from_the_other(tmp_path: Pa
 
 
 def test_send_never_waits_for_a_hook_and_a_full_queue_drops_and_counts(hanging: Server) -> None:
-    notifier = Notifier(NotifySettings(urls=(hanging.url,), timeout_s=WITHIN_S))
+    notifier = Notifier(within(WITHIN_S, urls=(hanging.url,)))
     notifier.send(event())
     assert hanging.arrived.wait(WITHIN_S)  # the thread is busy with the first from here on
     for _ in range(QUEUE_EVENTS + 3):
@@ -252,7 +257,7 @@ def ended(pids: list[int]) -> bool:
 
 
 def test_a_command_that_hangs_is_killed() -> None:
-    notifier = Notifier(NotifySettings(command=python("import time; time.sleep(600)"), timeout_s=0.5))
+    notifier = Notifier(within(0.5, command=python("import time; time.sleep(600)")))
     notifier.send(event())
     notifier.close(WITHIN_S)
     assert notifier.failures == ["command, event alarm: no end within 0.5 s: it was killed"]
@@ -260,7 +265,7 @@ def test_a_command_that_hangs_is_killed() -> None:
 
 def test_close_does_not_wait_longer_than_it_may_and_kills_the_command_with_all_it_started(tmp_path: Path) -> None:
     out = tmp_path / "pids"
-    notifier = Notifier(NotifySettings(command=hanging_command(out), timeout_s=600.0))
+    notifier = Notifier(within(600.0, command=hanging_command(out)))
     notifier.send(event("start"))
     notifier.send(event("stop"))
     waiting = threading.Event()

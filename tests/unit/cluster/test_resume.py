@@ -216,7 +216,10 @@ def test_another_run_is_refused_with_every_difference_and_what_may_change_may_ch
     (tmp_path / "manifest.json").write_text(json.dumps({"template_hash": "t", "task_hash": "d"}))
     same = {"template_hash": "t", "task_hash": "d"}
     check_same_run(
-        tmp_path, make_config(tmp_path, actors={"num_workers": 5}, cluster={"drain_s": 1.0}), same, override=False
+        tmp_path,
+        make_config(tmp_path, actors={"num_workers": 5}, cluster={"learner_call_s": 1.0}),
+        same,
+        override=False,
     )
     other = make_config(tmp_path, lag=1, actors={"temperature": 0.7})
     with pytest.raises(ConfigError) as refused:

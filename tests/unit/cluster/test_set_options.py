@@ -51,10 +51,10 @@ def test_a_run_may_be_called_42(file: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ('task.operations=["+", "-"', "a ] is missing"),
+        ('notify.events=["start", "stop"', "a ] is missing"),
         ('task.rewards=[{name="format"]', "a } is missing"),
         ('task.rewards=[{name="format"}', "a ] is missing"),
-        ("task.operations=+]", "Input should be a list"),
+        ("notify.events=start]", "Input should be a list"),
         ("learner.lora_targets=[q_proj,v_proj]", r"texts in it need quotes.*--set 'learner\.lora_targets="),
         ("task.generator_params={a: 1}", "this is no table: write"),
         ('model.name="m', 'the closing " is missing'),

@@ -23,9 +23,8 @@ def supervise(run: Path, body: str, **settings: Any) -> tuple[int, list[dict[str
     run.mkdir(exist_ok=True)
     told: list[dict[str, Any]] = []
     script = FIRST_TIME.format(run=run) + body
-    supervisor = Supervisor(
-        [sys.executable, "-c", script], run, SupervisionSettings(**settings), say=lambda _text: None, tell=told.append
-    )
+    limits = SupervisionSettings().model_copy(update=settings)
+    supervisor = Supervisor([sys.executable, "-c", script], run, limits, say=lambda _text: None, tell=told.append)
     return supervisor.run(), told
 
 

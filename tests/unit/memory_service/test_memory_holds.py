@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from cluster.config.run_config import RunConfig
 from cluster.launch.plan import make_plan
+from cluster.watch.resources.monitor import folder_bytes
+from cluster.watch.resources.projection import first_footprint, memory_bytes
 from contracts.rollout import RolloutGroup
 from memory_service.config import MemorySettings
 from memory_service.embedding_cache import EmbeddingCache
@@ -97,18 +99,39 @@ def test_the_cache_alone_holds_what_it_counts() -> None:
     assert held_bytes(list(cache._vectors.values())) == 3 * 16 * 4
 
 
-def test_the_plan_is_within_a_fifth_of_20000_measured_episodes() -> None:
-    """All answers different and as long as they may be, all questions different: what the plan assumes."""
-    rollouts, tokens = 50, 100
-    updates = 20_000 // (8 * rollouts)
-    config = RunConfig.model_validate(
+def run_of(episodes: int, rollouts: int, tokens: int) -> RunConfig:
+    """A run whose memory holds so many episodes at its end, from groups of so many rollouts with at most so many tokens."""
+    return RunConfig.model_validate(
         {
             "model": {"name": "scripted"},
             "actors": {"engine": "scripted", "rollouts_per_group": rollouts, "max_new_tokens": tokens},
-            "learner": {"num_updates": updates},
+            "learner": {"num_updates": episodes // (8 * rollouts)},
             "cluster": {"groups_per_batch": 8},
         }
     )
+
+
+def test_a_checkpoint_grows_by_what_the_projection_says_an_episode_takes(tmp_path: Path) -> None:
+    """The projection has one number for an episode, in memory and in a snapshot: on disk it is a bound, at most twofold."""
+    rollouts, tokens = 16, 100
+    config = run_of(2048, rollouts, tokens)
+    words = np.random.default_rng(1).choice([f"word{i}" for i in range(2000)], (2048, 4 * tokens // 8))
+    texts = iter([" ".join(line) for line in words])
+    memory = EpisodicMemory(config.memory, StubEncoder())
+    for update in range(config.learner.num_updates):
+        batch = groups(8, rollouts, first=8 * update)
+        memory.score([replace(g, rollouts=tuple(replace(r, text=next(texts)) for r in g.rollouts)) for g in batch])
+    measured = folder_bytes(tmp_path / memory.save(tmp_path)) / memory.report().episodes
+    guess = first_footprint(0, config).bytes_per_episode
+    assert guess == memory_bytes(config) / 2048 == make_plan(config).memory_bytes_expected / 2048
+    assert measured <= guess <= 2 * measured, (measured, guess)
+
+
+def test_the_plan_is_within_a_fifth_of_20000_measured_episodes() -> None:
+    """All answers different and as long as they may be, all questions different: what the plan assumes."""
+    rollouts, tokens = 50, 100
+    config = run_of(20_000, rollouts, tokens)
+    updates = config.learner.num_updates
     planned = make_plan(config).memory_bytes_expected
     gc.collect()
     tracemalloc.start()

@@ -20,11 +20,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from contracts.ports import TextEncoder
+from contracts.ports import TextEncoder, VectorIndex
 from contracts.problem import Purpose
 from contracts.rollout import BonusStage, FinishReason, Rollout, RolloutGroup, ScoredGroup, TurnOutcome
 from contracts.verdict import Invalid, Scored, Verdict
 from memory_service.config import MemorySettings
+from memory_service.faiss_index import FaissFlatIndex
+from memory_service.numpy_index import NumpyIndex
 from memory_service.service import EpisodicMemory
 
 TOLERANCE = 1e-6
@@ -407,8 +409,9 @@ def disagreement(
     oracle: Oracle,
     encoder: TextEncoder = LATTICE,
     size: int = 3,
+    index: Callable[[int], VectorIndex] = FaissFlatIndex,
 ) -> str | None:
-    memory = EpisodicMemory(wanted, encoder, value_of_correct=oracle.value_of_correct)
+    memory = EpisodicMemory(wanted, encoder, value_of_correct=oracle.value_of_correct, index=index)
     return first_difference(in_calls(memory, groups, size), oracle.score(groups))
 
 
@@ -421,7 +424,7 @@ PROFILES: dict[str, dict[str, Any]] = {
     "released_code_early": {"profile": "released_code", "warmup": 2, "neighbours_k": 3, "key_batch_groups": 3},
     "released_code_small": {"profile": "released_code", "warmup": 3, **SMALL},
     "memr": {"profile": "memr"},
-    "memr_small": {"profile": "memr", "neighbours_k": 2, "explore_decay_steps": 3.0, "index": "numpy", **SMALL},
+    "memr_small": {"profile": "memr", "neighbours_k": 2, "explore_decay_steps": 3.0, **SMALL},
     "memr_narrow": {"profile": "memr", "window": 2, "max_queries": 1, "max_responses_per_query": 1},
     "memory_r": {"profile": "memr", "variant": "memory_r", "mix": "raw", "stage": "after_normalisation"},
     "capped": {"profile": "memr", "mix": "capped", "all_correct_groups": "as_they_come"},
@@ -544,7 +547,6 @@ def any_settings(draw: st.DrawFn) -> MemorySettings:
             optional={
                 "variant": st.sampled_from(["memory_r_plus", "memory_r"]),
                 "response_span": st.sampled_from(["reasoning", "full"]),
-                "index": st.sampled_from(["faiss_flat", "numpy"]),
                 "max_queries": st.integers(1, 4),
                 "max_responses_per_query": st.integers(1, 4),
                 "neighbours_k": st.integers(1, 5),
@@ -570,19 +572,23 @@ def any_settings(draw: st.DrawFn) -> MemorySettings:
             },
         )
     )
-    if "order" in rows:
-        rows["own_group_as_neighbours"] = rows["order"] == "write_then_read"
     return MemorySettings(**rows)
 
 
 @settings(max_examples=400, deadline=None, derandomize=True)
-@given(any_settings(), HISTORIES, st.integers(1, 4), st.sampled_from([0.5, 1.0, 2.0]))
+@given(
+    any_settings(),
+    HISTORIES,
+    st.integers(1, 4),
+    st.sampled_from([0.5, 1.0, 2.0]),
+    st.sampled_from([FaissFlatIndex, NumpyIndex]),
+)
 def test_service_agrees_with_the_oracle_for_any_settings(
-    wanted: MemorySettings, history: Any, size: int, value: float
+    wanted: MemorySettings, history: Any, size: int, value: float, index: Callable[[int], VectorIndex]
 ) -> None:
     groups = [make_group(i, question, answers, version) for i, (question, answers, version) in enumerate(history)]
     oracle = Oracle(wanted, LATTICE, value_of_correct=value)
-    assert disagreement(wanted, groups, oracle, size=size) is None
+    assert disagreement(wanted, groups, oracle, size=size, index=index) is None
 
 
 @pytest.mark.parametrize("name", PROFILES)

@@ -239,8 +239,12 @@ def test_query_gives_nearest_questions_of_both_memories() -> None:
 
 
 def test_own_group_follows_from_the_order() -> None:
-    with pytest.raises(ValueError, match="own_group_as_neighbours follows from order"):
-        MemorySettings(own_group_as_neighbours=True)
+    with pytest.raises(
+        ValueError, match=r"own_group_as_neighbours = True: no setting any more, .*It follows from order"
+    ):
+        MemorySettings.model_validate({"own_group_as_neighbours": True})
+    wrote_first = {"order": "write_then_read", "own_group_as_neighbours": True}
+    assert MemorySettings.model_validate(wrote_first).own_group_as_neighbours
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,12 @@
 import pytest
 from pydantic import ValidationError
 
-from tasks.config import REWARD_NAMES, RewardPart, TaskSettings
-from tasks.rewards import built_in
+from contracts.ports import Answer
+from contracts.problem import Problem
+from tasks.config import FORM_REWARDS, REWARD_NAMES, RewardPart, TaskSettings
+from tasks.rewards import RewardInput, built_in
+
+PROBLEM = Problem("p", "What is 3 + 4?", "7", ())
 
 
 def test_defaults_are_the_quickstart() -> None:
@@ -15,9 +19,9 @@ def test_defaults_are_the_quickstart() -> None:
 
 def test_toml_lists_become_tuples_and_a_dump_reads_back_equal() -> None:
     settings = TaskSettings.model_validate(
-        {"operations": ["+"], "rewards": [{"name": "correctness"}, {"name": "format", "weight": 0.5}]}
+        {"operations": ["+", "-"], "rewards": [{"name": "correctness"}, {"name": "format", "weight": 0.5}]}
     )
-    assert settings.operations == ("+",)
+    assert settings.operations == ("+", "-")
     assert [part.weight for part in settings.rewards] == [1.0, 0.5]
     assert TaskSettings.model_validate(settings.model_dump(mode="json")) == settings
     assert TaskSettings.model_validate_json(settings.model_dump_json()) == settings
@@ -33,6 +37,17 @@ def test_every_reward_name_is_built_in() -> None:
     assert all(callable(built_in(name)) for name in REWARD_NAMES)
 
 
+def test_the_parts_of_form_are_those_that_right_and_wrong_answers_earn_alike() -> None:
+    """What FORM_REWARDS says of each part, asked of the part itself: the same text, judged right and judged wrong."""
+    text = "<think>\nso\n</think>\n<answer>\n7\n</answer>"
+    right, wrong = (
+        RewardInput(Answer(PROBLEM, text, 9, 20, truncated=False), "think_answer", "7", correct)
+        for correct in (True, False)
+    )
+    of_value = {name for name in REWARD_NAMES if built_in(name)(right) != built_in(name)(wrong)}
+    assert set(FORM_REWARDS) == set(REWARD_NAMES) - of_value
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -46,7 +61,7 @@ def test_every_reward_name_is_built_in() -> None:
         ({"environment": "retry", "scorer": "a:b"}, "cannot use a scorer"),
         ({"max_operands": 10}, "Extra inputs"),
         ({"rewards": []}, "at least 1"),
-        ({"operations": ["*"]}, "'\\+' or '-'"),
+        ({"operations": ["+"]}, r"operations = \['\+'\]: no setting any more, it is always \('\+', '-'\)"),
     ],
 )
 def test_a_wrong_setting_is_refused_with_the_way_out(values: dict[str, object], message: str) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from contracts.dotted_path import load_dotted
 from contracts.errors import ConfigError
-from contracts.users_code import UsersCodeError, call, users_place
+from loading.dotted_path import load_dotted
+from loading.users_code import UsersCodeError, call, users_place
 from tasks.config import TaskSettings
 from tasks.users_scorer import users_reward, users_scorer
 from tasks.verifier_process import VerifierProcess

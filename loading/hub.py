@@ -11,7 +11,7 @@ from collections.abc import Collection
 from urllib.parse import SplitResult, urlsplit
 
 from contracts.errors import LoadError
-from contracts.loading import told
+from loading.load_errors import told
 
 REACH_S = 5.0
 """For the host's name and a connection. The first packet is sent again after 1 and 3 s; slow downloads are not concerned."""

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from contracts.device import cards, choose_device, driver_version, old_driver
 from contracts.errors import ConfigError
+from loading.device import cards, choose_device, driver_version, old_driver
 
 
 def machine(folder: Path, *names: str) -> Path:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-PACKAGES = ("contracts", "storage", "tasks", "actors", "memory_service", "learner", "cluster")
+PACKAGES = ("contracts", "storage", "loading", "tasks", "actors", "memory_service", "learner", "cluster")
 ROOT = Path(__file__).resolve().parents[1]
 
 

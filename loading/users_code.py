@@ -17,7 +17,7 @@ from numbers import Real
 from typing import Any
 
 from contracts.errors import ConfigError
-from contracts.own_packages import PACKAGES, ROOT
+from loading.own_packages import PACKAGES, ROOT
 
 END_OF_KIND = "): "
 MAX_SHOWN = 300

@@ -10,8 +10,8 @@ from huggingface_hub import constants
 
 from cluster.launch.model_store import PACKAGED_MODEL, resolve_model
 from contracts.errors import DataError, LoadError
-from contracts.hub import may_be_id, refuse_unreachable, why_unreachable
-from contracts.near_names import near_path
+from loading.hub import may_be_id, refuse_unreachable, why_unreachable
+from loading.near_names import near_path
 from memory_service.config import MemorySettings
 from memory_service.encoder import load_encoder
 from tasks.problem_files import read_rows
@@ -150,7 +150,7 @@ def test_the_proxy_is_what_has_to_be_reached(monkeypatch: pytest.MonkeyPatch, tm
     with pytest.raises(LoadError, match=r"127\.0\.0\.1:1: ConnectionRefusedError"):
         refuse_unreachable("it", "a/b", "Give another")
     monkeypatch.setenv("no_proxy", "huggingface.co")
-    monkeypatch.setattr("contracts.hub.why_unreachable", lambda host, port: f"asked {host}")
+    monkeypatch.setattr("loading.hub.why_unreachable", lambda host, port: f"asked {host}")
     with pytest.raises(LoadError, match=r"asked huggingface\.co"):
         refuse_unreachable("it", "a/b", "Give another")
 

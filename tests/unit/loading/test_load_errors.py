@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from contracts.errors import ConfigError, DataError, EngineError, LoadError
-from contracts.loading import MAX_TOLD, loading, out_of_memory
+from loading.load_errors import MAX_TOLD, loading, out_of_memory
 
 
 class BareError(Exception):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from contracts.own_packages import PACKAGES, ROOT, own_first
+from loading.own_packages import PACKAGES, ROOT, own_first
 
 
 @pytest.mark.parametrize("name", PACKAGES)

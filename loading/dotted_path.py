@@ -17,9 +17,9 @@ from types import ModuleType
 from typing import Any
 
 from contracts.errors import ConfigError
-from contracts.near_names import ALIKE, did_you_mean
-from contracts.own_packages import PACKAGES
-from contracts.users_code import place_of, shown
+from loading.near_names import ALIKE, did_you_mean
+from loading.own_packages import PACKAGES
+from loading.users_code import place_of, shown
 
 CODE_SUFFIX = ".py"
 
