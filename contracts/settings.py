@@ -4,11 +4,16 @@ Settings sit beside their owner in a light `config.py`; `cluster/config/run_conf
 pydantic's complaints into messages with file, section, line and the nearest known name.
 """
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 LAST_WITH_ALL_SETTINGS = "09489b9"
+
+UsersCode = Annotated[
+    str, Field(pattern=r"^.+:[A-Za-z_][A-Za-z0-9_]*$", description="FILE.py:name or package.module:name")
+]
+"""Beside the names of a table: code of the user's (dotted_path.py)."""
 
 
 class Settings(BaseModel):
