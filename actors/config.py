@@ -7,10 +7,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from actors.engine_kinds import EngineKind, EngineName, engine_kind
 from contracts.errors import ConfigError
-from contracts.settings import Settings, constant
+from contracts.settings import Settings, UsersCode, constant
 
-EngineName = Literal["scripted", "transformers", "vllm"]
 Device = Literal["cpu", "cuda", "auto"]
 Dtype = Literal["bfloat16", "float32"]
 Fault = Literal["raise", "hang", "abort", "timeout", "nan"]
@@ -87,7 +87,7 @@ class PoolSettings(Settings):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$", description="Part of the workers' names.")
     num_workers: int = Field(ge=0, description="Workers of this kind at the start of the run.")
-    engine: EngineName | None = Field(default=None, description="As actors.engine.")
+    engine: EngineName | UsersCode | None = Field(default=None, description="As actors.engine.")
     device: Device | None = Field(default=None, description="As actors.device.")
     dtype: Dtype | None = Field(default=None, description="As actors.dtype.")
     gpus_per_worker: float | None = Field(default=None, ge=0, description="As actors.gpus_per_worker.")
@@ -105,8 +105,9 @@ class ActorSettings(Settings):
     health_deadline_s: ClassVar = constant(60.0, last="9962a33")
     """What `check_deadline_s` is for leases of a minute or more."""
 
-    engine: EngineName = Field(
-        default="transformers", description="Generation engine: a real model, or a script without a model."
+    engine: EngineName | UsersCode = Field(
+        default="transformers",
+        description="Generation engine: a real model, or a script without a model; or your own as FILE.py:name.",
     )
     num_workers: int = Field(default=1, ge=1, description="Rollout workers at the start of the run.")
     rollouts_per_group: int = Field(
@@ -179,22 +180,28 @@ class ActorSettings(Settings):
         return {pool.name: self._with(pool) for pool in self.pools}
 
     @property
+    def engine_kind(self) -> EngineKind:
+        """What is known of the engine before it is loaded."""
+        return engine_kind(self.engine)
+
+    @property
     def continuous(self) -> bool:
         """Whether the engine takes new requests while others decode."""
-        return self.engine == "vllm"
+        return self.engine_kind.continuous
 
     @property
     def merges_lora(self) -> bool:
         """Whether sampling runs on weights with the adapter merged in. In bfloat16 that rounds small updates away."""
-        if self.engine != "transformers":
+        if not self.engine_kind.lora_paths:
             return False
         return self.lora_path == "merged" or (self.lora_path == "auto" and self.dtype == "float32")
 
     @property
     def rounds_small_updates(self) -> bool:
         """Whether part of an update that is small against the weights is lost on the way to the engine's log-probs: in merged
-        bfloat16 weights, and in vLLM, which adds LoRA to outputs that are rounded already."""
-        return self.dtype != "float32" and (self.merges_lora or self.engine == "vllm")
+        bfloat16 weights, and in vLLM, which adds LoRA to outputs that are rounded already. Of a user's engine it is taken for
+        granted."""
+        return self.dtype != "float32" and (self.merges_lora or self.engine_kind.rounds_lora)
 
     @property
     def merges_in_bfloat16(self) -> bool:

@@ -50,10 +50,13 @@ class Episode:
         return sum(len(tokens) for tokens, _, _ in self.pieces)
 
     @property
+    def num_policy_tokens(self) -> int:
+        return sum(len(tokens) for tokens, _, is_policy in self.pieces if is_policy)
+
+    @property
     def budget(self) -> int:
         """Tokens the policy may still write."""
-        written = sum(len(tokens) for tokens, _, is_policy in self.pieces if is_policy)
-        return self.lease.sampling.max_new_tokens - written
+        return self.lease.sampling.max_new_tokens - self.num_policy_tokens
 
     @property
     def tokens(self) -> NDArray[np.int32]:

@@ -1,26 +1,38 @@
-"""From settings to an engine: the one place that knows which engines exist."""
+"""From settings to an engine: the one place that knows which engines exist.
+
+    actors.engine   EngineInputs -> contracts.ports.AsyncEngine     ENGINES, or a function of the user's as FILE.py:name
+
+What is asked of an engine before it is loaded is in engine_kinds.py, under the same names.
+"""
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from actors.config import LEAST_ADAPTERS_KEPT, ActorSettings, VllmSettings
+from actors.engine_kinds import EngineName
 from actors.engines.scripted.char_tokenizer import CharTokenizer
 from actors.engines.scripted.scripted_engine import ScriptedEngine
 from actors.engines.torch_decoding.one_thread_engine import OneThreadEngine
+from actors.engines.users_engine import start_users_engine
 from contracts.errors import ConfigError, LoadError
 from contracts.ports import AsyncEngine, Engine, Tokenizer
 from loading.device import cards, choose_device
+from loading.dotted_path import is_dotted, load_dotted
 from loading.load_errors import loading
 from loading.whole_model import WANTED, refuse_holes, refuse_no_numbers
 from tasks.prompts import load_tokenizer
 
+SCRIPTED_MODEL = "scripted"
+SETTING = "actors.engine"
+
 
 def load_worker_tokenizer(settings: ActorSettings, model_path: str) -> Tokenizer:
-    """The model's tokenizer, or single characters for the scripted engine. Raises LoadError where there is none."""
-    if settings.engine == "scripted":
+    """The model's tokenizer, or single characters where there is no model. Raises LoadError where there is none."""
+    if not settings.engine_kind.takes_model or model_path == SCRIPTED_MODEL:
         return CharTokenizer(settings.scripted.alphabet)
     return load_tokenizer(model_path)
 
@@ -40,6 +52,18 @@ class EngineNeeds:
     start_s: float = VllmSettings.start_s
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class EngineInputs:
+    """What an engine is made of. model_path: a folder or a hub id, "scripted" for no model. scratch: a folder for adapters on
+    their way into an engine that reads files; None: the engine makes its own."""
+
+    settings: ActorSettings
+    model_path: str
+    tokenizer: Tokenizer
+    needs: EngineNeeds
+    scratch: Path | None = None
+
+
 async def start_engine(
     settings: ActorSettings,
     model_path: Path | str,
@@ -47,10 +71,26 @@ async def start_engine(
     needs: EngineNeeds,
     scratch: Path | None = None,
 ) -> AsyncEngine:
-    """The engine that [actors] asks for, ready for an event loop. scratch: a folder for adapters on their way into an
-    engine that reads files. Raises ConfigError, LoadError, EngineError."""
-    if settings.engine != "vllm":
-        return OneThreadEngine(await asyncio.to_thread(load_engine, settings, model_path, tokenizer))
+    """The engine that [actors] asks for, ready for an event loop. Raises ConfigError, LoadError, EngineError."""
+    given = EngineInputs(settings, str(model_path), tokenizer, needs, scratch)
+    if is_dotted(settings.engine):
+        return await start_users_engine(settings.engine, SETTING, given)
+    return await ENGINES[settings.engine](given)  # type: ignore[index]
+
+
+def refuse_missing(settings: ActorSettings) -> None:
+    """Raises ConfigError for a user's engine that is not there. Loads without torch, unless the user's file does not."""
+    for kind in settings.kinds.values():
+        if is_dotted(kind.engine):
+            load_dotted(kind.engine, SETTING)
+
+
+async def _start_plain(given: EngineInputs) -> AsyncEngine:
+    return OneThreadEngine(await asyncio.to_thread(load_engine, given.settings, given.model_path, given.tokenizer))
+
+
+async def _start_vllm(given: EngineInputs) -> AsyncEngine:
+    settings, needs = given.settings, given.needs
     os.environ.setdefault("OMP_NUM_THREADS", str(settings.torch_threads))  # of vLLM's own processes; a run sets it too
     with loading(
         "actors.engine = 'vllm', and vLLM cannot be imported",
@@ -58,8 +98,8 @@ async def start_engine(
     ):
         from actors.engines.vllm_engine import VllmEngine, VllmLimits
     return await VllmEngine.start(
-        str(model_path),
-        tokenizer,
+        given.model_path,
+        given.tokenizer,
         settings.vllm,
         VllmLimits(
             dtype=settings.dtype,
@@ -70,8 +110,15 @@ async def start_engine(
             seed=needs.seed,
             start_s=needs.start_s,
         ),
-        scratch,
+        given.scratch,
     )
+
+
+ENGINES: Mapping[EngineName, Callable[[EngineInputs], Awaitable[AsyncEngine]]] = {
+    "scripted": _start_plain,
+    "transformers": _start_plain,
+    "vllm": _start_vllm,
+}
 
 
 def _on_gpu(settings: ActorSettings) -> bool:

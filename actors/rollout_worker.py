@@ -59,6 +59,7 @@ class RolloutWorker:
         self._prover = Prover(worker_id, engine, settings)
         self._adopting, self._sampling, self._verifying = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self._groups = self._rollouts = self._tokens = self._adapter_loads = 0
+        self._leases_in_hand = self._leases_to_judge = 0
         self._generate_s = self._verify_s = self._adapter_load_s = 0.0
 
     async def adopt(self, adapter: Adapter) -> None:
@@ -79,12 +80,16 @@ class RolloutWorker:
 
     async def sample(self, leases: Sequence[Lease]) -> list[RolloutGroup]:
         """One group per lease, in order."""
-        if self._engine.continuous:
-            groups = await asyncio.gather(*(self._sample_one(lease) for lease in leases))
-            return list(groups)
-        async with self._sampling:
-            unverified = await self.generate(leases)
-        return await self.verify(unverified)
+        self._leases_in_hand += len(leases)
+        try:
+            if self._engine.continuous:
+                groups = await asyncio.gather(*(self._sample_one(lease) for lease in leases))
+                return list(groups)
+            async with self._sampling:
+                unverified = await self.generate(leases)
+            return await self.verify(unverified)
+        finally:
+            self._leases_in_hand -= len(leases)
 
     async def _sample_one(self, lease: Lease) -> RolloutGroup:
         [group] = await self.verify(await self.generate([lease]))
@@ -108,7 +113,7 @@ class RolloutWorker:
             close_episodes(episode for group in groups for episode in group)
             await self._drop(self._shelf.unpin(versions))
             self._generate_s += self._clock() - started
-        self._tokens += sum(episode.num_tokens for group in groups for episode in group)
+        self._tokens += sum(episode.num_policy_tokens for group in groups for episode in group)
         return [Unverified(*found, started) for found in zip(leases, groups, versions, strict=True)]
 
     async def verify(self, unverified: Sequence[Unverified]) -> list[RolloutGroup]:
@@ -116,8 +121,12 @@ class RolloutWorker:
         started = self._clock()
         episodes = [episode for group in unverified for episode in group.episodes]
         asked = [episode for episode in episodes if _unjudgeable(episode) is None]
-        async with self._verifying:
-            answers = await asyncio.to_thread(self._verifier.verify, [_answer(episode) for episode in asked])
+        self._leases_to_judge += len(unverified)
+        try:
+            async with self._verifying:
+                answers = await asyncio.to_thread(self._verifier.verify, [_answer(episode) for episode in asked])
+        finally:
+            self._leases_to_judge -= len(unverified)
         if len(answers) != len(asked):
             raise ValueError(f"verifier returned {len(answers)} verdicts for {len(asked)} answers")
         verdicts: dict[str, Verdict] = {e.rollout_id: v for e, v in zip(asked, answers, strict=True)}
@@ -154,6 +163,8 @@ class RolloutWorker:
             verify_s=self._verify_s,
             adapter_loads=self._adapter_loads,
             adapter_load_s=self._adapter_load_s,
+            leases_in_hand=self._leases_in_hand,
+            leases_to_judge=self._leases_to_judge,
         )
 
     def _check_template(self, adapter: Adapter) -> None:

@@ -91,7 +91,11 @@ class MemoryReport:
 
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
-    """What a rollout worker did since it started."""
+    """What a rollout worker did since it started, and what it has in hand.
+
+    tokens: that the policy wrote. generate_s, verify_s: of calls that have ended; those that overlap are added up.
+    leases_in_hand: taken and not answered yet. leases_to_judge: those of them that wait for the verifier, or are with it.
+    """
 
     worker_id: str
     policy_version: int
@@ -102,6 +106,8 @@ class WorkerReport:
     verify_s: float
     adapter_loads: int
     adapter_load_s: float
+    leases_in_hand: int = 0
+    leases_to_judge: int = 0
 
 
 @dataclass(frozen=True, slots=True)

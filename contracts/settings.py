@@ -5,11 +5,12 @@ pydantic's complaints into messages with file, section, line and the nearest kno
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     ModelWrapValidatorHandler,
     ValidationInfo,
     field_validator,
@@ -50,6 +51,12 @@ def constant(value: T, last: str, instead: str = "Leave it out") -> Former[T]:
 def derived(last: str, instead: str) -> Callable[[Callable[[Any], T]], Former[T]]:
     """Declares a former setting that follows from others: for a method that computes it from the settings."""
     return lambda method: Former(method, last, instead, follows=True)
+
+
+UsersCode = Annotated[
+    str, Field(pattern=r"^.+:[A-Za-z_][A-Za-z0-9_]*$", description="FILE.py:name or package.module:name")
+]
+"""Beside the names of a table: code of the user's (loading/dotted_path.py)."""
 
 
 class Settings(BaseModel):

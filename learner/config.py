@@ -8,14 +8,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from contracts.errors import ConfigError
-from contracts.settings import Settings, constant
+from contracts.settings import Settings, UsersCode, constant
 
 Advantage = Literal["grpo", "dr_grpo", "rloo", "loop"]
 Loss = Literal["clipped", "cispo", "gspo"]
 Schedule = Literal["constant", "linear", "cosine"]
-UsersCode = Annotated[
-    str, Field(pattern=r"^.+:[A-Za-z_][A-Za-z0-9_]*$", description="FILE.py:name or package.module:name")
-]
 KlEstimator = Literal["weighted_k3", "k3"]
 
 _OF_GSPO = {"clip_low": 3e-4, "clip_high": 4e-4, "loss_normalisation": "rollouts"}

@@ -1,5 +1,5 @@
-"""Users' own tasks, scorers, rewards, advantages, losses and schedules, named in the configuration as `FILE.py:name` or
-`package.module:name`.
+"""Users' own tasks, scorers, rewards, advantages, losses, schedules, intrinsic formulas and engines, named in the
+configuration as `FILE.py:name` or `package.module:name`.
 
 A file needs no install and no PYTHONPATH, and its folder may have any name: what it imports from beside itself is found too.
 """

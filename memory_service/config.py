@@ -10,9 +10,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from contracts.bonus_rule import BonusRule, NoSignal, Where
-from contracts.settings import Settings, constant, derived
+from contracts.settings import Settings, UsersCode, constant, derived
 from memory_service.encoder_name import HASH_PREFIX, hash_dimension, is_hash
 from memory_service.profiles import MIXES_OF_57C9E8C, OF_THE_BONUS, PROFILES, RELEASED_MEMORY_R, Profile
+
+ExploitFormula = Literal["distance_to_mean"]
+ExploreFormula = Literal["nearest_cosine", "knn_entropy"]
 
 
 class MemorySettings(Settings):
@@ -66,6 +69,15 @@ class MemorySettings(Settings):
     key_batch_groups: int = Field(2, ge=1, description="groups that share a key under key = first_of_batch")
     order: Literal["read_then_write", "write_then_read"] = Field(
         "read_then_write", description="read the whole group, then write it; or write and read response by response"
+    )
+    exploit_formula: ExploitFormula | UsersCode = Field(
+        "distance_to_mean",
+        description="what a success makes of an answer: -|a - c|, c their mean | your own as FILE.py:name",
+    )
+    explore_formula: ExploreFormula | UsersCode = Field(
+        "nearest_cosine",
+        description="what failures make of an answer: 1 - the largest cosine | knn_entropy: log(1 + distance to the 3rd "
+        "nearest) | your own as FILE.py:name",
     )
     exploit_form: Literal["negative_distance", "one_minus_scaled_distance"] = Field(
         "negative_distance", description="min-max of -|a - c|, or 1 - min-max of |a - c|"

@@ -1,7 +1,4 @@
-"""Intrinsic rewards as formulas (docs/algorithms.md). Pure; float64 inside.
-
-Raw values are rounded to `decimals` (1e-9): what is below comes from the order of summation, and a min-max without eps
-would stretch it into reward. decimals None is the published code: float32, its noise included.
+"""Intrinsic rewards as formulas (docs/algorithms.md). Pure; computed in the data type of their inputs.
 
 Shape letters: N rollouts of a group, B responses that a read united, D embedding dimensions.
 """
@@ -13,30 +10,32 @@ from numpy.typing import NDArray
 
 _Float = TypeVar("_Float", bound=np.floating)
 
+KNN_ENTROPY_K = 3
+"""As in the paper."""
 
-def distance_to_mean(
-    answers_ND: NDArray[np.float32], successes_BD: NDArray[np.float32], decimals: int | None
-) -> NDArray[np.float64]:
+
+def distance_to_mean(answers_ND: NDArray[_Float], successes_BD: NDArray[_Float]) -> NDArray[_Float]:
     """|a - c| with c the mean of the successes; exploit is its negative."""
-    if decimals is None:
-        noisy_N: NDArray[np.float64] = np.linalg.norm(answers_ND - successes_BD.mean(axis=0), axis=1).astype(np.float64)
-        return noisy_N
-    centre_D = successes_BD.astype(np.float64).mean(axis=0)
-    distances_N: NDArray[np.float64] = np.linalg.norm(answers_ND.astype(np.float64) - centre_D, axis=1).round(decimals)
+    distances_N: NDArray[_Float] = np.linalg.norm(answers_ND - successes_BD.mean(axis=0), axis=1)
     return distances_N
 
 
-def novelty(
-    answers_ND: NDArray[np.float32], failures_BD: NDArray[np.float32], decimals: int | None
-) -> NDArray[np.float64]:
+def novelty(answers_ND: NDArray[_Float], failures_BD: NDArray[_Float]) -> NDArray[_Float]:
     """explore: 1 - max cos(a, a_j) over the failures."""
-    if decimals is None:
-        nearest_N = (_unit(answers_ND) @ _unit(failures_BD).T).max(axis=1)
-        noisy_N: NDArray[np.float64] = (1.0 - nearest_N).astype(np.float64)
-        return noisy_N
-    answers, failures = _unit(answers_ND.astype(np.float64)), _unit(failures_BD.astype(np.float64))
-    novelty_N: NDArray[np.float64] = (1.0 - (answers @ failures.T).max(axis=1)).round(decimals)
+    novelty_N: NDArray[_Float] = 1 - (_unit(answers_ND) @ _unit(failures_BD).T).max(axis=1)
     return novelty_N
+
+
+def knn_entropy(answers_ND: NDArray[_Float], failures_BD: NDArray[_Float], k: int = KNN_ENTROPY_K) -> NDArray[_Float]:
+    """log(1 + |a - a_k|), a_k the k-th nearest failure, the farthest of them where there are fewer.
+
+    RE3 (Seo et al. 2021, arXiv 2102.09430, section 4), whose neighbours are the states of a replay buffer under a fixed
+    encoder: the reward that a k-nearest-neighbour estimate of the entropy of what is visited comes to.
+    """
+    kth = min(k, len(failures_BD)) - 1
+    distances_NB = np.stack([np.linalg.norm(failures_BD - answer_D, axis=1) for answer_D in answers_ND])
+    entropy_N: NDArray[_Float] = np.log1p(np.partition(distances_NB, kth, axis=1)[:, kth])
+    return entropy_N
 
 
 def explore_decay(policy_version: int, decay_steps: float | None) -> float:

@@ -1,6 +1,10 @@
 """Reading for one group: raw values against a memory, the sliding window, the reward in [0, 1].
 
-The two orders of docs/algorithms.md are two methods of terms.Term; what a read means is here once.
+    store.nearest -> Compared -> formula -> raw values, rounded -> window -> reward
+
+Raw values are rounded to `raw_decimals` (1e-9): what is below comes from the order of summation, and a min-max without eps
+would stretch it into reward. "off" is the published code: float32, its noise included. The two orders of
+docs/algorithms.md are two methods of terms.Term; what a read means is here once.
 """
 
 import numpy as np
@@ -8,27 +12,29 @@ from numpy.typing import NDArray
 
 from memory_service.config import MemorySettings
 from memory_service.episodes import EpisodeStore, union_of_responses
-from memory_service.intrinsic import distance_to_mean, novelty
+from memory_service.formulas import Compared, Formula
 from memory_service.normaliser import SlidingMinMax
 
 
 def exploit_rewards(
     settings: MemorySettings,
+    formula: Formula,
     successes: EpisodeStore,
     window: SlidingMinMax,
     key_D: NDArray[np.float32],
     answers_ND: NDArray[np.float32],
-    policy_version: int,  # noqa: ARG001  every formula is asked alike
+    policy_version: int,
 ) -> NDArray[np.float64]:
-    """[N] in [0, 1]: near the mean of past successes is good. 0, and nothing enters the window, without successes."""
-    known_BD = union_of_responses(successes.nearest(key_D, settings.neighbours_k))
-    if known_BD is None:
+    """[N] in [0, 1]: like past successes is good. 0, and nothing enters the window, without successes."""
+    compared = _compare(settings, successes, key_D, answers_ND, policy_version)
+    if compared is None:
         return np.zeros(len(answers_ND))
-    distances_N = distance_to_mean(answers_ND, known_BD, settings.decimals)
+    raw_N = _raw(settings, formula, compared)
     if settings.exploit_form == "negative_distance":
-        window.push(-distances_N)
-        scaled_N = window.scale(-distances_N)
+        window.push(raw_N)
+        scaled_N = window.scale(raw_N)
         return np.zeros(len(answers_ND)) if scaled_N is None else scaled_N
+    distances_N = -raw_N
     window.push(distances_N)
     scaled_N = window.scale(distances_N)
     return np.clip(1.0 - (distances_N if scaled_N is None else scaled_N), 0.0, 1.0)
@@ -36,6 +42,7 @@ def exploit_rewards(
 
 def explore_rewards(
     settings: MemorySettings,
+    formula: Formula,
     failures: EpisodeStore,
     window: SlidingMinMax,
     key_D: NDArray[np.float32],
@@ -46,10 +53,37 @@ def explore_rewards(
     passed = policy_version if settings.warmup_unit == "steps" else len(failures)
     if not settings.uses_explore or passed < settings.warmup:
         return np.zeros(len(answers_ND))
-    known_BD = union_of_responses(failures.nearest(key_D, settings.neighbours_k))
-    if known_BD is None:
+    compared = _compare(settings, failures, key_D, answers_ND, policy_version)
+    if compared is None:
         return np.full(len(answers_ND), settings.explore_when_empty)
-    novelty_N = novelty(answers_ND, known_BD, settings.decimals)
-    window.push(novelty_N)
-    scaled_N = window.scale(novelty_N)
+    raw_N = _raw(settings, formula, compared)
+    window.push(raw_N)
+    scaled_N = window.scale(raw_N)
     return np.zeros(len(answers_ND)) if scaled_N is None else scaled_N
+
+
+def _compare(
+    settings: MemorySettings,
+    store: EpisodeStore,
+    key_D: NDArray[np.float32],
+    answers_ND: NDArray[np.float32],
+    policy_version: int,
+) -> Compared | None:
+    """None where there is nothing to compare: no answer, or no response known. Copies: a formula may write into them."""
+    found = store.nearest(key_D, settings.neighbours_k)
+    known_BD = union_of_responses(found)
+    if known_BD is None or not len(answers_ND):
+        return None
+    dtype = np.float32 if settings.decimals is None else np.float64
+    return Compared(
+        answers_ND=answers_ND.astype(dtype),
+        known_BD=known_BD.astype(dtype),
+        question_B=np.repeat(np.arange(len(found)), [len(query.episodes) for query, _ in found]),
+        cosine_Q=np.array([cosine for _, cosine in found]),
+        policy_version=policy_version,
+    )
+
+
+def _raw(settings: MemorySettings, formula: Formula, compared: Compared) -> NDArray[np.float64]:
+    raw_N: NDArray[np.float64] = formula(compared).astype(np.float64)
+    return raw_N if settings.decimals is None else raw_N.round(settings.decimals)

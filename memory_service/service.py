@@ -76,7 +76,8 @@ class EpisodicMemory:
 
     def score(self, groups: Sequence[RolloutGroup]) -> list[ScoredGroup]:
         """In order: group i is read with groups < i written. Raises MemoryServiceError before it changes anything
-        of the group in question; groups before it stay written."""
+        of the group in question; groups before it stay written. Raises ConfigError for a user's formula that fails: the run
+        ends with it, and so does this memory."""
         fresh = {group.group_id: group for group in groups if group.group_id not in self._recent}
         started = self._clock()
         encoded = {item.group.group_id: item for item in self._groups.encode(list(fresh.values()), self._groups_scored)}

@@ -4,7 +4,7 @@
     explore    failures     unlike past failures is good
 
 A term reads a group against its store, takes in those rollouts of the group that it remembers, and saves its state. What
-a read means is in reading.py; what the terms add up to is in bonus.py.
+a read means is in reading.py; which formulas there are in formulas.py; what the terms add up to is in bonus.py.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,28 +17,31 @@ from contracts.ports import VectorIndex
 from contracts.rollout import Neighbour
 from memory_service.config import MemorySettings
 from memory_service.episodes import Episode, EpisodeStore, Query
+from memory_service.formulas import Formula, exploit_formula, explore_formula
 from memory_service.group_encoder import EncodedGroup
 from memory_service.normaliser import SlidingMinMax
 from memory_service.reading import exploit_rewards, explore_rewards
 
-Formula = Callable[
-    [MemorySettings, EpisodeStore, SlidingMinMax, NDArray[np.float32], NDArray[np.float32], int], NDArray[np.float64]
+Rewards = Callable[
+    [MemorySettings, Formula, EpisodeStore, SlidingMinMax, NDArray[np.float32], NDArray[np.float32], int],
+    NDArray[np.float64],
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class TermKind:
-    """store: its name in snapshots. correct: which rollouts it remembers."""
+    """store: its name in snapshots. correct: which rollouts it remembers. formula: that the settings name."""
 
     name: str
     store: str
     correct: bool
-    formula: Formula
+    rewards: Rewards
+    formula: Callable[[MemorySettings], Formula]
 
 
 TERMS = (
-    TermKind("exploit", "success", True, exploit_rewards),
-    TermKind("explore", "failure", False, explore_rewards),
+    TermKind("exploit", "success", True, exploit_rewards, exploit_formula),
+    TermKind("explore", "failure", False, explore_rewards, explore_formula),
 )
 
 
@@ -53,11 +56,11 @@ class TermState:
 
 
 class Term:
-    """Not thread-safe: one owner calls it."""
+    """Not thread-safe: one owner calls it. Raises ConfigError for a user's formula that is not there."""
 
     def __init__(self, kind: TermKind, settings: MemorySettings, index: VectorIndex) -> None:
         self.kind = kind
-        self._settings = settings
+        self._settings, self._formula = settings, kind.formula(settings)
         self.store = EpisodeStore(index, settings.max_queries, settings.max_responses_per_query)
         self._window = SlidingMinMax(settings.window, settings.normaliser_eps, settings.normaliser_range_floor)
 
@@ -93,7 +96,9 @@ class Term:
 
     def _read(self, item: EncodedGroup, answers_ND: NDArray[np.float32]) -> NDArray[np.float64]:
         version = item.group.policy_version
-        return self.kind.formula(self._settings, self.store, self._window, item.key_D, answers_ND, version)
+        return self.kind.rewards(
+            self._settings, self._formula, self.store, self._window, item.key_D, answers_ND, version
+        )
 
     def _write(self, item: EncodedGroup, chosen: Sequence[int]) -> None:
         # Copies: a view would keep the vectors of the whole call alive.

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,9 @@ class Run:
         services = Services(self.workers, self.memory, self.learner)
         self.history = History(RunLog(self.path / "log", floor=log_floor(self.path)))
         past, task = read_recovered_run(self.path, config), fakes.get("task") or CountingTask()
-        self.controller = Controller(RunInputs(config, task, services, registry, self.recorder, self.history), past)
+        clock = fakes.get("clock", time.monotonic)
+        given = RunInputs(config, task, services, registry, self.recorder, self.history, clock)
+        self.controller = Controller(given, past)
 
     async def run(self) -> None:
         try:

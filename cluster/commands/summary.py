@@ -19,6 +19,7 @@ from cluster.launch.plan import make_plan, plan_rows
 from cluster.record.incidents import SUPERVISOR_DIED, incident_lines
 from cluster.record.memory_effect import WINDOW_UPDATES, effect_text, memory_effect
 from cluster.record.run_dir import RunRecord, being_taken_up, is_copy, owner_alive, surely_over
+from cluster.record.worker_figures import work_text
 from cluster.watch.alarms.reward_errors import error_shares, errors_text
 from cluster.watch.alarms.windows import Lines
 from cluster.watch.console import eval_text, step_text
@@ -71,9 +72,14 @@ def show_status(console: Console, run: RunRecord) -> None:
             )
     show_reward_errors(console, run.metrics[-WINDOW_UPDATES:])
     if run.status is not None and run.summary is None:
+        if work := work_text(run.status):
+            console.print(f"workers: {work}", soft_wrap=True)
         for name, worker in run.status.get("fleet", {}).items():
+            work = work_text(worker)
             console.print(
-                f"{name}: {worker['state']}, version {worker['version']}, {worker['rollouts_in_hand']} rollouts in hand",
+                f"{name}: {worker['state']}, version {worker['version']}, {worker['rollouts_in_hand']} rollouts in hand"
+                f"{work and f'; {work}'}",
+                soft_wrap=True,
             )
     for line in run.evals:
         console.print(eval_text(line), soft_wrap=True)

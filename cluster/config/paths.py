@@ -18,7 +18,12 @@ from loading.dotted_path import CODE_SUFFIX, split_code
 DATA = ("task.path", "task.held_out_path")
 FOLDERS = ("model.name", "memory.encoder")
 """A hub id or a folder: only what is there, or can be nothing but a path, is taken for one."""
-CODE = ("task.kind", "task.scorer", "learner.advantage", "learner.loss", "learner.schedule")
+CODE = (
+    *("task.kind", "task.scorer", "learner.advantage", "learner.loss", "learner.schedule", "actors.engine"),
+    *("memory.exploit_formula", "memory.explore_formula"),
+)
+CODE_IN_LISTS = {"task.rewards": "name", "actors.pools": "engine"}
+"""Lists of tables, and the key of each table that names code."""
 RUN_DIRECTORY = "run.directory"
 
 
@@ -40,7 +45,7 @@ def place_paths(raw: dict[str, Any], config_file: Path, overridden: Collection[s
     here = Path.cwd()
     of_now = (here, folder)
     of_the_file = (*([begun] if begun else []), *of_now) if stored else (folder, here)
-    for key in (*DATA, *FOLDERS, *CODE, RUN_DIRECTORY, "task.rewards"):
+    for key in (*DATA, *FOLDERS, *CODE, RUN_DIRECTORY, *CODE_IN_LISTS):
         section, name = key.split(".")
         table = raw.get(section)
         if not isinstance(table, dict) or name not in table:
@@ -50,8 +55,8 @@ def place_paths(raw: dict[str, Any], config_file: Path, overridden: Collection[s
 
 
 def _placed(key: str, value: Any, bases: Sequence[Path]) -> Any:
-    if key == "task.rewards" and isinstance(value, list):
-        return [_reward(part, bases) for part in value]
+    if key in CODE_IN_LISTS and isinstance(value, list):
+        return [_entry(part, CODE_IN_LISTS[key], bases) for part in value]
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         return value  # the settings refuse it, with its place
     if key == RUN_DIRECTORY:
@@ -61,9 +66,9 @@ def _placed(key: str, value: Any, bases: Sequence[Path]) -> Any:
     return _code(value, bases) if key in CODE else _folder(value, bases)
 
 
-def _reward(part: Any, bases: Sequence[Path]) -> Any:
-    named = isinstance(part, dict) and isinstance(part.get("name"), str) and "\0" not in part["name"]
-    return part | {"name": _code(part["name"], bases)} if named else part
+def _entry(entry: Any, key: str, bases: Sequence[Path]) -> Any:
+    named = isinstance(entry, dict) and isinstance(entry.get(key), str) and "\0" not in entry[key]
+    return entry | {key: _code(entry[key], bases)} if named else entry
 
 
 def _code(value: str, bases: Sequence[Path]) -> str:

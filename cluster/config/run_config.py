@@ -107,7 +107,8 @@ class RunConfig(Settings):
 
     @model_validator(mode="after")
     def _scripted_goes_together(self) -> "RunConfig":
-        if self.model.scripted != (self.actors.engine == "scripted"):
+        kind = self.actors.engine_kind
+        if not (kind.takes_script if self.model.scripted else kind.takes_model):
             raise ValueError(
                 f"model.name = '{self.model.name}' and actors.engine = '{self.actors.engine}' do not fit: the scripted "
                 "engine has no model. Set both to 'scripted' or neither"

@@ -88,10 +88,12 @@ def _of_pools(config: "RunConfig") -> list[Silent]:
     """Entries of [[actors.pools]] with settings of another engine than the pool's."""
     found = []
     for pool in config.actors.pools:
-        engine = config.actors.kinds[pool.name].engine
-        names = ["vllm"] * (pool.vllm is not None and engine != "vllm")
-        names += ["max_batch_rows"] * (pool.max_batch_rows is not None and engine == "vllm")
+        kind = config.actors.kinds[pool.name]
+        given = (name for name in ("vllm", "max_batch_rows") if getattr(pool, name) is not None)
+        names = [name for name in given if name not in kind.engine_kind.reads]
         if names:
             where = tuple(f"actors.pools.{name}" for name in names)
-            found.append(Silent(where, f"the workers of pool '{pool.name}' have the engine '{engine}'", refused=True))
+            found.append(
+                Silent(where, f"the workers of pool '{pool.name}' have the engine '{kind.engine}'", refused=True)
+            )
     return found

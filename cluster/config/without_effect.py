@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 _PAID_ALONE: tuple[str, ...] = (
     *("variant", "window", "warmup", "warmup_unit", "explore_when_empty", "exploit_form", "normaliser_eps"),
     *("normaliser_range_floor", "raw_decimals", "order", "neighbours_k"),
-    *("late_policy", "deadline_s"),
+    *("late_policy", "deadline_s", "exploit_formula", "explore_formula"),
 )
 """Beside OF_THE_BONUS: what shapes or waits for a bonus and nothing that is kept, so `memr memory query` shows the same."""
+_OF_EXPLORE = ("explore_when_empty", "explore_decay_steps", "explore_formula", "warmup", "warmup_unit")
 _OF_A_MODEL: tuple[str, ...] = (
     *("device", "gpus", "shared_prefix", "micro_batch_tokens", "logprob_chunk_tokens", "lora_*", "learning_rate"),
     *("adam_*", "weight_decay", "max_grad_norm", "schedule", "warmup_share", "loss", "clip_*", "importance_cap"),
@@ -48,8 +49,9 @@ def _of(section: str, *names: str) -> tuple[str, ...]:
     return tuple(f"{section}.{name}" for name in names)
 
 
-def _engines(config: "RunConfig") -> set[str]:
-    return {kind.engine for kind in config.actors.kinds.values()}
+def _read_by_an_engine(setting: str) -> Callable[["RunConfig"], bool]:
+    """Whether a kind of worker has an engine that reads this setting of [actors]."""
+    return lambda config: any(setting in kind.engine_kind.reads for kind in config.actors.kinds.values())
 
 
 def _own_task(config: "RunConfig") -> bool:
@@ -79,16 +81,20 @@ RULES = (
         lambda c: c.memory.pays,
     ),
     Rule(
-        _of("memory", "explore_weight", "explore_when_empty", "explore_decay_steps", "warmup", "warmup_unit"),
+        _of("memory", "explore_weight", *_OF_EXPLORE),
         "memory.variant = 'memory_r' pays for exploit alone",
         lambda c: c.memory.uses_explore,
     ),
     Rule(
-        _of("memory", "explore_when_empty", "explore_decay_steps", "warmup", "warmup_unit"),
+        _of("memory", *_OF_EXPLORE),
         "memory.explore_weight = 0",
         lambda c: c.memory.explore_weight > 0,
     ),
-    Rule(_of("memory", "exploit_form"), "memory.exploit_weight = 0", lambda c: c.memory.exploit_weight > 0),
+    Rule(
+        _of("memory", "exploit_form", "exploit_formula"),
+        "memory.exploit_weight = 0",
+        lambda c: c.memory.exploit_weight > 0,
+    ),
     Rule(
         _of("memory", "key_batch_groups"),
         "memory.key is not 'first_of_batch'",
@@ -111,19 +117,19 @@ RULES = (
         lambda c: not is_hash(c.memory.encoder),
     ),
     Rule(_of("memory", "gpus"), "memory.device = 'cpu'", lambda c: c.memory.device == "cuda"),
-    Rule(("actors.scripted.*",), "no worker has the engine 'scripted'", lambda c: "scripted" in _engines(c)),
-    Rule(("actors.vllm.*",), "no worker has the engine 'vllm'", lambda c: "vllm" in _engines(c)),
-    Rule(("actors.lora_path",), "no worker has the engine 'transformers'", lambda c: "transformers" in _engines(c)),
+    Rule(("actors.scripted.*",), "no worker has the engine 'scripted'", _read_by_an_engine("scripted")),
+    Rule(("actors.vllm.*",), "no worker has the engine 'vllm'", _read_by_an_engine("vllm")),
+    Rule(("actors.lora_path",), "no worker has the engine 'transformers'", _read_by_an_engine("lora_path")),
     Rule(
         ("actors.max_batch_rows",),
         "vLLM takes actors.vllm.max_num_seqs at once",
-        lambda c: _engines(c) != {"vllm"},
+        _read_by_an_engine("max_batch_rows"),
     ),
     Rule(("actors.num_workers",), "[[actors.pools]] has the numbers of workers", lambda c: not c.actors.pools),
     Rule(
         ("actors.device", "actors.gpus_per_worker"),
         "the scripted engine has no model",
-        lambda c: _engines(c) != {"scripted"},
+        lambda c: any(kind.engine_kind.uses_device for kind in c.actors.kinds.values()),
         refused=False,
     ),
     Rule(

@@ -120,7 +120,7 @@ class Controller:
         return status_of(self.stages, self._given.config)
 
     def _loops(self) -> list[Coroutine[Any, Any, None]]:
-        loops = [self.stages.fleet.run(), self._control.run()]
+        loops = [self.stages.fleet.run(), self.stages.reports.run(), self._control.run()]
         return loops if self._given.services.memory is None else [*loops, self.stages.scoring_stage.run()]
 
     async def _train_and_evaluate(self) -> None:

@@ -27,6 +27,7 @@ from cluster.flow.step_record import StepRecord
 from cluster.flow.training_loop import TrainingLoop
 from cluster.flow.undivided import Undivided
 from cluster.flow.work_queue import WorkQueue
+from cluster.flow.worker_reports import WorkerReports
 from cluster.flow.worker_targets import WorkerTargets
 from cluster.handles import Services
 from cluster.record.adapter_registry import AdapterRegistry
@@ -59,6 +60,7 @@ class RolloutStages:
     queue: WorkQueue
     targets: WorkerTargets
     fleet: Fleet
+    reports: WorkerReports
     outcomes: LeaseOutcomes
     scoring: ScoringQueue
     scoring_stage: ScoringStage
@@ -96,13 +98,15 @@ def _rollout_stages(given: RunInputs) -> RolloutStages:
     outcomes = LeaseOutcomes(config.cluster, queue, ledger, scoring, evaluator, recorder, given.history, admission)
     targets = WorkerTargets(config.actors)
     dispatcher = Dispatcher(config, queue, registry, recorder, outcomes, staleness, targets, state.changed)
+    fleet = Fleet(config, services, targets, dispatcher, recorder, state.changed, given.clock)
     return RolloutStages(
         state=state,
         ledger=ledger,
         admission=admission,
         queue=queue,
         targets=targets,
-        fleet=Fleet(config, services, targets, dispatcher, recorder, state.changed, given.clock),
+        fleet=fleet,
+        reports=WorkerReports(fleet, state.changed, given.clock),
         outcomes=outcomes,
         scoring=scoring,
         scoring_stage=ScoringStage(scoring, queue, undivided, state, in_lease_order=lag == 0),
@@ -122,7 +126,9 @@ def _training_loop(given: RunInputs, at: RolloutStages) -> TrainingLoop:
         services=given.services,
         batches=Batches(at.buffer, at.ledger, registry, at.staleness, at.admission, health, recorder, at.state, clock),
         publication=Publication(config, registry, recorder, at.queue, at.evaluator, at.schedule, at.state),
-        step_record=StepRecord(config, recorder, at.ledger, at.scoring, at.buffer, at.fleet, at.state, clock),
+        step_record=StepRecord(
+            config, recorder, at.ledger, at.scoring, at.buffer, at.fleet, at.reports, at.state, clock
+        ),
         checkpoints=Checkpoints(
             config=config,
             services=given.services,

@@ -2,11 +2,14 @@
 
 from cluster.config.run_config import RunConfig
 from cluster.flow.stages import Stages
+from cluster.flow.worker_state import WorkerState
+from cluster.record.worker_figures import WorkerFigures, fleet_fields
 
 
 def status_of(stages: Stages, config: RunConfig) -> dict[str, object]:
     """`progress` changes whenever the run gets on: what the supervisor watches."""
-    state, fleet = stages.state, stages.fleet
+    state, fleet, figures = stages.state, stages.fleet, stages.reports.now()
+    of_all = {name: value for name, value in fleet_fields(figures).items() if name != "by_worker"}
     return {
         "step": state.step,
         "num_updates": config.learner.num_updates,
@@ -15,16 +18,20 @@ def status_of(stages: Stages, config: RunConfig) -> dict[str, object]:
         "workers": fleet.serving,
         "workers_wanted": fleet.target,
         "workers_joining": fleet.joining,
-        "fleet": {
-            worker.worker_id: {"state": worker.state.value, "version": worker.version, "rollouts_in_hand": worker.rows}
-            for worker in fleet.workers
-        },
+        **of_all,
+        "fleet": {worker.worker_id: _worker(worker, figures.get(worker.worker_id)) for worker in fleet.workers},
         "at_workers": stages.queue.at_workers,
         "with_memory": len(stages.scoring),
         "buffered": len(stages.buffer),
         "eval_leases": stages.evaluator.open_leases,
         "progress": _progress(stages),
     }
+
+
+def _worker(worker: WorkerState, figures: WorkerFigures | None) -> dict[str, object]:
+    """figures: of its own reports, where it gives any."""
+    told = figures.fields if figures is not None else {}
+    return {"state": worker.state.value, "version": worker.version, "rollouts_in_hand": worker.rows, **told}
 
 
 def _progress(stages: Stages) -> list[int]:

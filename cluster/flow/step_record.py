@@ -8,6 +8,7 @@ from cluster.flow.fleet import Fleet
 from cluster.flow.rollout_buffer import RolloutBuffer
 from cluster.flow.run_state import RunState
 from cluster.flow.scoring_queue import ScoringQueue
+from cluster.flow.worker_reports import WorkerReports
 from cluster.record.ledger import Ledger
 from cluster.record.metrics import StepContext, StepTiming, metrics_line
 from cluster.record.recorder import Recorder
@@ -29,6 +30,7 @@ class StepRecord:
     scoring: ScoringQueue
     buffer: RolloutBuffer
     fleet: Fleet
+    reports: WorkerReports
     state: RunState
     clock: Callable[[], float]
     _started_s: float = field(init=False)
@@ -58,6 +60,7 @@ class StepRecord:
             unremembered_groups=self.scoring.unremembered_groups,
             merged_bfloat16=self.config.actors.merges_in_bfloat16,
             judged=counts.shares(),
+            figures=self.reports.take(),
         )
 
     def _warn(self, report: StepReport) -> None:

@@ -161,7 +161,7 @@ def _with_share(bundles: Sequence[Bundle], silent: Collection[str], share: float
 
 
 def _may_share(kind: ActorSettings) -> bool:
-    return kind.engine == "transformers" and kind.device == "auto" and kind.gpus_per_worker is None
+    return kind.engine_kind.shares_gpu and kind.device == "auto" and kind.gpus_per_worker is None
 
 
 def _on_gpu(device: str, has_gpu: bool) -> bool:
@@ -169,11 +169,11 @@ def _on_gpu(device: str, has_gpu: bool) -> bool:
 
 
 def _worker_gpus(kind: ActorSettings, has_gpu: bool, scripted: bool) -> float:
-    if scripted or kind.engine == "scripted" or not _on_gpu(kind.device, has_gpu):
+    if scripted or not kind.engine_kind.uses_device or not _on_gpu(kind.device, has_gpu):
         return 0
     if kind.gpus_per_worker is not None:
         return kind.gpus_per_worker
-    return kind.vllm.tensor_parallel_size if kind.engine == "vllm" else 1
+    return kind.vllm.tensor_parallel_size if kind.engine_kind.tensor_parallel else 1
 
 
 def _gpu_shortage(bundles: Sequence[Bundle], nodes: Sequence[Node]) -> list[str]:
@@ -196,7 +196,7 @@ def _crowded(config: RunConfig, bundles: Sequence[Bundle]) -> Iterator[str]:
     """vLLM takes its share of a card's memory whatever Ray counts."""
     for bundle in bundles:
         kind = config.actors.kinds.get(bundle.part)
-        share = kind.vllm.gpu_memory_utilization if kind and kind.engine == "vllm" else 0.0
+        share = kind.vllm.gpu_memory_utilization if kind and kind.engine_kind.tensor_parallel else 0.0
         if 0 < bundle.gpus < 1 and share > bundle.gpus:
             yield (
                 f"a '{bundle.part}' worker has {bundle.gpus:g} of a GPU and wants {share:.0%} of its memory: it will not start "

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cluster.config.run_config import RunConfig
 from cluster.config.turn_tokens import replies_text, turns_text
 from cluster.watch.resources.projection import memory_bytes, size
+from loading.dotted_path import short_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +86,11 @@ def _threads_text(part: str, threads: int, processes: int) -> str:
 
 def _workers_text(config: RunConfig) -> str:
     if not config.actors.pools:
-        return f"{config.actors.num_workers} x {config.actors.engine} engine"
+        return f"{config.actors.num_workers} x {short_name(config.actors.engine)} engine"
     kinds = config.actors.kinds
     return ", ".join(
-        f"{pool.num_workers} x {pool.name} ({kinds[pool.name].engine} engine)" for pool in config.actors.pools
+        f"{pool.num_workers} x {pool.name} ({short_name(kinds[pool.name].engine)} engine)"
+        for pool in config.actors.pools
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.load import load_worker_tokenizer
+from actors.load import refuse_missing as refuse_missing_engines
 from cluster.config.run_config import RunConfig
 from cluster.launch.answer_rule_change import tell_changed_rule
 from cluster.launch.context_room import find_room
@@ -23,9 +24,10 @@ from cluster.record.resume import ChangedSetting, begin_or_go_on, read_recovered
 from cluster.record.run_dir import claim_run, forget_summary, has_begun
 from contracts.errors import LoadError
 from contracts.ports import Task
-from learner.methods import refuse_missing
+from learner.methods import refuse_missing as refuse_missing_methods
 from learner.old_checkpoint import refuse_old
 from loading.load_errors import named_data
+from memory_service.formulas import refuse_missing as refuse_missing_formulas
 from tasks.load import load_task, make_verifier
 from tasks.prompts import HfTokenizer
 from tasks.task_data import TaskData, look_through
@@ -82,7 +84,10 @@ def prepare(
 
 def _load_task(config: RunConfig) -> Task:
     """First: a wrong path is told before anything is loaded."""
-    refuse_missing(config.learner)
+    refuse_missing_methods(config.learner)
+    refuse_missing_engines(config.actors)
+    if config.memory.enabled:
+        refuse_missing_formulas(config.memory)
     task = load_task(config.task)
     if not has_begun(config.run_path):  # one that has loaded it before tries again, within its budget
         make_verifier(config.task).close()  # users' scorer and rewards, loaded as every worker will

@@ -1,11 +1,13 @@
 """One line of metrics.jsonl: pure, from reports to a flat dictionary. Values are never cleaned."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.record.ledger import LedgerCounts
 from cluster.record.sampled_counts import JudgedShares
+from cluster.record.worker_figures import WorkerFigures, fleet_fields
 from contracts.reports import MemoryReport, StepReport
 
 
@@ -23,7 +25,7 @@ class StepTiming:
 @dataclass(frozen=True, slots=True)
 class StepContext:
     """What the controller knows about an update beside the reports. late_groups, unremembered_groups: totals so far.
-    merged_bfloat16: workers sample with the adapter merged into bfloat16 weights."""
+    merged_bfloat16: workers sample with the adapter merged into bfloat16 weights. figures: by worker that reports."""
 
     step: int
     wall_s: float
@@ -35,6 +37,7 @@ class StepContext:
     unremembered_groups: int = 0
     merged_bfloat16: bool = False
     judged: JudgedShares = field(default_factory=JudgedShares)
+    figures: Mapping[str, WorkerFigures] = field(default_factory=dict)
 
 
 def metrics_line(
@@ -66,6 +69,7 @@ def metrics_line(
     line["memory_unremembered"] = context.unremembered_groups
     line["buffered_bytes"] = context.buffered_bytes
     line["workers"] = context.workers
+    line |= fleet_fields(context.figures)
     line["ledger"] = dataclasses.asdict(ledger)
     line["dropped_or_failed"] = context.dropped_or_failed
     return line

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cluster.config.paths import CODE, DATA
+from cluster.config.paths import CODE, CODE_IN_LISTS, DATA
 from cluster.config.run_config import RunConfig, load_config
 from cluster.config.run_folder import MANIFEST, is_run
 from cluster.handles import Services
@@ -86,8 +86,8 @@ class ChangedSetting:
     @property
     def moved(self) -> bool:
         """The user's files lie elsewhere. That the data is the same says its hash; of code the file has to have its name."""
-        if self.name == "task.rewards":
-            return _with_short_names(self.before) == _with_short_names(self.now)
+        if key := CODE_IN_LISTS.get(self.name):
+            return _with_short_names(self.before, key) == _with_short_names(self.now, key)
         if not isinstance(self.before, str) or not isinstance(self.now, str):
             return False
         return self.name in DATA or (self.name in CODE and short_name(self.before) == short_name(self.now))
@@ -108,8 +108,8 @@ class ChangedSetting:
         return f"  {self.name}: was {self.before!r}, is {self.now!r}{self.why and f' ({self.why})'}"
 
 
-def _with_short_names(rewards: Any) -> list[dict[str, Any]]:
-    return [part | {"name": short_name(part["name"])} for part in rewards]
+def _with_short_names(entries: Any, key: str) -> list[dict[str, Any]]:
+    return [entry | {key: short_name(entry[key])} if entry.get(key) else entry for entry in entries]
 
 
 class _SnapshotVersion(Stored):

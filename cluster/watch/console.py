@@ -18,6 +18,7 @@ from rich.text import Text
 
 from cluster.record.incidents import ALARM
 from cluster.record.memory_effect import short_text
+from cluster.record.worker_figures import work_text
 from cluster.watch.alarms.first_batch import FEW
 from cluster.watch.terminal import into
 from contracts.rollout import ScoredGroup
@@ -252,7 +253,8 @@ def _memory_rows(history: Sequence[dict[str, Any]]) -> list[tuple[str, str, str]
 
 
 def _flow_text(status: dict[str, Any]) -> str:
+    work = work_text(status)
     return (
         f"{status['phase']}: {status['at_workers']} problems at workers, {status['with_memory']} with memory, "
-        f"{status['buffered']} ready, {status['eval_leases']} of an evaluation"
+        f"{status['buffered']} ready, {status['eval_leases']} of an evaluation{work and f'; workers: {work}'}"
     )

@@ -11,7 +11,10 @@ from contracts.rollout import ScoredGroup
 
 _SECTIONS = {
     "memory": ("memory_", "intrinsic_", "bonus", "exploit_", "explore_"),
-    "perf": ("tokens_generated", "tokens_trained", "workers", "buffered_", "peak_"),
+    "perf": (
+        *("tokens_generated", "tokens_trained", "workers", "buffered_", "peak_"),
+        *("verify_share", "leases_", "by_worker/"),
+    ),
     "stability": (
         "lag_",
         "mismatch_",

@@ -1,51 +1,114 @@
-"""What every engine promises (contracts.ports.Engine), asked of each of them."""
+"""What every engine promises (contracts.ports.Engine), asked of each of them; of one of your own alone with
 
-from collections.abc import Callable
+MEMR_ENGINE=FILE.py:name .venv/bin/pytest tests/contract/test_engine_port.py
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
-from actors.config import ScriptedSettings
+from actors.config import ActorSettings, ScriptedSettings
 from actors.engines.scripted.scripted_engine import ScriptedEngine
 from actors.engines.torch_decoding.transformers_engine import TransformersEngine
+from actors.load import EngineNeeds, start_engine
+from contracts.adapter import Adapter
 from contracts.errors import AdapterMissingError
-from contracts.ports import Engine, Generation
+from contracts.ports import AsyncEngine, Engine, Generation, GenerationRequest
 from contracts.rollout import FinishReason
 from tests.small_updates import bfloat16_llama
 from tests.tiny_policy import ask, tiny_adapter, tiny_llama, tiny_tokenizer
 
-EngineMaker = Callable[[], Engine]
+EngineMaker = Callable[[Path], Engine]
 
 
-def scripted() -> Engine:
+class InStep:
+    """contracts.ports.Engine on an event loop of its own around an AsyncEngine."""
+
+    def __init__(self, engine: AsyncEngine, runner: asyncio.Runner) -> None:
+        self._engine, self._runner = engine, runner
+
+    def load_adapter(self, adapter: Adapter) -> None:
+        self._runner.run(self._engine.load_adapter(adapter))
+
+    def drop_adapter(self, policy_version: int) -> None:
+        self._runner.run(self._engine.drop_adapter(policy_version))
+
+    def generate(
+        self, requests: Sequence[GenerationRequest], policy_version: int, deadline_s: float
+    ) -> list[list[Generation]]:
+        return self._runner.run(self._engine.generate(requests, policy_version, deadline_s))
+
+    def score(self, tokens_P: NDArray[np.int32], policy_version: int) -> NDArray[np.float32]:
+        return self._runner.run(self._engine.score(tokens_P, policy_version))
+
+    def close(self) -> None:
+        self._engine.close()
+        self._runner.close()
+
+
+def of_the_user(name: str) -> EngineMaker:
+    """As a worker starts it, on a tiny Llama in float32."""
+
+    def make(folder: Path) -> Engine:
+        tiny_llama().save_pretrained(folder)
+        settings = ActorSettings(engine=name, device="cpu", dtype="float32", torch_threads=1)
+        runner, needs = asyncio.Runner(), EngineNeeds(max_lora_rank=4, max_model_len=512)
+        return InStep(runner.run(start_engine(settings, folder, tiny_tokenizer(), needs)), runner)
+
+    return make
+
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "my_engine.py"
+
+
+def scripted(_: Path) -> Engine:
     lengths = {"min_response_tokens": 2, "max_response_tokens": 9}
     return ScriptedEngine(tiny_tokenizer(), ScriptedSettings().model_copy(update=lengths))
 
 
-def merged() -> Engine:
+def merged(_: Path) -> Engine:
     return TransformersEngine(tiny_llama(), tiny_tokenizer(), "merged", max_batch_rows=16)
 
 
-def side() -> Engine:
+def side(_: Path) -> Engine:
     return TransformersEngine(tiny_llama(), tiny_tokenizer(), "side", max_batch_rows=5)
 
 
-def merged_bfloat16() -> Engine:
+def merged_bfloat16(_: Path) -> Engine:
     return TransformersEngine(bfloat16_llama(0), tiny_tokenizer(), "merged", max_batch_rows=16)
 
 
-def side_bfloat16() -> Engine:
+def side_bfloat16(_: Path) -> Engine:
     return TransformersEngine(bfloat16_llama(0), tiny_tokenizer(), "side", max_batch_rows=5)
 
 
-@pytest.fixture(params=[scripted, merged, side, merged_bfloat16, side_bfloat16])
-def engine(request: pytest.FixtureRequest) -> Engine:
-    make: EngineMaker = request.param
-    built = make()
+OURS: dict[str, EngineMaker] = {
+    "scripted": scripted,
+    "merged": merged,
+    "side": side,
+    "merged_bfloat16": merged_bfloat16,
+    "side_bfloat16": side_bfloat16,
+    "example": of_the_user(f"{EXAMPLE}:plain"),
+}
+YOURS = os.environ.get("MEMR_ENGINE")
+ENGINES = {YOURS: of_the_user(YOURS)} if YOURS else OURS
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    built: Any = ENGINES[request.param](tmp_path)
     for version in (0, 1, 2):
         built.load_adapter(tiny_adapter(version, tiny_llama()))
-    return built
+    yield built
+    if isinstance(built, InStep):
+        built.close()
 
 
 def tolerance(engine: Engine) -> float:

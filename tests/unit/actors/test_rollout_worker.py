@@ -465,6 +465,48 @@ def test_the_report_counts_groups_rollouts_tokens_and_seconds() -> None:
     assert (report.groups, report.rollouts, report.tokens, report.generate_s) == (1, 3, 6, 2.0)
 
 
+def test_the_report_tells_what_is_in_hand_while_it_is() -> None:
+    engine = RecordingEngine()
+    worker, verifier, _ = make_worker(engine)
+    seen: list[tuple[str, int, int]] = []
+
+    def look(where: str) -> None:
+        report = worker.report()
+        seen.append((where, report.leases_in_hand, report.leases_to_judge))
+
+    judge = verifier.verify
+
+    def verify(answers: Sequence[Answer]) -> list[Verdict]:
+        look("judging")
+        return judge(answers)
+
+    engine.on_generate = lambda: look("generating")
+    verifier.verify = verify  # type: ignore[method-assign]
+    worker.sample([lease(0), lease(1)])
+    look("done")
+    assert seen == [("generating", 2, 0), ("judging", 2, 2), ("done", 0, 0)]
+
+
+def test_a_call_that_fails_leaves_nothing_in_hand() -> None:
+    engine = RecordingEngine()
+    worker, _, _ = make_worker(engine)
+
+    def stumble() -> None:
+        raise EngineError("no")
+
+    engine.on_generate = stumble
+    with pytest.raises(EngineError):
+        worker.sample([lease(0)])
+    assert worker.report().leases_in_hand == 0
+
+
+def test_tokens_of_the_report_are_the_policys_without_an_environments_replies() -> None:
+    worker, _, _ = make_worker(RecordingEngine(always("hm")), two_turns())
+    [group] = worker.sample([lease(0, rollouts=2)])
+    assert worker.report().tokens == sum(int(rollout.policy_mask_T.sum()) for rollout in group.rollouts) == 12
+    assert sum(len(rollout.tokens_T) for rollout in group.rollouts) > 12
+
+
 def test_health_is_a_real_one_token_generation() -> None:
     engine = RecordingEngine(always("4", FinishReason.LENGTH))
     worker, _, _ = make_worker(engine)
