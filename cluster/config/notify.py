@@ -3,6 +3,7 @@
 Loads without torch and Ray.
 """
 
+from enum import StrEnum
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -10,7 +11,17 @@ from pydantic import Field, field_validator
 
 from contracts.settings import Settings
 
-EVENTS = ("start", "alarm", "restart", "stop")
+
+class Notice(StrEnum):
+    """What may be sent, as notify.events names it. ALARM: any event that is a problem."""
+
+    START = "start"
+    ALARM = "alarm"
+    RESTART = "restart"
+    STOP = "stop"
+
+
+EVENTS = tuple(notice.value for notice in Notice)
 
 
 class NotifySettings(Settings):
