@@ -57,7 +57,7 @@ class Tail:
         anew = not reads_on and self._forget()
         file.seek(self._offset)
         self._inode = found.st_dev, found.st_ino
-        return Appended(self._take(file.read(self._max_bytes)), anew)
+        return Appended(self._take(file.read(found.st_size - self._offset)), anew)
 
     def _take(self, data: bytes) -> list[bytes]:
         usable = data.partition(b"\0")[0] if self._before_gap else data

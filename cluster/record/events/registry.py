@@ -34,14 +34,14 @@ def from_line(line: Mapping[str, Any], name: str | None = None) -> Event:
     if kind is UnknownEvent:
         return _unknown(name, line)
     try:
-        return _adapter(kind).validate_python(kind.fields_of(name, line))
+        return _adapter(kind.written_as).validate_python(kind.fields_of(name, line))
     except ValidationError:
         return _unknown(name, line)
 
 
 @cache
-def _adapter(kind: type[Event]) -> TypeAdapter[Event]:
-    return TypeAdapter(kind)
+def _adapter(written_as: str) -> TypeAdapter[Event]:
+    return TypeAdapter(EVENT_CLASSES[written_as])
 
 
 def _unknown(name: str, line: Mapping[str, Any]) -> UnknownEvent:

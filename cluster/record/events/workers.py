@@ -91,7 +91,7 @@ class AutoscaleRefused(Event):
 
     @property
     def headline(self) -> str:
-        return f"autoscaling asked for {counted(self.workers, 'worker')} in vain: {self.reason}"
+        return f"autoscaling asked for {counted(self.workers, 'worker')}, which cannot be had: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)

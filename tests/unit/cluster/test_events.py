@@ -192,7 +192,95 @@ def test_a_headline_is_one_line_and_not_the_name_again(event: Event) -> None:
         assert "headline" not in event.to_line(), "older readers take it for an incident"
 
 
-OF_9962A33 = ()
+OF_9962A33 = (
+    (
+        '{"time_s": 1795805342.0116, "event": "worker_lost", "headline": "worker died; process 1 is gone", "worker": "worker-0", "replaced": true}',
+        WorkerLost,
+        "worker lost: worker died; process 1 is gone",
+    ),
+    (
+        '{"time_s": 1795805343.1641152, "event": "version_refused", "headline": "log-probs of v2 differ by 0.5", "worker": "w0", "version": 2, "refusals": 1, "follows": "again", "cause": "rounding"}',
+        VersionRefused,
+        "version refused: log-probs of v2 differ by 0.5",
+    ),
+    (
+        '{"time_s": 1795805421.002558, "event": "alarm_entropy", "headline": "entropy fell", "action": "pause", "step": 6}',
+        AlarmRaised,
+        "alarm entropy: entropy fell",
+    ),
+    (
+        '{"time_s": 1795805437.848406, "event": "rolled_back", "headline": "back to the weights of step-000004: 3 updates in a row were skipped, the last because a tensor is not finite"}',
+        RolledBack,
+        "rolled back: back to the weights of step-000004: 3 updates in a row were skipped, the last because a tensor is not finite",
+    ),
+    (
+        '{"time_s": 1795805394.5802, "event": "memory_lost", "headline": "the memory\'s process died: process 7 is gone", "decision": "restart component"}',
+        MemoryLost,
+        "memory lost: the memory's process died: process 7 is gone",
+    ),
+    (
+        '{"time_s": 1795805400.8453934, "event": "run_died", "headline": "the run\'s own process was killed by SIGKILL", "exit_code": -9}',
+        RunDied,
+        "run died: the run's own process was killed by SIGKILL",
+    ),
+    (
+        '{"time_s": 1795805400.8459766, "event": "restart", "headline": "the run\'s own process was killed by SIGKILL", "restart": 1, "after_s": 1.0}',
+        Restarted,
+        "restart: the run's own process was killed by SIGKILL",
+    ),
+    (
+        '{"time_s": 1795805408.067561, "event": "ray_died", "headline": "the run gave no sign of life within supervision.start_s = 0.5 s"}',
+        RayDied,
+        "ray died: the run gave no sign of life within supervision.start_s = 0.5 s",
+    ),
+    (
+        '{"time_s": 1795805437.5, "event": "evaluation_invalid", "version": 3, "reason": "evaluation of version 3, held-out problem p: no judge"}',
+        EvaluationInvalid,
+        "evaluation invalid: evaluation of version 3, held-out problem p: no judge",
+    ),
+    (
+        '{"time_s": 1795805341.4092708, "event": "scaled", "kind": "worker", "workers": 3, "before": 1}',
+        Scaled,
+        "note: pool 'worker' is to have 3 workers, until now 1",
+    ),
+    (
+        '{"time_s": 1795805341.309708, "event": "joined", "worker": "worker-0", "seconds": 0.0}',
+        Joined,
+        "note: worker-0 joined, 0 s after its start",
+    ),
+    (
+        '{"time_s": 1795805342.0112033, "event": "sampling_failed", "leases": [0, 1], "error": "worker died"}',
+        SamplingFailed,
+        "note: sampling of 2 problems failed: worker died",
+    ),
+    (
+        '{"time_s": 1795805341.29045, "event": "published", "version": 0, "bytes": 71}',
+        Published,
+        "note: version 0 is published, 71 bytes",
+    ),
+    (
+        '{"time_s": 1795805343.3602471, "event": "resumed", "step": 0, "updates_replayed": 1, "memory_calls_replayed": 1, "memory_difference": 0.0, "groups_taken_up": 0}',
+        Resumed,
+        "note: resumed from the checkpoint of update 0: 1 update and 1 call of memory made again (intrinsic rewards differ by at most 0), 0 groups kept",
+    ),
+    (
+        '{"time_s": 1795805435.127355, "event": "settings_changed", "changes": {"learner.num_updates": {"before": 300, "now": 320}}}',
+        SettingsChanged,
+        "note: settings changed: learner.num_updates was 300, is 320",
+    ),
+)
+"""Lines that runs of this commit wrote. Texts of those with a headline are what its console printed."""
+
+
+@pytest.mark.parametrize(("line", "kind", "text"), OF_9962A33)
+def test_lines_of_a_known_commit_are_their_class_and_are_written_as_they_were(
+    line: str, kind: type[Event], text: str
+) -> None:
+    event = from_line(json.loads(line))
+    assert type(event) is kind
+    assert event_text(event) == text
+    assert json.dumps(event.to_line()) == line
+
 
 OF_57C9E8C = (
     ('{"time_s": 1.0, "event": "alarm_entropy", "headline": "h", "action": "pause"}', AlarmRaised),

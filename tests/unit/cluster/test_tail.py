@@ -5,7 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.record.run_lines import EVENTS, METRICS, Growing, tail_of
@@ -59,6 +59,7 @@ def lives(draw: st.DrawFn) -> list[tuple[str, bytes | int]]:
     return draw(st.lists(one, max_size=20))
 
 
+@settings(max_examples=60)
 @given(life=lives(), before_gap=st.booleans())
 def test_a_file_that_is_cut_swapped_or_removed_is_read_anew(
     life: list[tuple[str, bytes | int]], before_gap: bool
