@@ -7,8 +7,8 @@ Every process shares this machine's cores; on a cluster each node has its own.
 """
 
 import argparse
-import json
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,27 @@ import numpy as np
 
 from benchmarks.results_table import show
 from benchmarks.scripted_run import run_scripted
+from cluster.record.events.event import Event
+from cluster.record.events.training import Published
+from cluster.record.events.workers import Proven
+from cluster.record.run_lines import RunLines
 
 RANK_32_OF_1_5B = 73_859_072
 """Qwen2.5-1.5B: r 32 on its seven linear layers x 28, 36.9 million parameters of two bytes."""
 WARM = 2
 
 
-def delays(events: list[dict[str, Any]], workers: int) -> dict[int, list[float]]:
+def delays(events: Sequence[Event], workers: int) -> dict[int, list[float]]:
     """Seconds from publication to proof by version, for versions that every worker proved."""
-    published = {e["version"]: e["time_s"] for e in events if e["event"] == "published"}
+    published = {event.version: event.time_s for event in events if isinstance(event, Published)}
     found: dict[int, list[float]] = {}
     for event in events:
-        if event["event"] == "proven" and event["version"] in published:
-            found.setdefault(event["version"], []).append(event["time_s"] - published[event["version"]])
+        if isinstance(event, Proven) and event.version in published:
+            found.setdefault(event.version, []).append(event.time_s - published[event.version])
     return {version: times for version, times in sorted(found.items())[WARM:] if len(times) >= workers}
 
 
-def row(what: str, workers: int, events: list[dict[str, Any]]) -> dict[str, Any]:
+def row(what: str, workers: int, events: Sequence[Event]) -> dict[str, Any]:
     by_version = delays(events, workers)
     every = [time for times in by_version.values() for time in times]
     last = [max(times) for times in by_version.values()]
@@ -73,8 +77,8 @@ def main() -> None:
         rows.append(row(f"{workers} scripted, {args.adapter_bytes / 1e6:.0f} MB", workers, run.events))
         print(rows[-1], flush=True)
     if args.vllm:
-        events = [json.loads(line) for line in (args.vllm / "events.jsonl").read_text().splitlines()]
-        workers = len({event["worker"] for event in events if event["event"] == "proven"})
+        events = RunLines(args.vllm).events.look()
+        workers = len({event.worker for event in events if isinstance(event, Proven)})
         size = next((args.vllm / "adapters").glob("v*/adapter_model.safetensors")).stat().st_size
         rows.append(row(f"{workers} vLLM, {size / 1e6:.0f} MB", workers, events))
     show("adapter_sync", "From publication to proven on every worker", rows, "goal: below 1 s for 64")

@@ -24,8 +24,9 @@ from cluster.launch.probes import probe_sequences
 from cluster.record.adapter_registry import AdapterRegistry
 from cluster.record.history import History
 from cluster.record.recorder import Recorder
-from cluster.record.run_dir import RunRecord, create_run, read_run
+from cluster.record.run_dir import create_run
 from cluster.record.run_log import RunLog
+from cluster.record.run_view import RunView, read_run
 from contracts.adapter import Adapter
 from contracts.ports import PolicyLearner, Task, Tokenizer
 from contracts.problem import Lease
@@ -42,7 +43,7 @@ from tasks.task_data import look_through
 class InProcessRun:
     """record: what the run left on disk. kept: adapters of the versions asked for. worker: still there, to evaluate."""
 
-    record: RunRecord
+    record: RunView
     kept: dict[int, Adapter]
     worker: RolloutWorker
     task: Task
@@ -158,7 +159,7 @@ async def run_in_process(config: RunConfig, keep_versions: Collection[int] = ())
     return InProcessRun(read_run(config.run_path), learner.kept, worker, task)
 
 
-def train_in_process(config: RunConfig) -> RunRecord:
+def train_in_process(config: RunConfig) -> RunView:
     """The same for who only wants to know what the run left on disk."""
     return asyncio.run(run_in_process(config)).record
 

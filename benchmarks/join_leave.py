@@ -23,8 +23,10 @@ import psutil
 from benchmarks.results_table import show
 from benchmarks.scripted_run import scripted_config
 from cluster.config.run_config import dump_config
+from cluster.record.events.training import Published
+from cluster.record.events.workers import Joined, Proven
 from cluster.record.requests import ask
-from cluster.record.run_dir import RunRecord, read_run
+from cluster.record.run_view import RunView, read_run
 from storage.arrow import read_groups
 
 LATENCY_S = 0.5
@@ -62,9 +64,9 @@ def _cmdline(process: psutil.Process) -> list[str]:
         return []
 
 
-def faults(run: RunRecord) -> dict[str, int]:
+def faults(run: RunView) -> dict[str, int]:
     """What must be zero."""
-    published = {event["version"] for event in run.events if event["event"] == "published"}
+    published = {event.version for event in run.events if isinstance(event, Published)}
     unknown = regressed = twice = 0
     seen: set[str] = set()
     for line in run.metrics:
@@ -84,7 +86,7 @@ def faults(run: RunRecord) -> dict[str, int]:
     }
 
 
-def follow_rates(run: RunRecord) -> dict[int, float]:
+def follow_rates(run: RunView) -> dict[int, float]:
     """Groups per second by number of workers, over stretches of at least three updates with that number throughout."""
     found: dict[int, list[tuple[int, float]]] = {}
     start = 0
@@ -121,12 +123,12 @@ def main() -> None:
         if process.returncode:
             sys.exit(f"the run ended with {process.returncode}")
         run = read_run(config.run_path)
-    joins = [event["seconds"] for event in run.events if event["event"] == "joined"]
-    joined_at = {event["worker"]: event["time_s"] for event in run.events if event["event"] == "joined"}
+    joins = [event.seconds for event in run.events if isinstance(event, Joined)]
+    joined_at = {event.worker: event.time_s for event in run.events if isinstance(event, Joined)}
     first_proof: dict[str, float] = {}
     for event in run.events:
-        if event["event"] == "proven" and event["worker"] in joined_at:
-            first_proof.setdefault(event["worker"], event["time_s"] - joined_at[event["worker"]])
+        if isinstance(event, Proven) and event.worker in joined_at:
+            first_proof.setdefault(event.worker, event.time_s - joined_at[event.worker])
     rows: list[dict[str, Any]] = [{"what": name, "value": value} for name, value in (done | faults(run)).items()]
     rows += [
         {"what": f"groups/s with {n} workers (linear {n / LATENCY_S:.1f})", "value": rate}

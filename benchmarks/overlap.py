@@ -15,12 +15,12 @@ from typing import Any
 
 from benchmarks.results_table import show
 from benchmarks.scripted_run import run_scripted, seconds_between
-from cluster.record.run_dir import RunRecord, read_run
+from cluster.record.run_view import RunView, read_run
 
 WARM = 5
 
 
-def row(what: str, lag: int, run: RunRecord, **expected: float) -> dict[str, Any]:
+def row(what: str, lag: int, run: RunView, **expected: float) -> dict[str, Any]:
     lines = run.metrics[WARM:]
     waited = sum(line["wait_memory_s"] for line in lines) / sum(line["step_s"] for line in lines)
     return {

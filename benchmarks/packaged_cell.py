@@ -17,7 +17,8 @@ from typing import Any
 from benchmarks.arms_plan import Cell, memory_settings
 from benchmarks.tiny_cell import NUM_EVALUATIONS, PASS_AT, training_facts
 from cluster.config.run_config import load_config
-from cluster.record.run_dir import RunRecord, read_run
+from cluster.record.events.event import Severity
+from cluster.record.run_view import RunView, read_run
 
 CONFIGS = {"dense": Path("configs/quickstart.toml"), "sparse": Path("configs/sparse.toml")}
 EVERY_UPDATES = 5
@@ -66,7 +67,7 @@ def run_packaged(cell: Cell, settings: Mapping[str, Any], directory: Path) -> di
         **measures(evaluate_last(path, cell.task, int(settings["learner.num_updates"]))),
         "seconds": run_seconds(record),
         "training": training_facts(record.metrics),
-        "incidents": sum("headline" in event for event in record.events),
+        "incidents": sum(event.severity is Severity.PROBLEM for event in record.events),
     }
 
 
@@ -95,7 +96,7 @@ def measures(reports: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     }
 
 
-def run_seconds(record: RunRecord) -> float:
+def run_seconds(record: RunView) -> float:
     """Of its updates; time between two lives of a run does not count."""
     return float(sum(line["step_s"] for line in record.metrics))
 

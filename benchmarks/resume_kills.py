@@ -22,6 +22,8 @@ from typing import Any
 import psutil
 
 from benchmarks.results_table import show
+from cluster.record.events.resuming import Resumed
+from cluster.record.run_lines import RunLines
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "scripted": {
@@ -91,13 +93,12 @@ def kill_and_resume(config: str, directory: Path, name: str, life_s: float) -> d
     if process.poll() is None:
         kill_all(process)
     subprocess.run([sys.executable, "-m", "cluster", "resume", str(path)], check=True, stdout=subprocess.DEVNULL)
-    events = [json.loads(line) for line in (path / "events.jsonl").read_text().splitlines()]
-    resumed = [event for event in events if event["event"] == "resumed"]
+    resumed = [event for event in RunLines(path).events.look() if isinstance(event, Resumed)]
     return {
         "killed_at": killed_at,
         "fingerprint": fingerprint(path, SETTINGS[config]["learner.num_updates"]),
-        "memory_difference": max((event["memory_difference"] for event in resumed), default=0.0),
-        "updates_replayed": sum(event["updates_replayed"] for event in resumed),
+        "memory_difference": max((event.memory_difference for event in resumed), default=0.0),
+        "updates_replayed": sum(event.updates_replayed for event in resumed),
     }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.config.run_config import RunConfig, dump_config
-from cluster.record.run_dir import RunRecord, read_run
+from cluster.record.run_view import RunView, read_run
 
 
 def scripted_config(directory: str, **sections: dict[str, Any]) -> RunConfig:
@@ -27,7 +27,7 @@ def scripted_config(directory: str, **sections: dict[str, Any]) -> RunConfig:
     return RunConfig.model_validate(base)
 
 
-def run_scripted(**sections: dict[str, Any]) -> RunRecord:
+def run_scripted(**sections: dict[str, Any]) -> RunView:
     """Train to the end in a temporary directory; returns what it left."""
     with tempfile.TemporaryDirectory() as directory:
         config = scripted_config(directory, **sections)
@@ -37,6 +37,6 @@ def run_scripted(**sections: dict[str, Any]) -> RunRecord:
         return read_run(config.run_path)
 
 
-def seconds_between(run: RunRecord, skip: int) -> float:
+def seconds_between(run: RunView, skip: int) -> float:
     """Wall-clock seconds from update `skip` to the last one."""
     return float(run.metrics[-1]["wall_s"] - run.metrics[skip - 1]["wall_s"])

@@ -10,19 +10,19 @@ from typing import Any
 
 from benchmarks.results_table import show
 from benchmarks.scripted_run import run_scripted
-from cluster.record.run_dir import RunRecord
+from cluster.record.run_view import RunView
 
 G = 8
 
 
-def rate(run: RunRecord, workers: int) -> float:
+def rate(run: RunView, workers: int) -> float:
     """Rollouts per second between the first and the last update with all workers."""
     lines = [line for line in run.metrics if line["workers"] == workers][1:]  # the first batch holds earlier work
     groups = lines[-1]["ledger"]["trained"] - lines[0]["ledger"]["trained"]
     return float(G * groups / (lines[-1]["wall_s"] - lines[0]["wall_s"]))
 
 
-def measure(workers: int, latency_s: float, seconds: float) -> RunRecord:
+def measure(workers: int, latency_s: float, seconds: float) -> RunView:
     batch = max(4, workers)
     start_s = 5 + 1.5 * workers  # while workers join, updates pass as well
     updates = 4 + int((seconds + start_s) * workers / latency_s / batch)

@@ -5,6 +5,7 @@ file or bytes  ->  read_fields / parse_fields  ->  an object whose fields have t
 """
 
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -30,16 +31,18 @@ class Stored(BaseModel):
 def read_bounded(path: Path, max_bytes: int) -> bytes:
     """A regular file's content. Raises DataError for anything else (a device and a pipe never end) and beyond the bound."""
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise DataError(f"{path} is not a regular file; put the file itself in its place")
-        if found.st_size > max_bytes:
-            raise DataError(
-                f"{path} has {found.st_size} bytes, at most {max_bytes} are read: it is not what memr wrote"
-            )
+        refuse_unbounded(path, path.stat(), max_bytes)
         return path.read_bytes()
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def refuse_unbounded(path: Path, found: os.stat_result, max_bytes: int) -> None:
+    """Raises DataError for what is no regular file, and beyond the bound."""
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError(f"{path} is not a regular file; put the file itself in its place")
+    if found.st_size > max_bytes:
+        raise DataError(f"{path} has {found.st_size} bytes, at most {max_bytes} are read: it is not what memr wrote")
 
 
 def read_fields(path: Path, kind: type[Fields]) -> Fields:

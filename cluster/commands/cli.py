@@ -133,7 +133,7 @@ def resume(
     override: Annotated[bool, typer.Option("--override", help="Although settings changed")] = False,
 ) -> None:
     """Resume a run that was stopped or killed, exactly where it stood: no rollout is sampled or trained twice."""
-    from cluster.record.run_dir import read_run
+    from cluster.record.run_view import read_run
 
     if elsewhere := [text for text in overrides or [] if text.split("=")[0].strip() in ("run.name", "run.directory")]:
         raise ConfigError(
@@ -197,7 +197,7 @@ def stop(run: RunArgument) -> None:
 def status(run: RunArgument) -> None:
     """Where a run stands: live, finished, dead or copied from elsewhere."""
     from cluster.commands.summary import show_status
-    from cluster.record.run_dir import read_run
+    from cluster.record.run_view import read_run
 
     show_status(terminal(), read_run(run))
 

@@ -18,7 +18,7 @@ from cluster.launch.first_look import refuse_missing_files
 from cluster.launch.model_store import resolve_model
 from cluster.record.adapter_registry import adapter_folder, read_adapter
 from cluster.record.resume import refuse_other_prompts
-from cluster.record.run_dir import read_run
+from cluster.record.run_view import read_run
 from contracts.adapter import Adapter
 from contracts.errors import ConfigError
 from contracts.ports import Tokenizer

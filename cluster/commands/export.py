@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.launch.environment import apply_environment
 from cluster.record.adapter_registry import adapter_folder, read_adapter
-from cluster.record.run_dir import read_run
+from cluster.record.run_view import read_run
 from contracts.adapter import Adapter
 from contracts.errors import ConfigError
 from loading.load_errors import loading

@@ -9,13 +9,13 @@ from rich.text import Text
 from cluster.launch.environment import apply_environment
 from cluster.record.checkpoint import newest_checkpoint
 from cluster.record.memory_effect import WINDOW_UPDATES, effect_text, memory_effect
-from cluster.record.run_dir import RunRecord, read_run
+from cluster.record.run_view import RunView, read_run
 from contracts.errors import ConfigError
 from memory_service.encoder import load_encoder
 from memory_service.service import EpisodicMemory
 
 
-def load_memory(run: RunRecord) -> EpisodicMemory:
+def load_memory(run: RunView) -> EpisodicMemory:
     """Raises ConfigError if the run kept no memory."""
     if not run.config.memory.enabled:
         raise ConfigError(f"{run.path} ran with memory.profile = 'off': there is no memory to look into")

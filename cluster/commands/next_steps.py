@@ -5,7 +5,8 @@ from pathlib import Path
 
 from cluster.config.run_config import load_config
 from cluster.record.checkpoint import newest_checkpoint
-from cluster.record.run_dir import RunRecord, others_at_work
+from cluster.record.run_dir import others_at_work
+from cluster.record.run_view import RunView
 from contracts.errors import MemrError
 from learner.old_checkpoint import refuse_old
 from storage.arrow import read_groups
@@ -14,7 +15,7 @@ OTHER = Path("configs/word_problems.toml")
 _LONGEST_QUESTION = 60
 
 
-def next_steps(run: RunRecord) -> list[str]:
+def next_steps(run: RunView) -> list[str]:
     """Command lines, quoted for a shell, the most needed first; none for a run that is at work. What stands behind a #
     says what it is for."""
     if others_at_work(run.path):  # a supervisor that shows its run's result is no other
@@ -38,7 +39,7 @@ def _memr(*words: str | Path) -> str:
     return shlex.join(["memr", *map(str, words)])
 
 
-def _question(run: RunRecord) -> str:
+def _question(run: RunView) -> str:
     """The last line of a question that the run had, which is the question itself where a prompt has worked examples."""
     files = sorted((run.path / "rollouts").glob("*-trained-*.parquet"))
     try:
@@ -58,7 +59,7 @@ def _free_folder(name: str) -> Path:
     return next(path for path in tries if not path.exists())
 
 
-def _resumes(run: RunRecord) -> bool:
+def _resumes(run: RunView) -> bool:
     """Whether the learner of now goes on from the newest checkpoint."""
     newest = newest_checkpoint(run.path)
     try:
@@ -68,7 +69,7 @@ def _resumes(run: RunRecord) -> bool:
     return True
 
 
-def _may_grow(run: RunRecord) -> bool:
+def _may_grow(run: RunView) -> bool:
     """Whether the learning rate of what was made does not depend on num_updates (cluster/record/resume.py)."""
     return run.config.learner.schedule == "constant" and run.config.learner.warmup_share == 0
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from cluster.launch.environment import apply_environment
 from cluster.record.checkpoint import log_floor
 from cluster.record.history import RecoveredState, largest_gap, read_recovered
-from cluster.record.run_dir import read_run
 from cluster.record.run_log import BEGINNING
+from cluster.record.run_view import read_run
 from contracts.errors import ConfigError
 from memory_service.encoder import load_encoder
 from memory_service.service import EpisodicMemory

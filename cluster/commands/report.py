@@ -12,7 +12,7 @@ from cluster.commands.summary import after_label, before_after, state_of
 from cluster.launch.plan import make_plan, plan_rows
 from cluster.record.incidents import incident_lines
 from cluster.record.memory_effect import effect_text, memory_effect
-from cluster.record.run_dir import RunRecord, read_run
+from cluster.record.run_view import RunView, read_run
 from cluster.watch.alarms.reward_errors import error_shares, errors_text
 from contracts.errors import DataError
 from contracts.rollout import ScoredGroup
@@ -30,7 +30,7 @@ def write_report(run_path: Path) -> Path:
     html = environment.get_template(TEMPLATE.name).render(
         run=run,
         state=state_of(run),
-        incidents=incident_lines(run_path),
+        incidents=incident_lines(run.incidents),
         plan=plan_rows(run.config, make_plan(run.config)),
         before_after=before_after(run),
         after_label=after_label(run),
@@ -50,7 +50,7 @@ def write_report(run_path: Path) -> Path:
     return path
 
 
-def _memory_text(run: RunRecord) -> str | None:
+def _memory_text(run: RunView) -> str | None:
     if not (run.config.memory.enabled and run.metrics):
         return None
     return effect_text(memory_effect(run.metrics), pays=run.config.memory.pays)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -16,9 +15,13 @@ from cluster.config.silent_settings import silent_lines
 from cluster.flow.autoscale import Waits, bottleneck
 from cluster.launch.placement import Node, place, placement_rows
 from cluster.launch.plan import make_plan, plan_rows
-from cluster.record.incidents import SUPERVISOR_DIED, incident_lines
+from cluster.record.events.failures import Crashed, GaveUp, PartLost, RayFailed, Stopped, SupervisorDied
+from cluster.record.events.resuming import Resumed
+from cluster.record.events.workers import Joined
+from cluster.record.incidents import incident_lines
 from cluster.record.memory_effect import WINDOW_UPDATES, effect_text, memory_effect
-from cluster.record.run_dir import RunRecord, being_taken_up, is_copy, owner_alive, surely_over
+from cluster.record.run_dir import being_taken_up, is_copy, owner_alive, surely_over
+from cluster.record.run_view import RunView
 from cluster.record.worker_figures import work_text
 from cluster.watch.alarms.reward_errors import error_shares, errors_text
 from cluster.watch.alarms.windows import Lines
@@ -58,7 +61,7 @@ def show_placement(console: Console, config: RunConfig, nodes: Sequence[Node]) -
     return not placement.shortages
 
 
-def show_status(console: Console, run: RunRecord) -> None:
+def show_status(console: Console, run: RunView) -> None:
     """Prints a run's state, newest update, ledger, bottleneck and processes, from its folder alone."""
     console.print(Text.assemble((str(run.path), "bold"), f": {state_of(run)}"), soft_wrap=True)
     if run.metrics:
@@ -71,19 +74,17 @@ def show_status(console: Console, run: RunRecord) -> None:
                 effect_text(memory_effect(run.metrics[-WINDOW_UPDATES:]), pays=run.config.memory.pays), soft_wrap=True
             )
     show_reward_errors(console, run.metrics[-WINDOW_UPDATES:])
-    if run.status is not None and run.summary is None:
-        if work := work_text(run.status):
-            console.print(f"workers: {work}", soft_wrap=True)
-        for name, worker in run.status.get("fleet", {}).items():
-            work = work_text(worker)
-            console.print(
-                f"{name}: {worker['state']}, version {worker['version']}, {worker['rollouts_in_hand']} rollouts in hand"
-                f"{work and f'; {work}'}",
-                soft_wrap=True,
-            )
+    if run.fleet and run.status is not None and (work := work_text(run.status)):
+        console.print(f"workers: {work}", soft_wrap=True)
+    for now in run.fleet:
+        work = work_text(now.figures)
+        console.print(
+            f"{now.worker}: {now.state}, version {now.version}, {now.rollouts_in_hand} rollouts in hand{work and f'; {work}'}",
+            soft_wrap=True,
+        )
     for line in run.evals:
         console.print(eval_text(line), soft_wrap=True)
-    show_incidents(console, run.path)
+    show_incidents(console, run)
     show_next_steps(console, run)
 
 
@@ -93,28 +94,28 @@ def show_reward_errors(console: Console, metrics: Lines) -> None:
         console.print(Text(f"{text} (of {len(metrics)} updates)", "red"), soft_wrap=True)
 
 
-def show_incidents(console: Console, run_path: Path) -> None:
+def show_incidents(console: Console, run: RunView) -> None:
     """What the run noticed by itself, alarms first; nothing where all was well."""
-    lines = incident_lines(run_path)
+    lines = incident_lines(run.incidents)
     for line in lines:
         console.print(Text(line, "red"), soft_wrap=True)
     if lines:
-        console.print(f"incidents in full: {run_path / 'incidents'}", soft_wrap=True)
+        console.print(f"incidents in full: {run.path / 'incidents'}", soft_wrap=True)
 
 
-FAILURES = ("stopped", "gave_up", "crashed", "part_lost", "ray_failed", SUPERVISOR_DIED)
+FAILURES = (Stopped, GaveUp, Crashed, PartLost, RayFailed, SupervisorDied)
 """Events after which a run does not go on by itself, unless it is resumed."""
 
 
-def state_of(run: RunRecord, now_s: float | None = None) -> str:
+def state_of(run: RunView, now_s: float | None = None) -> str:
     """One phrase, from the files alone; "running" only if its process on this machine still is."""
     if run.summary is not None:
         how = "finished" if run.summary["exit_code"] == 0 else _how_it_stopped(run.summary)
         now = "being resumed; before that " if being_taken_up(run.path) else ""
         return f"{now}{how}, {run.summary['updates']} updates in {run.summary['wall_s'] / 60:.1f} min"
-    last = next((e for e in reversed(run.events) if e["event"] in (*FAILURES, "resumed", "joined")), None)
-    if last is not None and last["event"] in FAILURES:
-        return f"failed: {last.get('headline', '')}"
+    last = next((event for event in reversed(run.events) if isinstance(event, (*FAILURES, Resumed, Joined))), None)
+    if isinstance(last, FAILURES):
+        return f"failed: {last.headline}"
     if run.status is None:
         return "starting, or died before its first update"
     age = (now_s if now_s is not None else time.time()) - run.status["time_s"]
@@ -131,12 +132,12 @@ def state_of(run: RunRecord, now_s: float | None = None) -> str:
 
 def _how_it_stopped(summary: Mapping[str, Any]) -> str:
     """Runs of earlier commits did not write down what ended them."""
-    if summary.get("ended_by") == SUPERVISOR_DIED:
+    if summary.get("ended_by") == SupervisorDied.written_as:
         return "ended because its supervisor died, after a checkpoint; `memr resume` goes on"
     return "stopped on request; `memr resume` goes on"
 
 
-def recent_bottleneck(run: RunRecord) -> str:
+def recent_bottleneck(run: RunView) -> str:
     """Over the last ten updates."""
     return bottleneck(
         [
@@ -146,7 +147,7 @@ def recent_bottleneck(run: RunRecord) -> str:
     )
 
 
-def show_summary(console: Console, run: RunRecord) -> None:
+def show_summary(console: Console, run: RunView) -> None:
     """What changed, where it is, what to do next."""
     console.print()
     console.print(Text.assemble((str(run.path), "bold"), f" {state_of(run)}"), soft_wrap=True)
@@ -162,12 +163,12 @@ def show_summary(console: Console, run: RunRecord) -> None:
         if run.config.memory.enabled:
             console.print(effect_text(memory_effect(run.metrics), pays=run.config.memory.pays), soft_wrap=True)
     show_reward_errors(console, run.metrics)
-    show_incidents(console, run.path)
+    show_incidents(console, run)
     console.print(f"\nreport   {run.path / 'report.html'}", soft_wrap=True)
     show_next_steps(console, run)
 
 
-def _show_accuracy(console: Console, run: RunRecord) -> None:
+def _show_accuracy(console: Console, run: RunView) -> None:
     rows = before_after(run)
     if not rows:
         why = "eval.problems = 0" if run.config.eval.problems == 0 else "no evaluation of held-out problems was made"
@@ -179,19 +180,19 @@ def _show_accuracy(console: Console, run: RunRecord) -> None:
     console.print(table)
 
 
-def show_next_steps(console: Console, run: RunRecord) -> None:
+def show_next_steps(console: Console, run: RunView) -> None:
     """Prints the commands that make sense next for this run."""
     for number, step in enumerate(next_steps(run)):
         console.print(f"{'' if number else 'next:':<8} {step}", soft_wrap=True)
 
 
-def after_label(run: RunRecord) -> str:
+def after_label(run: RunView) -> str:
     """Head of the column of the last evaluation, which a run that stopped made somewhere on its way."""
     last, wanted = max((line["step"] for line in run.evals), default=0), run.config.learner.num_updates
     return "after" if last >= wanted else f"at update {last} of {wanted}"
 
 
-def before_after(run: RunRecord) -> list[tuple[str, str, str]]:
+def before_after(run: RunView) -> list[tuple[str, str, str]]:
     """One row per kind of evaluation that was made both at step 0 and at the end."""
     last_step = max((line["step"] for line in run.evals), default=0)
     rows = []

@@ -10,7 +10,7 @@ from cluster.commands.early_signals import INTERRUPTED
 from cluster.commands.summary import show_plan, show_summary
 from cluster.config.run_config import RunConfig
 from cluster.launch.first_look import refuse_missing_files
-from cluster.record.run_dir import read_run
+from cluster.record.run_view import read_run
 from cluster.recovery.supervisor import Supervisor
 from cluster.watch.notify import Notifier
 from cluster.watch.terminal import terminal

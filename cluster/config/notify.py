@@ -3,13 +3,24 @@
 Loads without torch and Ray.
 """
 
+from enum import StrEnum
 from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
 from contracts.settings import Settings, constant
 
-EVENTS = ("start", "alarm", "restart", "stop")
+
+class Notice(StrEnum):
+    """What may be sent, as notify.events names it. ALARM: any event that is a problem."""
+
+    START = "start"
+    ALARM = "alarm"
+    RESTART = "restart"
+    STOP = "stop"
+
+
+EVENTS = tuple(notice.value for notice in Notice)
 
 
 class NotifySettings(Settings):

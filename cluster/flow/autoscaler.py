@@ -6,6 +6,7 @@ from cluster.config.cluster import ClusterSettings
 from cluster.flow.autoscale import Waits, wanted_workers
 from cluster.flow.fleet import Fleet
 from cluster.flow.worker_targets import WorkerTargets
+from cluster.record.events.workers import Autoscaled, AutoscaleRefused
 from cluster.record.recorder import Recorder
 from contracts.errors import ConfigError
 
@@ -31,6 +32,6 @@ class Autoscaler:
             try:
                 self._fleet.scale(of_first, first)
             except ConfigError as error:  # no room for one more: the run goes on with those it has
-                self._recorder.event("autoscale_refused", workers=decision.workers, reason=str(error))
+                self._recorder.event(AutoscaleRefused(decision.workers, str(error)))
             else:
-                self._recorder.event("autoscaled", workers=decision.workers, reason=decision.reason)
+                self._recorder.event(Autoscaled(decision.workers, decision.reason))

@@ -11,6 +11,7 @@ from cluster.flow.scoring_queue import ScoringQueue
 from cluster.flow.undivided import Undivided
 from cluster.handles import Services
 from cluster.record.checkpoint import CheckpointState, save_checkpoint
+from cluster.record.events.training import CheckpointWritten
 from cluster.record.history import History
 from cluster.record.ledger import Ledger
 from cluster.record.recorder import Recorder
@@ -53,7 +54,7 @@ class Checkpoints:
         )
         path, keep = self.config.run_path, self.config.cluster.checkpoints_kept
         folder = await save_checkpoint(path, cut, self.services, keep, sync=self._sync, verified=self.verified)
-        self.recorder.event("checkpoint", step=self.state.step, folder=str(folder))
+        self.recorder.event(CheckpointWritten(self.state.step, str(folder)))
 
     async def _sync(self) -> None:
         """Before a checkpoint has its name: the log that it points into, and what no replay would write again, beside the

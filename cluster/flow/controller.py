@@ -27,6 +27,7 @@ from cluster.flow.run_health import Health
 from cluster.flow.stages import RunInputs, wire
 from cluster.flow.status import status_of
 from cluster.flow.undivided import errors_of
+from cluster.record.events.failures import ErrorUnderWay
 from cluster.record.history import RecoveredState
 from cluster.record.requests import RunControl
 from contracts.errors import RunStopped
@@ -149,6 +150,4 @@ class Controller:
         for error in {id(error): error for error in errors if error is not raised}.values():
             name = type(error).__name__
             with suppress(OSError):  # of a full disk, which must not hide what ended the run
-                self._given.recorder.incident(
-                    "error_under_way", f"while the run was ending, {name}: {error}", error=name
-                )
+                self._given.recorder.event(ErrorUnderWay(f"while the run was ending, {name}: {error}", name))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from cluster.flow.rollout_buffer import RolloutBuffer
 from cluster.flow.run_state import RunState
+from cluster.record.events.training import MemoryLate
 from cluster.record.history import History
 from cluster.record.ledger import Ledger
 from cluster.record.recorder import Recorder
@@ -36,5 +37,5 @@ class Delivery:
         if scored.memory_version < 0 and self.memory_on:
             self.history.went_on(scored.group.lease_id, late=scored.late)
         if scored.late:
-            self.recorder.event("memory_late", lease=scored.group.lease_id)
+            self.recorder.event(MemoryLate(scored.group.lease_id))
         self.state.changed.notify()

@@ -25,6 +25,7 @@ from cluster.flow.work_queue import WorkQueue
 from cluster.flow.worker_state import WorkerState, WorkerStatus
 from cluster.flow.worker_targets import WorkerTargets
 from cluster.record.adapter_registry import AdapterRegistry
+from cluster.record.events.workers import AdoptFailed, Proven, VersionRefused, VersionSkipped
 from cluster.record.recorder import Recorder
 from contracts.errors import ActorLostError, AdapterMissingError, EngineError, ProofError, RunStopped, cause_of_refusal
 from contracts.problem import Lease, Purpose
@@ -160,29 +161,21 @@ class Dispatcher:
                 worker.lose(error)
             except (EngineError, AdapterMissingError, TimeoutError) as error:
                 worker.mark_unhealthy()
-                told = str(_told(worker, error))
-                self.recorder.event("adopt_failed", worker=worker.worker_id, version=version, error=told)
+                self.recorder.event(AdoptFailed(worker.worker_id, version, str(_told(worker, error))))
                 await self.changed.wait(timeout_s=1.0)
             else:
                 worker.proven(version)
                 self.registry.proven(version, worker.kind)
                 self._votes[worker.kind].proven(version, worker.worker_id)
-                self.recorder.event("proven", worker=worker.worker_id, version=version)
+                self.recorder.event(Proven(worker.worker_id, version))
             self.changed.notify()
 
     def _refused(self, worker: WorkerState, version: int, error: Exception) -> None:
         worker.refusal = error
         refusals = self._votes[worker.kind].refused(version, worker.worker_id)
         blame = self._blame(worker, version)
-        self.recorder.incident(
-            "version_refused",
-            str(error),
-            worker=worker.worker_id,
-            version=version,
-            refusals=refusals,
-            follows=blame,
-            cause=cause_of_refusal(error),
-        )
+        cause = cause_of_refusal(error)
+        self.recorder.event(VersionRefused(str(error), worker.worker_id, version, refusals, follows=blame, cause=cause))
 
     def _held_back(self, worker: WorkerState, version: int) -> bool:
         """Act on what this worker and the others said of a version; true where this worker is not to try it now."""
@@ -218,9 +211,7 @@ class Dispatcher:
             f"version {version} is skipped{whose}, {_what_is_served(served, len(kinds))}: every try to prove it was "
             f"refused: {what_it_means(worker.refusal)}. Last refusal: {worker.refusal}"
         )
-        self.recorder.incident(
-            "version_skipped", headline, version=version, pool=worker.kind, serves=kept.get(worker.kind), newest=newest
-        )
+        self.recorder.event(VersionSkipped(headline, version, worker.kind, serves=kept.get(worker.kind), newest=newest))
         self.changed.notify()
         if not served and not last:
             raise RunStopped(

@@ -6,6 +6,7 @@ restore -> (a run that begins: first checkpoint -> does it fit this machine?) ->
 from collections.abc import Callable
 
 from cluster.flow.controller import Controller
+from cluster.record.events.failures import PartLost, Stopped
 from cluster.record.recorder import Recorder
 from contracts.errors import ActorLostError, MemrError, RunStopped
 
@@ -26,14 +27,14 @@ async def drive(
             check_resources()
         await controller.run()
     except ActorLostError as error:
-        recorder.incident("part_lost", str(error))
+        recorder.event(PartLost(str(error)))
         raise  # the supervisor takes the run up again from what is on disk
     except RunStopped as error:  # learner and memory are well: keep what they hold
-        recorder.incident("stopped", str(error))
+        recorder.event(Stopped(str(error)))
         await _checkpoint_after(error, controller)
         raise
     except MemrError as error:
-        recorder.incident("stopped", str(error))
+        recorder.event(Stopped(str(error)))
         raise
     await controller.checkpoint()
 

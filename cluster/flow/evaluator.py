@@ -15,6 +15,8 @@ from cluster.config.run_config import RunConfig
 from cluster.flow.change_signal import RECHECK_S, Signal, cancelled
 from cluster.flow.evaluation import EvalPlan, eval_leases, evaluate_groups
 from cluster.flow.undivided import errors_of
+from cluster.record.events.event import Event
+from cluster.record.events.training import EvaluationFailed
 from contracts.ports import Task
 from contracts.problem import Lease, Sampling
 from contracts.reports import EvalReport
@@ -36,7 +38,7 @@ class EvaluationRecord(Protocol):
 
     def evaluation(self, report: EvalReport) -> None: ...
 
-    def incident(self, kind: str, headline: str) -> None: ...
+    def event(self, event: Event) -> None: ...
 
 
 class Evaluator:
@@ -94,12 +96,12 @@ class Evaluator:
             await self.evaluate(policy_version, step, at_edge=at_edge)
         except Exception as error:
             with suppress(OSError):  # of a full disk, which must not hide what broke the evaluation
-                self._recorder.incident(
-                    "evaluation_failed",
+                headline = (
                     f"the evaluation of version {policy_version} (after update {step}) ended with "
                     f"{type(error).__name__}: {error}. Training goes on, and this error ends the run after its last "
-                    "update; `memr resume` then evaluates again",
+                    "update; `memr resume` then evaluates again"
                 )
+                self._recorder.event(EvaluationFailed(headline))
             raise
 
     def missing(self, step: int) -> bool:

@@ -18,6 +18,7 @@ from cluster.flow.change_signal import Signal, cancelled
 from cluster.flow.worker_state import WorkerState, WorkerStatus
 from cluster.flow.worker_targets import WorkerTargets
 from cluster.handles import Services, WorkerHandle
+from cluster.record.events.workers import Draining, Joined, Left, Scaled, WorkerLost
 from cluster.record.recorder import Recorder
 from cluster.recovery.failure_policy import Budget, Component, Failure, RestartAction, decide
 from contracts.errors import ConfigError, DataError, LoadError, MemrError, RunStopped
@@ -91,7 +92,7 @@ class Fleet:
             raise ConfigError(f"{total} workers in all, cluster.min_workers is {self._settings.min_workers}")
         if workers > now[kind] and (short := self._services.shortages({**now, kind: workers})):
             raise ConfigError("; ".join(short))
-        self._recorder.event("scaled", kind=kind, workers=workers, before=now[kind])
+        self._recorder.event(Scaled(kind, workers, before=now[kind]))
         self._targets.set(kind, workers)
         self._changed.notify()
 
@@ -119,7 +120,7 @@ class Fleet:
                 self._join(kind)
             for worker in staying[::-1][: max(0, alive - target)]:  # the youngest go first
                 worker.drain()
-                self._recorder.event("draining", worker=worker.worker_id, rollouts_in_hand=worker.rows)
+                self._recorder.event(Draining(worker.worker_id, worker.rows))
                 self._changed.notify()
 
     def _join(self, kind: str) -> None:
@@ -137,13 +138,13 @@ class Fleet:
         try:
             lost = await self._started(handle)
             if lost is None:
-                self._recorder.event("joined", worker=worker_id, seconds=round(self._clock() - started, 3))
+                self._recorder.event(Joined(worker_id, round(self._clock() - started, 3)))
                 self._ever_served = True
                 self._workers[worker_id] = WorkerState(handle, kind, self._kinds[kind])
                 del self._joining[worker_id]
                 lost = await self._dispatcher.serve(self._workers[worker_id])
             if lost is None:
-                self._recorder.event("left", worker=worker_id)
+                self._recorder.event(Left(worker_id))
         finally:
             self._joining.pop(worker_id, None)
             self._workers.pop(worker_id, None)
@@ -178,8 +179,7 @@ class Fleet:
         enough = self.target > settings.min_workers
         verdict = decide(self._failures, budget, now, enough_without=enough)
         replaced = verdict.decision is RestartAction.RESTART_COMPONENT
-        headline = f"{error}; {found}"
-        self._recorder.incident("worker_lost", headline, worker=worker_id, replaced=replaced)
+        self._recorder.event(WorkerLost(f"{error}; {found}", worker_id, replaced))
         if replaced:
             return
         self._targets.lose_one(kind)

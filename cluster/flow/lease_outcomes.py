@@ -13,6 +13,8 @@ from cluster.flow.failure_streak import FailureStreak
 from cluster.flow.quarantine import QUARANTINED
 from cluster.flow.scoring_queue import ScoringQueue
 from cluster.flow.work_queue import WorkQueue
+from cluster.record.events.training import EvaluationInvalid, EvaluationSkipped
+from cluster.record.events.workers import Quarantined, SampledAgain, SamplingFailed
 from cluster.record.history import History
 from cluster.record.judge_faults import JudgeFaults
 from cluster.record.ledger import Ledger
@@ -82,7 +84,7 @@ class LeaseOutcomes:
     def sampling_failed(self, leases: Sequence[Lease], error: Exception, *, crashed_alone: bool = False) -> None:
         """Back into the queue for another attempt; after the last, the ledger keeps the reason. crashed_alone: the
         worker fell ill or died with this lease and no other in hand."""
-        self.recorder.event("sampling_failed", leases=[lease.lease_id for lease in leases], error=str(error))
+        self.recorder.event(SamplingFailed(tuple(lease.lease_id for lease in leases), str(error)))
         for lease in reversed(leases):
             quarantined = crashed_alone and self._strike(lease.problem.problem_id, str(error))
             if lease.attempt + 1 < self.settings.lease_attempts and not quarantined:
@@ -108,7 +110,7 @@ class LeaseOutcomes:
         """An incident, once for a version: its evaluation is missing, and no accuracy stands in for it."""
         if policy_version not in self._not_evaluated:
             self._not_evaluated.add(policy_version)
-            self.recorder.incident("evaluation_skipped", why)
+            self.recorder.event(EvaluationSkipped(why))
 
     def _tell_if_invalid(self, group: RolloutGroup) -> None:
         reasons = [r.verdict.reason for r in group.rollouts if isinstance(r.verdict, Invalid)]
@@ -125,10 +127,7 @@ class LeaseOutcomes:
             f"evaluation of version {policy_version}, held-out problem {problem_id}: {why}. What cannot be measured counts "
             "as wrong in the accuracy; `invalid` in eval.jsonl says how often"
         )
-        if self._invalid_in:
-            self.recorder.event("evaluation_invalid", version=policy_version, reason=text)
-        else:
-            self.recorder.incident("evaluation_invalid", text, version=policy_version)
+        self.recorder.event(EvaluationInvalid(text, policy_version, again=bool(self._invalid_in)))
         self._invalid_in.add(policy_version)
 
     def _book(self, group: RolloutGroup) -> None:
@@ -148,7 +147,7 @@ class LeaseOutcomes:
         if lease.attempt + 1 >= self.settings.lease_attempts:
             return False
         reasons = sorted({rollout.finish_reason.value for rollout in group.rollouts})
-        self.recorder.event("sampled_again", lease=lease.lease_id, worker=group.worker_id, endings=reasons)
+        self.recorder.event(SampledAgain(lease.lease_id, group.worker_id, tuple(reasons)))
         self.queue.returned(lease)
         return True
 
@@ -156,9 +155,8 @@ class LeaseOutcomes:
         """True, with an incident, when the problem goes into quarantine."""
         if not self.admission.quarantine.strike(problem_id):
             return False
-        self.recorder.incident(
-            "quarantined", f"problem {problem_id} is not issued again in this run; it did harm twice, last: {why}"
-        )
+        headline = f"problem {problem_id} is not issued again in this run; it did harm twice, last: {why}"
+        self.recorder.event(Quarantined(headline))
         return True
 
     def _drop(self, group: RolloutGroup) -> None:

@@ -13,6 +13,7 @@ from cluster.flow.evaluator import Evaluator
 from cluster.flow.run_state import RunState
 from cluster.flow.work_queue import WorkQueue
 from cluster.record.adapter_registry import AdapterRegistry
+from cluster.record.events.training import Published
 from cluster.record.recorder import Recorder
 from contracts.adapter import Adapter
 
@@ -31,7 +32,7 @@ class Publication:
 
     async def publish(self, adapter: Adapter) -> None:
         """Writes the adapter and prunes older ones."""
-        self.recorder.event("published", version=adapter.manifest.policy_version, bytes=adapter.manifest.num_bytes)
+        self.recorder.event(Published(adapter.manifest.policy_version, adapter.manifest.num_bytes))
         await asyncio.to_thread(self.registry.publish, adapter)
         needed = {*self.queue.versions_needed(), *self.queue.versions_under_way(), *self.evaluator.versions}
         if not self.state.restored:  # evaluations that an earlier life left begin when the run stands where it stood

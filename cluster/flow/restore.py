@@ -5,6 +5,7 @@ RecoveredState (newest checkpoint + log) -> ledger -> learner and memory -> logg
 
 from cluster.flow.quarantine import QUARANTINED
 from cluster.flow.stages import RunInputs, Stages
+from cluster.record.events.resuming import AdaptersSetAside
 from cluster.record.history import RecoveredState, TrainedBatch
 from cluster.record.ledger import LeaseStatus, LedgerSnapshot
 from cluster.record.metrics import StepTiming
@@ -23,7 +24,7 @@ async def restore(stages: Stages, given: RunInputs, past: RecoveredState) -> Non
     state.step = past.step
     recorder.restore_transcripts(past.step)
     if lost := given.registry.set_aside_after(past.step + len(past.batches)):
-        recorder.event("adapters_set_aside", names=lost)
+        recorder.event(AdaptersSetAside(tuple(lost)))
     adapter = await restore_services(past, given.services, recorder)
     await stages.training.publication.publish(adapter)
     if adapter.manifest.policy_version != state.step:

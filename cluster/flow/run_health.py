@@ -12,17 +12,18 @@ in the next one: `resume` reads it from the run's own lines.
 import asyncio
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
-from typing import Any
 
 from cluster.config.run_config import RunConfig
 from cluster.flow.run_state import RunState
 from cluster.handles import LearnerHandle
 from cluster.record.checkpoint import newest_verified
-from cluster.record.incidents import ALARM
+from cluster.record.events.event import Event
+from cluster.record.events.failures import Stopped
+from cluster.record.events.training import AlarmRaised, FirstBatchTooSmall, OutOfMemory, RolledBack, UpdateSkipped
 from cluster.record.recorder import Recorder
 from cluster.watch.alarms.alarm import Action, Alarm
 from cluster.watch.alarms.alarms import preflight
-from cluster.watch.alarms.first_batch import FEW, shares_of, too_few
+from cluster.watch.alarms.first_batch import shares_of, too_few
 from contracts.adapter import Adapter
 from contracts.errors import RunStopped
 from contracts.reports import StepReport
@@ -32,16 +33,15 @@ IN_A_ROW = 3
 ROLL_BACKS = 2
 
 
-def alarms_due(events: Iterable[dict[str, Any]], step: int) -> list[tuple[str, str, str]]:
-    """Name, action and headline of alarms that were raised at `step`, after which no update was booked. Where a pause ended
-    a life of the run, it is done, and those beside it."""
-    due: list[tuple[str, str, str]] = []
+def alarms_due(events: Iterable[Event], step: int) -> list[AlarmRaised]:
+    """Alarms that were raised at `step`, after which no update was booked. Where a pause ended a life of the run, it is
+    done, and those beside it."""
+    due: list[AlarmRaised] = []
     for event in events:
-        what = str(event.get("event"))
-        if what == "stopped" and any(action == Action.PAUSE and why in event["headline"] for _, action, why in due):
-            due = [alarm for alarm in due if alarm[1] != Action.PAUSE]
-        elif what.startswith(ALARM) and event.get("step") == step:
-            due.append((what.removeprefix(ALARM), str(event["action"]), str(event["headline"])))
+        if isinstance(event, Stopped) and any(a.action == Action.PAUSE and a.headline in event.headline for a in due):
+            due = [alarm for alarm in due if alarm.action != Action.PAUSE]
+        elif isinstance(event, AlarmRaised) and event.step == step:
+            due.append(event)
     return due
 
 
@@ -58,13 +58,14 @@ class Health:
     def resume(self) -> None:
         """From metrics.jsonl and events.jsonl, once the run stands where it stood: how many updates in a row were skipped,
         and what alarms asked for that nobody had done yet. A person who resumes after a halt gets all tries again."""
-        lines = [line for line in self._recorder.lines("metrics.jsonl") if line["step"] <= self._state.step]
+        written = self._recorder.lines
+        lines = [line for line in written.metrics.look() if line["step"] <= self._state.step]
         skipped = sum(1 for _ in takewhile(lambda line: line.get("skipped"), reversed(lines)))
         self._skipped_in_a_row = skipped % ((ROLL_BACKS + 1) * IN_A_ROW)
         self._roll_back_for = ""
-        for name, action, headline in alarms_due(self._recorder.lines("events.jsonl"), self._state.step):
-            if getattr(self._config.alarms, name, action) == action:
-                self._act(Alarm(name, Action(action), headline))
+        for due in alarms_due(written.events.look(), self._state.step):
+            if getattr(self._config.alarms, due.alarm, due.action) == due.action:
+                self._act(Alarm(due.alarm, Action(due.action), due.headline))
 
     def halt(self, reason: str) -> None:
         """The run ends with RunStopped at the next `check`, which writes a last checkpoint."""
@@ -77,9 +78,7 @@ class Health:
 
     def apply(self, alarm: Alarm) -> None:
         """Report an alarm and do what its settings ask for."""
-        self._recorder.incident(
-            f"{ALARM}{alarm.name}", alarm.headline, action=alarm.action.value, step=self._state.step
-        )
+        self._recorder.event(AlarmRaised(alarm.headline, alarm.name, alarm.action.value, self._state.step))
         self._act(alarm)
 
     def _act(self, alarm: Alarm) -> None:
@@ -100,7 +99,7 @@ class Health:
             settings=self._config.alarms,
         ):
             if few:
-                self._recorder.event(FEW, groups=len(batch), says=alarm.headline)
+                self._recorder.event(FirstBatchTooSmall(len(batch), alarm.headline))
             else:
                 self.apply(alarm)
         self.check()
@@ -116,16 +115,16 @@ class Health:
         now, before = report.micro_batch_tokens, self._micro_batch_tokens
         if 0 < now < before:
             self._micro_batch_tokens = now
-            self._recorder.incident(
-                "out_of_memory",
+            headline = (
                 f"the learner ran out of memory and goes on with micro-batches of {now} tokens in place of {before}: the same "
-                f"gradient, in more pieces. `memr resume` with --set learner.micro_batch_tokens={now} spares the tries",
+                f"gradient, in more pieces. `memr resume` with --set learner.micro_batch_tokens={now} spares the tries"
             )
+            self._recorder.event(OutOfMemory(headline))
 
     def _why_roll_back(self, report: StepReport) -> str:
         self._skipped_in_a_row = self._skipped_in_a_row + 1 if report.skipped else 0
         if report.skipped:
-            self._recorder.incident("update_skipped", report.skipped, version=report.policy_version)
+            self._recorder.event(UpdateSkipped(report.skipped, report.policy_version))
         if self._skipped_in_a_row and self._skipped_in_a_row % IN_A_ROW == 0:
             return f"{self._skipped_in_a_row} updates in a row were skipped, the last because {report.skipped}"
         reason, self._roll_back_for = self._roll_back_for, ""
@@ -140,5 +139,5 @@ class Health:
             )
             return adapter, ""
         adapter = await learner.roll_back(checkpoint / "learner")
-        self._recorder.incident("rolled_back", f"back to the weights of {checkpoint.name}: {reason}")
+        self._recorder.event(RolledBack(f"back to the weights of {checkpoint.name}: {reason}"))
         return adapter, checkpoint.name

@@ -9,6 +9,7 @@ from cluster.flow.rollout_buffer import RolloutBuffer
 from cluster.flow.run_state import RunState
 from cluster.flow.scoring_queue import ScoringQueue
 from cluster.flow.worker_reports import WorkerReports
+from cluster.record.events.training import Mismatch, UpdateLost
 from cluster.record.ledger import Ledger
 from cluster.record.metrics import StepContext, StepTiming, metrics_line
 from cluster.record.recorder import Recorder
@@ -66,8 +67,6 @@ class StepRecord:
     def _warn(self, report: StepReport) -> None:
         step = self.state.step
         if report.lag_max == 0 and report.mismatch_mean > self.config.learner.mismatch_warn:
-            self.recorder.event("mismatch", step=step, mean=report.mismatch_mean, p99=report.mismatch_p99)
+            self.recorder.event(Mismatch(step, report.mismatch_mean, report.mismatch_p99))
         if self.config.actors.merges_in_bfloat16 and report.merged_survival < SURVIVES:
-            self.recorder.event(
-                "update_lost", step=step, version=report.policy_version, survival=report.merged_survival
-            )
+            self.recorder.event(UpdateLost(step, report.policy_version, report.merged_survival))

@@ -4,11 +4,10 @@ import time
 from pathlib import Path
 
 from cluster.config.run_config import RunConfig
+from cluster.record.events.resuming import AnswerRuleChanged
 from cluster.record.incidents import append_event
 from storage.bounded_json import read_object
 from tasks.answer_rule import ANSWER_RULE, FIRST_RULE, changes_since
-
-EVENT = "answer_rule_changed"
 
 
 def tell_changed_rule(run_path: Path, config: RunConfig) -> str:
@@ -18,7 +17,5 @@ def tell_changed_rule(run_path: Path, config: RunConfig) -> str:
     rule = named if isinstance(named, int) and not isinstance(named, bool) else FIRST_RULE
     told = changes_since(rule, config.task)
     if told:
-        append_event(
-            run_path, {"time_s": time.time(), "event": EVENT, "headline": told, "rule": ANSWER_RULE, "was": rule}
-        )
+        append_event(run_path, AnswerRuleChanged(told, rule=ANSWER_RULE, was=rule).at(time.time()))
     return told

@@ -15,6 +15,8 @@ from cluster.launch.ray_handles import (
     answer,
     end_actor,
 )
+from cluster.record.events.failures import PartLost, Stopped
+from cluster.record.events.training import LearnerSays
 from cluster.record.recorder import Recorder
 from cluster.record.resume import read_recovered_run
 from cluster.record.run_processes import RunProcesses
@@ -125,11 +127,11 @@ async def start_services(core: CoreServices, config: RunConfig, inputs: ServiceI
     try:
         learner, *memories = await asyncio.gather(*starts)
     except MemrError as error:  # told before Ray is ended, whose end would pass for the cause
-        recorder.incident("part_lost" if isinstance(error, ActorLostError) else "stopped", str(error))
+        recorder.event(PartLost(str(error)) if isinstance(error, ActorLostError) else Stopped(str(error)))
         raise
     assert isinstance(learner, RayLearner)
     for note in await learner.notes():
-        recorder.event("learner_says", headline=note)
+        recorder.event(LearnerSays(note))
     memory = memories[0] if memories else None
     assert isinstance(memory, RayMemory | None)
     of_learner = care(Component.LEARNER, core.start_learner, cluster.learner_call_s, "learner_call_s")

@@ -32,6 +32,7 @@ from cluster.launch.startup_log import StartupLog
 from cluster.launch.stop_signals import StopSignals
 from cluster.record.adapter_registry import AdapterRegistry
 from cluster.record.checkpoint import log_floor
+from cluster.record.events.resuming import LogCutShort, TornLogCut
 from cluster.record.history import History
 from cluster.record.recorder import Recorder
 from cluster.record.run_dir import write_summary
@@ -144,9 +145,8 @@ async def _run(prepared: Prepared, console: Console, site: PlacementOptions) -> 
         registry = AdapterRegistry(run_path / "adapters", share, config.cluster.adapters_on_disk)
         controller = Controller(RunInputs(config, prepared.task, services, registry, recorder, history), past)
         stop.controller = controller
-        alarms = AlarmWatcher(
-            config.alarms, controller.health.apply, recorder.lines("metrics.jsonl"), recorder.lines("eval.jsonl")
-        )
+        written = recorder.lines
+        alarms = AlarmWatcher(config.alarms, controller.health.apply, written.metrics.look(), written.evals.look())
         recorder.add_watcher(alarms)
         keeper = ResourceMonitor(
             config, core.processes, recorder, controller.health.halt, episodes=lambda: controller.episodes
@@ -166,14 +166,14 @@ async def _run(prepared: Prepared, console: Console, site: PlacementOptions) -> 
 def _report_log_losses(log: RunLog, recorder: Recorder) -> None:
     """What the log had lost when it was opened: its torn tail, or frames below a checkpoint's place."""
     if log.torn_bytes:
-        recorder.event("torn_log_cut", bytes=log.torn_bytes)
+        recorder.event(TornLogCut(log.torn_bytes))
     if log.ended_at is not None:
-        recorder.incident(
-            "log_cut_short",
+        headline = (
             f"the log ends at byte {log.ended_at.offset} of segment {log.ended_at.segment}, before the place that a "
             "checkpoint points to: the disk lost what it had confirmed. The run goes on from the checkpoint, in a new "
-            "segment; `memr replay` cannot go past the gap",
+            "segment; `memr replay` cannot go past the gap"
         )
+        recorder.event(LogCutShort(headline))
 
 
 async def signs_of_life(controller: Controller, recorder: Recorder) -> None:

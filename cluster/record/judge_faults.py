@@ -5,6 +5,7 @@ Groups that came back -> reasons and notes of their verdicts -> one incident for
 
 from collections.abc import Collection, Iterator, Sequence
 
+from cluster.record.events.workers import CouldNotBeJudged
 from cluster.record.recorder import Recorder
 from contracts.problem import Purpose
 from contracts.rollout import RolloutGroup
@@ -27,9 +28,8 @@ class JudgeFaults:
             for what, words in _faults(group):
                 if kind_of(words) not in self._told and len(self._told) < MAX_TOLD:
                     self._told.add(kind_of(words))
-                    self._recorder.incident(
-                        "could_not_be_judged", f"problem {group.problem_id}: {what}: {words}", worker=group.worker_id
-                    )
+                    headline = f"problem {group.problem_id}: {what}: {words}"
+                    self._recorder.event(CouldNotBeJudged(headline, group.worker_id))
 
 
 def _faults(group: RolloutGroup) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,7 @@ are made.
 from pathlib import Path
 
 from cluster.config.run_config import RunConfig
-from cluster.record.run_dir import read_run
+from cluster.record.run_view import read_run
 from learner.methods import schedule_of
 from learner.schedule import learning_rate
 

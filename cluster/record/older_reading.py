@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from cluster.record.events.resuming import NumbersReadOtherwise
 from cluster.record.incidents import append_event
 from contracts.errors import MemrError
 from contracts.ports import Task
@@ -16,7 +17,6 @@ from tasks.config import TaskSettings
 from tasks.file_task import file_task
 from tasks.problem_files import Reading
 
-EVENT = "numbers_read_otherwise"
 OLDER = (Reading.WIDE, Reading.AS_PYTHON_PRINTS)
 
 
@@ -43,5 +43,5 @@ def tell_reading(run_path: Path, reading: str) -> str:
         f"the data is what it was, and the commit that began the run read its numbers otherwise ({reading}): references and "
         "metadata of training from here on are as they stand in the file"
     )
-    append_event(run_path, {"time_s": time.time(), "event": EVENT, "headline": told})
+    append_event(run_path, NumbersReadOtherwise(told).at(time.time()))
     return told

@@ -1,7 +1,7 @@
 """What a run leaves on disk while it goes on, and who may watch.
 
 JSONL is the truth: metrics.jsonl (one line per update), eval.jsonl, events.jsonl, ledger/events.jsonl,
-rollouts/*.parquet. Watchers (TensorBoard, the console) get the same dictionaries afterwards; one that raises is dropped
+rollouts/*.parquet. Watchers (TensorBoard, the console) get the same lines and events afterwards; one that raises is dropped
 with an event and the run goes on.
 
 A power cut takes no evaluation that was told. Lines of the other files, and transcripts, may go or be torn since the newest
@@ -11,6 +11,7 @@ not synced.
 
 import dataclasses
 import json
+import sys
 import threading
 import time
 from collections import deque
@@ -19,22 +20,26 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from cluster.record.events.event import Event, Severity
+from cluster.record.events.failures import WatcherFailed
 from cluster.record.incidents import write_incident
 from cluster.record.ledger import LedgerEvent
+from cluster.record.run_lines import EVALUATIONS, EVENTS, METRICS, RunLines, tail_of
 from contracts.errors import DataError
 from contracts.reports import EvalReport
 from contracts.rollout import ScoredGroup
 from storage.arrow import read_groups, write_groups
-from storage.durable import swap_file, sync, sync_directory, sync_file, whole_lines
+from storage.durable import swap_file, sync, sync_directory, sync_file
 
-EVALUATIONS = "eval.jsonl"
-LINES = ("metrics.jsonl", "events.jsonl", "ledger/events.jsonl")
+LINES = (METRICS, EVENTS, "ledger/events.jsonl")
 
 
 class Watcher(Protocol):
-    """Shows a run to somebody. `kind` is "metrics", "eval", "status" or "event"."""
+    """Shows a run to somebody. `kind` is "metrics", "eval" or "status"."""
 
     def watch(self, kind: str, line: dict[str, Any]) -> None: ...
+
+    def show_event(self, event: Event) -> None: ...
 
     def show_groups(self, groups: Sequence[ScoredGroup]) -> None: ...
 
@@ -59,7 +64,7 @@ class Recorder:
             (run_path / folder).mkdir(parents=True, exist_ok=True)
 
     def metrics(self, line: dict[str, Any]) -> None:
-        self._append("metrics.jsonl", line)
+        self._append(METRICS, line)
         self._tell(lambda watcher: watcher.watch("metrics", line))
 
     def evaluation(self, report: EvalReport) -> None:
@@ -70,31 +75,27 @@ class Recorder:
 
     def last_step(self) -> int:
         """Of the metrics on disk; 0 where there are none."""
-        lines = self.lines("metrics.jsonl")
-        return max((int(line["step"]) for line in lines), default=0)
+        return max((int(line["step"]) for line in self.lines.metrics.look()), default=0)
+
+    @property
+    def lines(self) -> RunLines:
+        """What is on disk, of this life and earlier ones; read when it is asked for, and not kept."""
+        return RunLines(self._run_path)
 
     def add_watcher(self, watcher: Watcher) -> None:
         self._watchers.append(watcher)
 
     def evaluations_done(self) -> set[tuple[int, int, int | None]]:
         """(step, max_new_tokens, k) of the evaluations on disk."""
-        return {(line["step"], line["max_new_tokens"], line["k"]) for line in self.lines("eval.jsonl")}
+        return {(line["step"], line["max_new_tokens"], line["k"]) for line in self.lines.evals.look()}
 
-    def lines(self, name: str) -> list[dict[str, Any]]:
-        """What is on disk already of metrics.jsonl, eval.jsonl or events.jsonl."""
-        path = self._run_path / name
-        return [json.loads(line) for line in _whole_lines(path)]
-
-    def event(self, what: str, **details: Any) -> None:
-        line = {"time_s": self._wall_clock(), "event": what} | details
-        self._append("events.jsonl", line)
-        self._tell(lambda watcher: watcher.watch("event", line))
-
-    def incident(self, kind: str, headline: str, **facts: Any) -> None:
-        """Something a person should read: an event, and a file of its own in incidents/."""
-        line = {"time_s": self._wall_clock(), "incident": kind, "headline": headline} | facts
-        write_incident(self._run_path, kind, line)
-        self.event(kind, headline=headline, **facts)
+    def event(self, event: Event) -> None:
+        """What happened, now. A problem gets a file of its own in incidents/ first."""
+        event = event.at(self._wall_clock())
+        if event.severity is Severity.PROBLEM:
+            write_incident(self._run_path, event)
+        self._append(EVENTS, event.to_line())
+        self._tell(lambda watcher: watcher.show_event(event))
 
     def ledger_event(self, event: LedgerEvent) -> None:
         self._append("ledger/events.jsonl", dataclasses.asdict(event))
@@ -178,21 +179,15 @@ class Recorder:
                 action(watcher)
             except Exception as error:  # noqa: BLE001  a watcher's failure must not stop training
                 self._watchers.remove(watcher)
-                self._append(
-                    "events.jsonl", {"event": "watcher_failed", "watcher": type(watcher).__name__, "error": repr(error)}
-                )
+                failed = WatcherFailed(type(watcher).__name__, repr(error)).at(self._wall_clock())
+                self._append(EVENTS, failed.to_line())
 
 
 def _append_to(path: Path) -> TextIO:
     """A crash may have left what is no whole line: it goes."""
-    whole = b"".join(line + b"\n" for line in _whole_lines(path))
+    whole = b"".join(line + b"\n" for line in tail_of(path, max_bytes=sys.maxsize).look().lines)
     if path.exists() and len(whole) != path.stat().st_size:
         swap_file(path, whole)
     file = path.open("a", encoding="utf-8")
     sync_directory(path.parent)
     return file
-
-
-def _whole_lines(path: Path) -> list[bytes]:
-    """Replay writes metrics again from the first that is missing; the supervisor adds events after a gap."""
-    return whole_lines(path.read_bytes(), before_gap=path.name != "events.jsonl") if path.exists() else []

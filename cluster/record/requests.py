@@ -10,18 +10,16 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
+from cluster.record.events.event import Event
+from cluster.record.events.resuming import RequestRefused
 from cluster.record.recorder import Recorder
 from cluster.record.run_dir import surely_over
+from cluster.record.run_lines import Growing, RunLines
 from cluster.record.run_lock import held
 from contracts.errors import ConfigError, DataError
-from storage.bounded_json import parse_object
-from storage.durable import whole_lines
 
 POLL_S = 0.5
 ANSWER_WITHIN_S = 15.0
-MAX_ANSWER_BYTES = 2**20
-"""Of events.jsonl since the request was left."""
-REFUSED = "request_refused"
 
 
 class LiveRun(Protocol):
@@ -57,7 +55,7 @@ class RunControl:
             else:
                 raise ConfigError(f"a run cannot be asked to '{request['ask']}'")
         except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
-            self._recorder.event(REFUSED, file=file.name, reason=str(error))
+            self._recorder.event(RequestRefused(file.name, str(error)))
         finally:
             file.unlink(missing_ok=True)
 
@@ -85,8 +83,8 @@ def ask(run_path: Path, **request: Any) -> None:
         raise ConfigError(
             f"{run_path} takes no requests: it is not running, or never was. `memr status {run_path}` shows its state"
         )
-    events = run_path / "events.jsonl"
-    told_before = events.stat().st_size if events.exists() else 0
+    events = RunLines(run_path).events
+    events.skip()
     file = leave_request(run_path, **request)
     until = time.monotonic() + ANSWER_WITHIN_S
     while file.exists():
@@ -97,18 +95,14 @@ def ask(run_path: Path, **request: Any) -> None:
                 f"`memr status {run_path}` shows whether the run is alive"
             )
         time.sleep(0.1)
-    if reason := _refusal(events, told_before, file.name):
+    if reason := _refusal(events, file.name):
         raise ConfigError(f"{run_path} refuses: {reason}")
 
 
-def _refusal(events: Path, offset: int, request: str) -> str:
+def _refusal(events: Growing[Event], request: str) -> str:
     """What the controller said to the request before it took the file away; empty where it obeyed."""
     try:
-        with events.open("rb") as file:
-            file.seek(offset)
-            lines = whole_lines(file.read(MAX_ANSWER_BYTES))
-        told = [parse_object(line, str(events)) for line in lines]
-    except (OSError, DataError):
+        told = [event for event in events.look() if isinstance(event, RequestRefused) and event.file == request]
+    except DataError:
         return ""
-    found = (line for line in told if line.get("event") == REFUSED and line.get("file") == request)
-    return str(next(found, {}).get("reason", ""))
+    return told[0].reason if told else ""

@@ -18,12 +18,14 @@ from cluster.config.run_folder import MANIFEST, is_run
 from cluster.handles import Services
 from cluster.record.checkpoint import log_floor, read_checkpoint
 from cluster.record.data_identity import DataIdentity
+from cluster.record.events.resuming import CheckpointPassedOver, Resumed, SettingsChanged
 from cluster.record.history import RecoveredState, largest_gap, read_recovered
 from cluster.record.incidents import append_event
 from cluster.record.num_updates import NUM_UPDATES, updates_made, why_refused
 from cluster.record.other_data import why_not
 from cluster.record.recorder import Recorder
-from cluster.record.run_dir import create_run, has_begun, read_run, refuse_live_run, renew_run, write_config
+from cluster.record.run_dir import create_run, has_begun, refuse_live_run, renew_run, write_config
+from cluster.record.run_view import read_run
 from contracts.adapter import Adapter
 from contracts.errors import ConfigError
 from contracts.ports import Tokenizer
@@ -215,7 +217,7 @@ def record_changes(run_path: Path, config: RunConfig, changes: Sequence[ChangedS
     place = {"name": before.run.name, "directory": before.run.directory}
     write_config(run_path, config.model_copy(update={"run": config.run.model_copy(update=place)}))
     told = {d.name: {"before": d.before, "now": d.now} for d in changes}
-    append_event(run_path, {"time_s": time.time(), "event": "settings_changed", "changes": told})
+    append_event(run_path, SettingsChanged(told).at(time.time()))
 
 
 def nothing_left(run_path: Path, config: RunConfig) -> bool:
@@ -249,21 +251,15 @@ async def restore_services(past: RecoveredState, services: Services, recorder: R
     """Learner and memory as they were; returns the learner's adapter. Memory is told again what came after its
     snapshot, and an event says by how much its answers differ from the first time (0 expected on the same machine)."""
     for note in past.notes:
-        recorder.event("checkpoint_passed_over", reason=note)
+        recorder.event(CheckpointPassedOver(note))
     if past.checkpoint is not None:
         await services.learner.restore(past.checkpoint / "learner")
         if past.memory_snapshot is not None and services.memory is not None:
             await services.memory.restore(past.memory_snapshot)
     if past.begun:
         differences = await _tell_memory_again(past, services)
-        recorder.event(
-            "resumed",
-            step=past.step,
-            updates_replayed=len(past.batches),
-            memory_calls_replayed=len(differences),
-            memory_difference=max(differences, default=0.0),
-            groups_taken_up=len(past.buffered) + len(past.sampled),
-        )
+        worst, kept = max(differences, default=0.0), len(past.buffered) + len(past.sampled)
+        recorder.event(Resumed(past.step, len(past.batches), len(differences), worst, groups_taken_up=kept))
     return await services.learner.first_adapter()
 
 

@@ -1,4 +1,4 @@
-"""A run on disk: where things are, what the manifest says, and how to read it back.
+"""A run on disk: where things are, what the manifest says, and who works on it.
 
 runs/<name>/  config.toml manifest.json  ledger/ rollouts/  adapters/  checkpoints/  metrics.jsonl eval.jsonl
               events.jsonl status.json summary.json report.html  log/ incidents/ control/ process.json
@@ -8,23 +8,21 @@ import json
 import os
 import platform
 import subprocess
-from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from cluster.config.run_config import RunConfig, dump_config, load_config
-from cluster.config.run_folder import MANIFEST, is_run, refuse_other_than_run
+from cluster.config.run_config import RunConfig, dump_config
+from cluster.config.run_folder import MANIFEST, is_run
 from cluster.record.run_lock import held
 from cluster.record.run_processes import birth
 from contracts.errors import ConfigError, DataError
 from loading.own_packages import ROOT
-from storage.bounded_json import MAX_JSON_BYTES, parse_object, read_bounded, read_object
-from storage.durable import make_directory, replace_file, swap_file, sync_directory, whole_lines
+from storage.bounded_json import MAX_JSON_BYTES, parse_object, read_bounded
+from storage.durable import make_directory, replace_file, swap_file, sync_directory
 
-MAX_LINES_BYTES = 2**30
 FOLDERS = ("log", "adapters", "checkpoints", "ledger", "rollouts")
 """Made with the run: their names are on disk before the manifest's, once for all."""
 RECORDS = ("metrics.jsonl", "eval.jsonl", "summary.json", "status.json", "process.json")
@@ -169,7 +167,7 @@ def _identity(folder: Path) -> list[int]:
 
 def _claim(path: Path) -> dict[str, Any]:
     """process.json. A damaged one counts as none: it is not synced, and the lock is what keeps two processes apart."""
-    return _sign_of_life(path / "process.json") or {}
+    return sign_of_life(path / "process.json") or {}
 
 
 def _living_owners(path: Path) -> list[int]:
@@ -216,52 +214,6 @@ def _git_commit() -> str | None:
     return done.stdout.strip()
 
 
-@dataclass(frozen=True, slots=True)
-class RunRecord:
-    """A run as it stands on disk: live, dead or copied."""
-
-    path: Path
-    config: RunConfig
-    manifest: dict[str, Any]
-    metrics: list[dict[str, Any]]
-    evals: list[dict[str, Any]]
-    events: list[dict[str, Any]]
-    status: dict[str, Any] | None
-    summary: dict[str, Any] | None
-
-    @property
-    def finished(self) -> bool:
-        """Every update was made; a run that was stopped before can be resumed."""
-        return self.summary is not None and self.summary.get("exit_code") == 0
-
-    @property
-    def model_path(self) -> str:
-        """The base model, as the run loaded it. Raises DataError where the manifest does not say."""
-        found = self.manifest.get("model_path")
-        if not isinstance(found, str):
-            raise DataError(f"{self.path / MANIFEST} names no model_path: the run stopped before it had a model")
-        return found
-
-
-def read_run(path: Path) -> RunRecord:
-    """Raises ConfigError if the folder is no run, DataError if it is a damaged one."""
-    refuse_other_than_run(path)
-    try:
-        manifest = read_object(path / MANIFEST)
-    except DataError as error:
-        raise DataError(f"{error}; restore it from a copy of the run") from error
-    return RunRecord(
-        path=path,
-        config=load_config(path / "config.toml"),
-        manifest=manifest,
-        metrics=_json_lines(path / "metrics.jsonl"),
-        evals=_json_lines(path / "eval.jsonl"),
-        events=_json_lines(path / "events.jsonl"),
-        status=_sign_of_life(path / "status.json"),
-        summary=_json(path / "summary.json"),
-    )
-
-
 def write_summary(path: Path, summary: dict[str, Any]) -> None:
     """Writes summary.json, replacing the file as a whole."""
     replace_file(path / "summary.json", json.dumps(summary, indent=1).encode())
@@ -273,8 +225,8 @@ def forget_summary(path: Path) -> None:
     sync_directory(path)
 
 
-def _sign_of_life(path: Path) -> dict[str, Any] | None:
-    """Not synced, and status.json written once a second: what a power cut left half of is none. Raises DataError for no regular file."""
+def sign_of_life(path: Path) -> dict[str, Any] | None:
+    """status.json or process.json. Not synced: what a power cut left half of is none. Raises DataError for no regular file."""
     if not path.exists():
         return None
     payload = read_bounded(path, MAX_JSON_BYTES)
@@ -282,15 +234,3 @@ def _sign_of_life(path: Path) -> dict[str, Any] | None:
         return parse_object(payload, str(path))
     except DataError:
         return None
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    return read_object(path) if path.exists() else None
-
-
-def _json_lines(path: Path) -> list[dict[str, Any]]:
-    """A live run may be writing its last line, and a power cut leaves zeros: what is no whole line is left out."""
-    if not path.exists():
-        return []
-    lines = whole_lines(read_bounded(path, MAX_LINES_BYTES))
-    return [parse_object(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1)]

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from cluster.handles import LearnerHandle
+from cluster.record.events.resuming import ReplayedDifferently
 from cluster.record.history import RecoveredState, TrainedBatch
 from cluster.record.recorder import Recorder
 from contracts.adapter import Adapter
@@ -41,7 +42,7 @@ async def remake(
             if batch.rolled_back_to is not None and (source := aside.where(batch.rolled_back_to)).exists():
                 adapter = await learner.roll_back(source)
             if adapter.manifest.weights_hash != batch.weights_hash:
-                recorder.event("replayed_differently", step=batch.step, version=adapter.manifest.policy_version)
+                recorder.event(ReplayedDifferently(batch.step, adapter.manifest.policy_version))
             await made(batch, report, adapter)
             await aside.keep(batch.step)
 

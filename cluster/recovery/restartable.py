@@ -10,12 +10,14 @@ State lives in the run directory alone, so a revived part is what the lost one w
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from cluster.handles import LearnerHandle, MemoryHandle
+from cluster.record.events.event import Event
+from cluster.record.events.failures import LearnerLost, LearnerRevived, MemoryLost, MemoryRevived
 from cluster.record.history import RecoveredState, TrainedBatch
 from cluster.record.recorder import Recorder
 from cluster.record.resume import calls_after
@@ -28,6 +30,12 @@ from contracts.rollout import RolloutGroup, ScoredGroup
 
 Handle = TypeVar("Handle")
 Answer = TypeVar("Answer")
+
+LOST: Mapping[Component, Callable[[str, str], Event]] = {Component.LEARNER: LearnerLost, Component.MEMORY: MemoryLost}
+REVIVED: Mapping[Component, Callable[[float], Event]] = {
+    Component.LEARNER: LearnerRevived,
+    Component.MEMORY: MemoryRevived,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +88,7 @@ class Restartable(Generic[Handle]):
             verdict = decide(self._failures, care.budget, began)
             restarts = verdict.decision is RestartAction.RESTART_COMPONENT
             headline = self._headline(error, found) if loaded else f"the {care.part} did not load again: {error}"
-            care.recorder.incident(f"{care.part}_lost", headline, decision=verdict.decision.value)
+            care.recorder.event(LOST[care.part](headline, verdict.decision.value))
             if not restarts:
                 raise ActorLostError(f"{headline}; that was {verdict.spent} times within {care.budget.window_s:.0f} s")
             try:
@@ -94,7 +102,7 @@ class Restartable(Generic[Handle]):
                 error, loaded = again, True
                 continue
             self._handle = fresh
-            care.recorder.event(f"{care.part}_revived", seconds=round(care.clock() - began, 3))
+            care.recorder.event(REVIVED[care.part](round(care.clock() - began, 3)))
             return
 
     def _headline(self, error: Exception, found: str) -> str:

@@ -20,7 +20,9 @@ import psutil
 from ray.exceptions import RayError, RayTaskError
 
 from cluster.config.run_folder import is_run
-from cluster.record.incidents import SUPERVISOR_DIED, append_event, headlines, write_incident
+from cluster.record.events.event import Event
+from cluster.record.events.failures import Crashed, PartLost, RayFailed, SupervisorDied
+from cluster.record.incidents import append_event, headlines, write_incident
 from cluster.recovery.ending import FAILED, INTERRUPTED, MAY_RESTART
 from contracts.errors import ActorLostError, MemrError, RunStopped
 from loading.load_errors import missing_package
@@ -45,7 +47,7 @@ def supervised(life: Callable[[], int], run_path: Path, stop_s: float, superviso
         return INTERRUPTED
     except ActorLostError as error:
         if str(error) not in headlines(run_path)[told_before:]:  # told where it was found, before Ray was ended
-            _leave(run_path, "part_lost", str(error))
+            _leave(run_path, PartLost(str(error)))
         return MAY_RESTART
     except MemrError:
         raise
@@ -53,7 +55,7 @@ def supervised(life: Callable[[], int], run_path: Path, stop_s: float, superviso
         raise missing_package(error) from error
     except RayError as error:
         lines = str(error).strip().splitlines()  # of a remote traceback the last one is the error
-        _leave(run_path, "ray_failed", f"Ray failed: {lines[-1 if isinstance(error, RayTaskError) else 0]}")
+        _leave(run_path, RayFailed(f"Ray failed: {lines[-1 if isinstance(error, RayTaskError) else 0]}"))
         return MAY_RESTART
     except Exception as error:  # noqa: BLE001  the edge of the process: `_crashed` writes it down
         return _crashed(run_path, error)
@@ -69,7 +71,7 @@ def _crashed(run_path: Path, error: Exception) -> int:
     if isinstance(error, OSError) and not is_run(run_path):
         raise error  # a path of the configuration's: a sentence says it, and no trace
     trace = "".join(traceback.format_exception(error))
-    _leave(run_path, "crashed", f"{type(error).__name__}: {error}", trace)
+    _leave(run_path, Crashed(f"{type(error).__name__}: {error}", trace))
     sys.stderr.write(trace)
     return MAY_RESTART if is_run(run_path) else FAILED  # before there is one, the next try would do the same again
 
@@ -84,7 +86,7 @@ _orphaned = threading.Event()
 
 def ended_by() -> str:
     """What asked the run to end where that was nobody; "" for a request."""
-    return SUPERVISOR_DIED if _orphaned.is_set() else ""
+    return SupervisorDied.written_as if _orphaned.is_set() else ""
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -104,10 +106,11 @@ def asked_to_end() -> bool:
     return _asked.is_set()
 
 
-def _leave(run_path: Path, kind: str, headline: str, trace: str = "") -> None:
+def _leave(run_path: Path, event: Event) -> None:
     if is_run(run_path):
-        write_incident(run_path, kind, {"time_s": time.time(), "incident": kind, "headline": headline, "trace": trace})
-        append_event(run_path, {"time_s": time.time(), "event": kind, "headline": headline})
+        now = event.at(time.time())
+        write_incident(run_path, now)
+        append_event(run_path, now)
 
 
 def end_when_orphaned(parent: int, run_path: Path, stop_s: float) -> None:
@@ -115,12 +118,11 @@ def end_when_orphaned(parent: int, run_path: Path, stop_s: float) -> None:
     while os.getppid() == parent:
         time.sleep(PARENT_POLL_S)
     _orphaned.set()
-    _leave(
-        run_path,
-        SUPERVISOR_DIED,
+    died = SupervisorDied(
         f"the supervisor of the run (process {parent}, `memr train` or `memr resume`) died, killed from outside or for want of "
-        f"memory: the run writes a checkpoint and ends; `memr resume {run_path}` goes on",
+        f"memory: the run writes a checkpoint and ends; `memr resume {run_path}` goes on"
     )
+    _leave(run_path, died)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(stop_s)
     for process in [*psutil.Process().children(recursive=True), psutil.Process()]:

@@ -19,8 +19,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from cluster.config.notify import Notice
 from cluster.config.run_folder import is_run, way_on
 from cluster.config.supervision import SupervisionSettings
+from cluster.record.events.event import Event
+from cluster.record.events.failures import EndedByForce, GaveUp, ProcessLeft, RayDied, Restarted, RunDied, Stuck
 from cluster.record.incidents import FINAL, append_event, headlines, kinds, write_incident
 from cluster.record.requests import leave_request
 from cluster.record.run_processes import oom_kills, recorded_processes
@@ -63,11 +66,11 @@ class Supervisor:
         """The exit code of the run."""
         before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
         try:
-            self._tell({"event": "start", "run": str(self._run_path)})
+            self._tell({"event": Notice.START, "run": str(self._run_path)})
             code = self._until_done()
             if code == INTERRUPTED and not (self._run_path / "summary.json").exists():
                 self._say(way_on(self._run_path))
-            self._tell({"event": "stop", "run": str(self._run_path), "exit_code": code, **self._last_headline()})
+            self._tell({"event": Notice.STOP, "run": str(self._run_path), "exit_code": code, **self._last_headline()})
             return code
         finally:
             for number, handler in before.items():
@@ -88,12 +91,12 @@ class Supervisor:
             if verdict.decision is RestartAction.STOP:
                 self._give_up(headline, verdict.spent)
                 return FAILED
-            self._event("restart", headline=headline, restart=verdict.spent, after_s=verdict.after_s)
+            self._event(Restarted(headline, verdict.spent, verdict.after_s))
             self._say(
                 f"{headline}. Resuming the run in {verdict.after_s:.0f} s "
                 f"({verdict.spent} of {budget.restarts} restarts within {budget.window_s / 60:.0f} min)"
             )
-            self._tell({"event": "restart", "run": str(self._run_path), "headline": headline})
+            self._tell({"event": Notice.RESTART, "run": str(self._run_path), "headline": headline})
             self._pause(verdict.after_s)
         return INTERRUPTED
 
@@ -113,7 +116,7 @@ class Supervisor:
         else:
             ending = self._how_it_ended(self._child.returncode, tree, oom_kills() > kills)
         for left in tree.end():
-            self._event("process_left", pid=left.pid, name=left.name)
+            self._event(ProcessLeft(left.pid, left.name))
         self._child.wait(timeout=10)
         words.close()
         return ending
@@ -154,7 +157,7 @@ class Supervisor:
         had_ray = any(member.name == "raylet" for member in tree.members)
         ending = ending_of(code, had_ray=had_ray, out_of_memory=out_of_memory, asked_early=asked_early)
         if ending.headline:
-            self._incident("run_died", ending.headline, exit_code=code)
+            self._incident(RunDied(ending.headline, code))
         return ending
 
     # -- a run that does not move --------------------------------------------------------------------------
@@ -167,7 +170,7 @@ class Supervisor:
         if headline in headlines(self._run_path)[told:]:
             tree.end()
             return headline  # its own process knew, and did not get to its end
-        path = self._incident("hang" if hang.alive else "ray_died", headline)
+        path = self._incident(Stuck(headline) if hang.alive else RayDied(headline))
         if path is not None:
             tree.write_stacks(path.with_name(f"{path.stem}-stacks.txt"))
         request = leave_request(self._run_path, ask="stop") if hang.alive else None
@@ -227,7 +230,7 @@ class Supervisor:
             f"ended by force: {why}. No checkpoint was written now; the log has every rollout and `memr resume` goes on"
         )
         self._say(headline)
-        self._event("ended_by_force", headline=headline)
+        self._event(EndedByForce(headline))
         tree.end()
         return headline
 
@@ -242,22 +245,21 @@ class Supervisor:
         assert self._child is not None
         return status if status.get("pid") == self._child.pid else None
 
-    def _incident(self, kind: str, headline: str, **facts: Any) -> Path | None:
+    def _incident(self, event: Event) -> Path | None:
         """None where it could not be written: a full disk must not end the supervisor too."""
-        line = {"time_s": time.time(), "incident": kind, "headline": headline} | facts
         try:
-            path = write_incident(self._run_path, kind, line)
+            path = write_incident(self._run_path, event.at(time.time()))
         except OSError as error:
-            self._say(f"{headline} (and it could not be written down: {error})")
+            self._say(f"{event.headline} (and it could not be written down: {error})")
             return None
-        self._event(kind, headline=headline, **facts)
+        self._event(event)
         return path
 
-    def _event(self, what: str, **details: Any) -> None:
+    def _event(self, event: Event) -> None:
         if not self._run_path.exists():
             return
         try:
-            append_event(self._run_path, {"time_s": time.time(), "event": what} | details)
+            append_event(self._run_path, event.at(time.time()))
         except OSError as error:
             self._say(f"events.jsonl cannot be written: {error}")
 
@@ -266,9 +268,8 @@ class Supervisor:
         return {"headline": found[-1]} if found else {}
 
     def _give_up(self, headline: str, times: int) -> None:
-        self._incident(
-            "gave_up", f"{headline}; that was failure {times} of the run, and its budget of restarts is spent"
-        )
+        spent = f"that was failure {times} of the run, and its budget of restarts is spent"
+        self._incident(GaveUp(f"{headline}; {spent}"))
         path, settings = self._run_path, self._settings
         way_on = f"; `memr resume {path}` goes on from where it stood" if is_run(path) else ""
         self._say(

@@ -1,6 +1,6 @@
 """The live console: a run at a glance, in a terminal or as plain lines.
 
-Reads what the recorder wrote (metrics, evaluations, status, groups), shows it, and can fail without harm.
+Gets what the recorder wrote (metrics, evaluations, events, status, groups), shows it, and can fail without harm.
 """
 
 import time
@@ -16,29 +16,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 from rich.text import Text
 
-from cluster.record.incidents import ALARM
+from cluster.record.events.event import Event, Severity
+from cluster.record.events.training import AlarmRaised
 from cluster.record.memory_effect import short_text
+from cluster.record.run_view import series
 from cluster.record.worker_figures import work_text
-from cluster.watch.alarms.first_batch import FEW
 from cluster.watch.terminal import into
 from contracts.rollout import ScoredGroup
 
 SHOWN_UPDATES = 40
 SHOWN_INCIDENTS = 4
-_SHOWN_EVENTS = (
-    "scaled",
-    "joined",
-    "left",
-    "autoscaled",
-    "sampling_failed",
-    "memory_late",
-    "mismatch",
-    "update_lost",
-    "watcher_failed",
-    "learner_says",
-    FEW,
-)
-"""Beside every incident: what has a headline was written for people."""
 _SPARKS = "▁▂▃▄▅▆▇█"
 
 
@@ -81,24 +68,9 @@ def eval_text(line: dict[str, Any]) -> str:
     )
 
 
-def event_text(line: dict[str, Any]) -> str:
-    """An event that a person should see: its name, then what it says of itself."""
-    name = line["event"].replace("_", " ")
-    if "headline" in line:
-        return f"{name}: {line['headline']}"
-    details = (f"{key} {_short(value)}" for key, value in line.items() if key not in ("time_s", "event"))
-    return f"note: {name}: {', '.join(details)}"
-
-
-def is_shown(line: dict[str, Any]) -> bool:
-    """Whether an event is for the eyes of a person, at once."""
-    return "headline" in line or line["event"] in _SHOWN_EVENTS
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return f"{len(value)} of them" if isinstance(value, list) and len(value) > 4 else str(value)
+def event_text(event: Event) -> str:
+    """One event in one plain line."""
+    return f"{event.label}: {event.headline}"
 
 
 def spark(values: Sequence[float]) -> str:
@@ -120,8 +92,10 @@ class PlainConsole:
             self._console.print(step_text(line, self._num_updates), soft_wrap=True)
         elif kind == "eval":
             self._console.print(eval_text(line), soft_wrap=True)
-        elif kind == "event" and is_shown(line):
-            self._console.print(event_text(line), soft_wrap=True)
+
+    def show_event(self, event: Event) -> None:
+        if event.shown:
+            self._console.print(event_text(event), soft_wrap=True)
 
     def show_groups(self, groups: Sequence[ScoredGroup]) -> None:
         """Transcripts are in rollouts/; a log does not repeat them."""
@@ -140,6 +114,9 @@ class ConsoleLog:
     def watch(self, kind: str, line: dict[str, Any]) -> None:
         if kind != "status":
             self._plain.watch(kind, line)
+
+    def show_event(self, event: Event) -> None:
+        self._plain.show_event(event)
 
     def show_groups(self, groups: Sequence[ScoredGroup]) -> None:
         """Transcripts are in rollouts/."""
@@ -171,7 +148,7 @@ class LiveConsole:
         self._evals: list[str] = []
         self._status: dict[str, Any] = {}
         self._alarms: dict[str, str] = {}
-        self._events: deque[dict[str, Any]] = deque(maxlen=SHOWN_INCIDENTS)
+        self._events: deque[Event] = deque(maxlen=SHOWN_INCIDENTS)
         self._transcript: RenderableType = Text("waiting for the first rollouts …", style="dim")
         self._live = Live(self._render(), console=console, refresh_per_second=4, transient=False)
         self._live.start()
@@ -186,10 +163,13 @@ class LiveConsole:
             self._evals.append(eval_text(line))
         elif kind == "status":
             self._status = line
-        elif kind == "event" and line["event"].startswith(ALARM):
-            self._alarms[line["event"]] = event_text(line)
-        elif kind == "event" and is_shown(line):
-            self._events.append(line)
+        self._live.update(self._render())
+
+    def show_event(self, event: Event) -> None:
+        if isinstance(event, AlarmRaised):
+            self._alarms[event.name] = event_text(event)
+        elif event.shown:
+            self._events.append(event)
         self._live.update(self._render())
 
     def show_groups(self, groups: Sequence[ScoredGroup]) -> None:
@@ -213,7 +193,10 @@ class LiveConsole:
     def _render(self) -> RenderableType:
         parts: list[RenderableType] = [self._progress]
         parts += [Text(text, style="bold red") for text in self._alarms.values()]
-        parts += [Text(event_text(line), style="red" if "headline" in line else "yellow") for line in self._events]
+        parts += [
+            Text(event_text(event), style="red" if event.severity is Severity.PROBLEM else "yellow")
+            for event in self._events
+        ]
         if self._history:
             parts.append(_numbers(self._history))
         if self._status:
@@ -227,12 +210,12 @@ def _numbers(history: Sequence[dict[str, Any]]) -> Table:
     last = history[-1]
     table = Table.grid(padding=(0, 2))
     rows = [
-        ("accuracy in training", f"{last['accuracy']:.2f}", spark([line["accuracy"] for line in history])),
+        ("accuracy in training", f"{last['accuracy']:.2f}", spark(series(history, "accuracy").values_N)),
         *(_memory_rows(history) if last["memory_version"] >= 0 else ()),
         (
             "tokens per answer",
             f"{last['completion_tokens_mean']:.0f}",
-            spark([line["completion_tokens_mean"] for line in history]),
+            spark(series(history, "completion_tokens_mean").values_N),
         ),
         ("seconds per update", f"{last['step_s']:.1f}", waits_text(last)),
         ("lag, mismatch", f"{last['lag_mean']:.1f}, {last['mismatch_mean']:.4f}", ""),

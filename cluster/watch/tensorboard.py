@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster.record.events.event import Event
 from contracts.rollout import ScoredGroup
 
 _SECTIONS = {
@@ -47,6 +48,9 @@ class TensorboardWatcher:
         for name, value in _numbers(line):
             tag = f"{_evaluation(line)}/{name}" if kind == "eval" else f"{_section(name)}/{name}"
             self._writer.add_scalar(tag, value, line["step"])
+
+    def show_event(self, event: Event) -> None:
+        """Events are in events.jsonl."""
 
     def show_groups(self, groups: Sequence[ScoredGroup]) -> None:
         """Transcripts are in rollouts/ and in the report."""

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.record.run_dir import read_run
+from cluster.record.events.resuming import Resumed
+from cluster.record.run_view import read_run
 from tests.integration.test_resume_run import fingerprint, finish, kill_at_step, resume, start
 from tests.integration.test_scripted_run import lines, memr
 
@@ -47,9 +48,9 @@ def test_killed_and_resumed_the_same_seed_gives_the_same_adapter_bytes_and_memor
     kill_at_step(start("quickstart", tmp_path, "killed", SMALL), killed, UPDATES - 1, 0.5)
     resume(killed)
     assert fingerprint(killed, UPDATES) == fingerprint(run, UPDATES)
-    [resumed] = [event for event in read_run(killed).events if event["event"] == "resumed"]
-    assert resumed["updates_replayed"] >= 1
-    assert resumed["memory_difference"] == 0.0
+    [resumed] = [event for event in read_run(killed).events if isinstance(event, Resumed)]
+    assert resumed.updates_replayed >= 1
+    assert resumed.memory_difference == 0.0
 
 
 @pytest.mark.slow

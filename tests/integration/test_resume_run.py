@@ -13,7 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from cluster.record.run_dir import read_run
+from cluster.record.events.resuming import ReplayedDifferently, Resumed
+from cluster.record.run_view import read_run
 from storage.arrow import read_groups
 from tests.integration.test_scripted_run import ROOT, lines
 
@@ -95,9 +96,9 @@ def test_synchronous_scripted_run_killed_and_resumed_equals_one_that_was_not(
     assert fates(again) == fates(whole)
     assert trained_on(again) == trained_on(whole)
     assert [line["step"] for line in lines(again / "metrics.jsonl")] == list(range(1, 16))
-    [resumed] = [event for event in read_run(again).events if event["event"] == "resumed"]
-    assert resumed["memory_difference"] == 0.0
-    assert not [event for event in read_run(again).events if event["event"] == "replayed_differently"]
+    [resumed] = [event for event in read_run(again).events if isinstance(event, Resumed)]
+    assert resumed.memory_difference == 0.0
+    assert not [event for event in read_run(again).events if isinstance(event, ReplayedDifferently)]
 
 
 def test_asynchronous_run_killed_twice_trains_every_problem_once(tmp_path: Path) -> None:

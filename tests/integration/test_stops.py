@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from cluster.record.run_dir import read_run
+from cluster.record.events.resuming import SettingsChanged
+from cluster.record.run_view import read_run
 from tests.integration.test_resume_run import finish, start
 from tests.integration.test_scripted_run import ROOT, lines
 
@@ -57,7 +58,7 @@ def test_a_run_that_paused_over_its_first_batch_goes_on_and_then_for_more_update
     assert record.config.learner.num_updates == 9
     assert record.summary is not None
     assert (record.summary["exit_code"], record.summary["updates"]) == (0, 9)
-    changes = [event["changes"] for event in record.events if event["event"] == "settings_changed"]
+    changes = [event.changes for event in record.events if isinstance(event, SettingsChanged)]
     assert changes[-1] == {"learner.num_updates": {"before": 6, "now": 9}}
     trained = [line["lease_id"] for line in lines(path / "ledger" / "events.jsonl") if line["fate"] == "trained"]
     assert sorted(trained) == list(range(72))

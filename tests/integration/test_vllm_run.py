@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.record.run_dir import read_run
+from cluster.record.events.workers import Proven
+from cluster.record.run_view import read_run
 from tests.integration.test_scripted_run import ROOT, lines
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -52,14 +53,14 @@ def test_an_engine_that_dies_costs_a_worker_and_no_rollout(tmp_path: Path, smoll
         kill_engine(run, path)
         assert run.wait(timeout=400) == 0
     record = read_run(path)
-    kinds = [event["event"] for event in record.events]
+    kinds = [event.name for event in record.events]
     assert kinds.count("worker_lost") == 1
     assert kinds.count("joined") == 2
     ledger = record.metrics[-1]["ledger"]
     assert (ledger["trained"], ledger["failed"], ledger["dropped"]) == (6, 0, 0)
     assert [line["policy_version"] for line in record.metrics] == [1, 2, 3]
     assert all(line["mismatch_mean"] < 0.3 for line in record.metrics), "bfloat16, up to one version of lag"
-    proven = {event["version"] for event in record.events if event["event"] == "proven"}
+    proven = {event.version for event in record.events if isinstance(event, Proven)}
     assert 0 in proven
     assert max(proven) > 0, "the worker that came later serves what is newest then, which may skip versions"
     assert "version_refused" not in kinds

@@ -20,8 +20,9 @@ from cluster.record.adapter_registry import read_adapter
 from cluster.record.checkpoint import log_floor, read_checkpoint, verify
 from cluster.record.history import Kind
 from cluster.record.resume import read_recovered_run
-from cluster.record.run_dir import RunRecord, read_run, refuse_live_run
+from cluster.record.run_dir import refuse_live_run
 from cluster.record.run_log import BEGINNING, Position, read_log
+from cluster.record.run_view import RunView, read_run
 from contracts.errors import MemrError
 from storage.arrow import read_groups
 from storage.bounded_json import parse_object, read_object
@@ -187,7 +188,7 @@ def _lost_versions(path: Path, published: Sequence[dict[str, Any]]) -> Iterator[
             yield f"version {newest['published']} was served, the log knows of {past.step + len(past.batches)}"
 
 
-def _lost_end(run: RunRecord, told: Sequence[dict[str, Any]]) -> Iterator[str]:
+def _lost_end(run: RunView, told: Sequence[dict[str, Any]]) -> Iterator[str]:
     last: dict[str, Any] = next((mark for mark in reversed(told) if mark.keys() & {"begun", "ended", "finished"}), {})
     if "begun" in last and run.summary is not None:
         yield "the summary of an earlier life is back"
@@ -200,7 +201,7 @@ def _lost_end(run: RunRecord, told: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield from _incomplete(run, last["finished"])
 
 
-def _incomplete(run: RunRecord, updates: int) -> Iterator[str]:
+def _incomplete(run: RunView, updates: int) -> Iterator[str]:
     """Lines and transcripts that a finished run has."""
     if [line["step"] for line in run.metrics] != list(range(1, updates + 1)):
         yield f"metrics of steps {[line['step'] for line in run.metrics]}"

@@ -31,11 +31,14 @@ from cluster.handles import Services
 from cluster.record.adapter_registry import AdapterRegistry
 from cluster.record.checkpoint import log_floor
 from cluster.record.data_identity import task_hash
+from cluster.record.events.event import Event
+from cluster.record.events.training import CheckpointWritten
 from cluster.record.history import History, RecoveredState
 from cluster.record.recorder import Recorder
 from cluster.record.resume import read_recovered_run
-from cluster.record.run_dir import claim_run, create_run, forget_summary, read_run, refuse_live_run, write_summary
+from cluster.record.run_dir import claim_run, create_run, forget_summary, refuse_live_run, write_summary
 from cluster.record.run_log import RunLog
+from cluster.record.run_view import read_run
 from contracts.adapter import Adapter
 from contracts.problem import Lease
 from contracts.reports import MemoryReport, StepReport
@@ -234,18 +237,18 @@ class _Telling(Recorder):
     def __init__(self, path: Path, say: Say) -> None:
         super().__init__(path)
         self._say = say
-        self.events = self._safe = len(self.lines("events.jsonl"))
+        self.events = self._safe = len(self.lines.events.look())
 
     def sync(self) -> None:
         events = self.events  # the loop may tell more while this thread syncs
         super().sync()
         self._safe = max(self._safe, events)
 
-    def event(self, what: str, **details: Any) -> None:
-        super().event(what, **details)
+    def event(self, event: Event) -> None:
+        super().event(event)
         self.events += 1
-        if what == "checkpoint":
-            self._say({"checkpoint": details["step"], "events": self._safe})
+        if isinstance(event, CheckpointWritten):
+            self._say({"checkpoint": event.step, "events": self._safe})
 
     def evaluation(self, report: Any) -> None:
         super().evaluation(report)

@@ -24,8 +24,8 @@ from cluster.record.adapter_registry import read_adapter, write_adapter
 from cluster.record.checkpoint import CheckpointState, _read, _write
 from cluster.record.history import History, Kind, RecoveredState, read_recovered
 from cluster.record.ledger import LeaseStatus, Ledger, LedgerEvent
-from cluster.record.run_dir import read_run
 from cluster.record.run_log import BEGINNING, Position, RunLog
+from cluster.record.run_view import read_run
 from contracts.errors import MemrError
 from learner import checkpoint as learner_checkpoint
 from learner.learner import Learner

@@ -24,8 +24,9 @@ from cluster.record.adapter_registry import AdapterRegistry, read_adapter, write
 from cluster.record.checkpoint import CheckpointState, _write, read_checkpoint, verify
 from cluster.record.history import History, Kind, RecoveredState, read_recovered
 from cluster.record.ledger import LeaseStatus, Ledger, LedgerEvent
-from cluster.record.run_dir import owner_alive, read_run
+from cluster.record.run_dir import owner_alive
 from cluster.record.run_log import BEGINNING, Position, RunLog, read_log
+from cluster.record.run_view import read_run
 from contracts.adapter import Adapter, AdapterManifest, LoraShape
 from contracts.errors import ConfigError, DataError, LedgerError, MemoryServiceError
 from learner import checkpoint as learner_checkpoint

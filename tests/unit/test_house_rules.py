@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster.record.events.registry import EVENT_CLASSES
+from cluster.record.events.training import AlarmRaised
 from tests.tree import FOLDERS, PACKAGES, PAGE, ROOT, caption, page, source_files
 
 FILES = source_files(*PACKAGES)
@@ -223,3 +225,42 @@ def test_a_module_names_only_files_that_are_there(path: Path) -> None:
     named = {Path(name).name for name in re.findall(r"[\w/]+\.py\b", text)}
     users = {name for name in named if name == "FILE.py" or name.startswith("my_")}
     assert named - users - {file.name for file in MODULES} == set()
+
+
+OTHER_MEANINGS = {
+    ("cluster/config/notify.py", "restart"): "a name of notify.events",
+    ("cluster/flow/quarantine.py", "quarantined"): "a reason in the ledger",
+    ("cluster/flow/worker_state.py", "draining"): "a state of a worker",
+    ("cluster/record/metrics.py", "memory_late"): "a number of metrics.jsonl",
+    ("cluster/watch/console.py", "left"): "where a title stands",
+}
+"""Strings that are written like the name of an event and are none."""
+
+
+def event_names_in(source: str) -> set[str]:
+    """String literals that are the name of an event, or the beginning of an alarm's name."""
+    literals = {
+        n.value for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Constant) and isinstance(n.value, str)
+    }
+    return {text for text in literals if text in EVENT_CLASSES or text.startswith(AlarmRaised.written_as)}
+
+
+def test_no_event_is_known_by_a_string_outside_its_class() -> None:
+    files = [path for path in source_files("cluster") if path.parent.name != "events"]
+    found = {(name_in_tree(path), name) for path in files for name in event_names_in(path.read_text())}
+    assert len(files) > 100
+    assert found == OTHER_MEANINGS.keys()
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("recorder.event('joined', worker=w)", {"joined"}),
+        ("line['event'] == 'stopped' or kind in ('run_died', 'x')", {"stopped", "run_died"}),
+        ("name = f'alarm_{alarm}'", {"alarm_"}),
+        ("if name == 'alarm_entropy': pass", {"alarm_entropy"}),
+        ("recorder.event(Joined(w, 1.0)); state = 'joining'", set()),
+    ],
+)
+def test_the_rule_of_event_names_sees_what_it_is_for(source: str, names: set[str]) -> None:
+    assert event_names_in(source) == names

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from contracts.rollout import FinishReason, ScoredGroup
 from contracts.verdict import Invalid
 
-FEW = "first_batch_too_small_to_conclude_from"
 MIN_GROUPS = 4
 """Rollouts of a group share their problem, so it is problems that are drawn: where half of them are well, a first batch of
 two holds none of these one time in four, one of four one time in sixteen. Fewer give a note; the windows of the other alarms

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cluster.config.alarms import AlarmSettings
+from cluster.record.events.event import Event
 from cluster.watch.alarms.alarm import Alarm
 from cluster.watch.alarms.alarms import alarms, newly_raised
 from contracts.rollout import ScoredGroup
@@ -44,6 +45,9 @@ class AlarmWatcher:
         self._raised = {alarm.name for alarm in now}
         for alarm in new:
             self._act(alarm)
+
+    def show_event(self, event: Event) -> None:
+        pass
 
     def show_groups(self, groups: Sequence[ScoredGroup]) -> None:
         pass

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cluster.config.run_config import RunConfig
 from cluster.record.checkpoint import LEAST_KEPT, newest_checkpoint, prune_checkpoints
+from cluster.record.events.machine import DiskFull, DiskLow, ProcessGrows, Projected
 from cluster.record.recorder import Recorder
 from cluster.record.run_processes import RunProcesses
 from cluster.watch.resources.pressure import DiskAction, ProcessSampler, free_resources, leaks, low_water
@@ -74,11 +75,7 @@ class ResourceMonitor:
         )
         found = shortages(projection, free, reserve_bytes=reserve)
         self._recorder.event(
-            "projected",
-            disk_bytes=projection.disk_bytes,
-            free_bytes=free.disk_bytes,
-            memory_bytes=projection.memory_bytes,
-            free_memory_bytes=free.memory_bytes,
+            Projected(projection.disk_bytes, free.disk_bytes, projection.memory_bytes, free.memory_bytes)
         )
         if found:
             raise ConfigError("; ".join(found) + ". To go on anyway: --set resources.enabled=false")
@@ -105,13 +102,13 @@ class ResourceMonitor:
         self._recorder.transcripts = False
         told = f"{size(free_bytes)} of disk are free at {self._run_path}, a checkpoint takes {size(next_bytes)}"
         if relief is DiskAction.STOP_TRANSCRIPTS:
-            self._recorder.incident("disk_low", f"{told}: rollouts/ is no longer written; the log still has everything")
+            self._recorder.event(DiskLow(f"{told}: rollouts/ is no longer written; the log still has everything"))
             return
         await asyncio.to_thread(prune_checkpoints, self._run_path, LEAST_KEPT)
         if relief is DiskAction.PRUNE:
-            self._recorder.incident("disk_low", f"{told}: all but the newest {LEAST_KEPT} checkpoints were deleted")
+            self._recorder.event(DiskLow(f"{told}: all but the newest {LEAST_KEPT} checkpoints were deleted"))
             return
-        self._recorder.incident("disk_full", f"{told}: the run writes a last checkpoint and stops")
+        self._recorder.event(DiskFull(f"{told}: the run writes a last checkpoint and stops"))
         self._halt(f"{told}. Make room, or set run.directory to a larger disk, and `memr resume`")
 
     def _report_leaks(self) -> None:
@@ -121,7 +118,7 @@ class ResourceMonitor:
             key = (leak.owner, leak.pid, leak.what)
             if key not in self._grown:
                 self._grown.add(key)
-                self._recorder.incident("process_grows", leak.headline)
+                self._recorder.event(ProcessGrows(leak.headline))
 
 
 def folder_bytes(folder: Path) -> int:

@@ -7,7 +7,8 @@ from typing import get_args
 import pytest
 
 from actors.engines.scripted.char_tokenizer import CharTokenizer
-from cluster.launch.answer_rule_change import EVENT, tell_changed_rule
+from cluster.launch.answer_rule_change import tell_changed_rule
+from cluster.record.events.resuming import AnswerRuleChanged
 from cluster.record.resume import begin_or_go_on
 from tasks.answer_rule import ANSWER_RULE, changes_since
 from tasks.config import AnswerForm, TaskSettings
@@ -39,7 +40,7 @@ def test_a_run_of_before_is_told_in_one_line_which_its_events_keep(tmp_path: Pat
     )
     assert "the number that a text states is found otherwise" in told
     [event] = [json.loads(line) for line in (path / "events.jsonl").read_text().splitlines()]
-    assert (event["event"], event["headline"], event["was"]) == (EVENT, told, 1)
+    assert (event["event"], event["headline"], event["was"]) == (AnswerRuleChanged.written_as, told, 1)
 
 
 @pytest.mark.parametrize("form", get_args(AnswerForm))

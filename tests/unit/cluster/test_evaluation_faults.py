@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from cluster.config.alarms import AlarmSettings
+from cluster.record.events.event import Event
+from cluster.record.events.training import EvaluationFailed, EvaluationInvalid
 from cluster.watch.alarms.watcher import AlarmWatcher
 from contracts.errors import EngineError, RunStopped
 from contracts.problem import Lease
@@ -88,6 +90,8 @@ async def test_a_halt_that_the_very_last_evaluation_brings_is_raised_and_a_resum
             if kind == "eval" and line["step"] == UPDATES:
                 run.controller.health.halt("the last evaluation says so")
 
+        def show_event(self, event: Event) -> None: ...
+
         def show_groups(self, groups: Sequence[Any]) -> None: ...
 
         def close(self) -> None: ...
@@ -140,8 +144,8 @@ async def test_an_evaluation_that_breaks_is_told_at_once_raised_at_the_end_and_m
             raise TypeError("a report of another shape")
         record(report)
 
-    def look(line: dict[str, Any]) -> None:
-        if line["event"] == "evaluation_failed":
+    def look(event: Event) -> None:
+        if isinstance(event, EvaluationFailed):
             told_at.append(run.controller.step)
 
     run.recorder.evaluation = broken  # type: ignore[method-assign]
@@ -175,12 +179,13 @@ async def test_what_broke_an_evaluation_is_not_lost_by_a_stop(tmp_path: Path) ->
 class Listener:
     """cluster.record.recorder.Watcher of events alone."""
 
-    def __init__(self, heard: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, heard: Callable[[Event], None]) -> None:
         self._heard = heard
 
-    def watch(self, kind: str, line: dict[str, Any]) -> None:
-        if kind == "event":
-            self._heard(line)
+    def watch(self, kind: str, line: dict[str, Any]) -> None: ...
+
+    def show_event(self, event: Event) -> None:
+        self._heard(event)
 
     def show_groups(self, groups: Sequence[Any]) -> None: ...
 
@@ -204,8 +209,8 @@ async def test_held_out_answers_that_cannot_be_judged_are_told_while_the_evaluat
     run.workers.ready = [Unjudged(f"w{i}") for i in range(2)]
     done_when_told: list[int] = []
 
-    def look(line: dict[str, Any]) -> None:
-        if line["event"].startswith("evaluation_invalid"):
+    def look(event: Event) -> None:
+        if isinstance(event, EvaluationInvalid):
             done_when_told.append(len(run.recorder.evaluations_done()))
 
     run.recorder.add_watcher(Listener(look))

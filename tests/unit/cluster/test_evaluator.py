@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cluster.flow.change_signal import Signal
 from cluster.flow.evaluator import Evaluator
+from cluster.record.events.event import Event
 from contracts.problem import Lease, Problem
 from contracts.reports import EvalReport
 from tests.fakes import CountingTask
@@ -26,7 +27,7 @@ class Reports:
     def evaluation(self, report: EvalReport) -> None:
         self.made.append(report)
 
-    def incident(self, kind: str, headline: str) -> None: ...
+    def event(self, event: Event) -> None: ...
 
 
 async def test_a_version_is_held_between_two_runs_of_its_evaluation_until_the_last(tmp_path: Path) -> None:

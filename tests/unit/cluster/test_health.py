@@ -9,11 +9,13 @@ import pytest
 from cluster.flow.run_health import Health, alarms_due
 from cluster.flow.run_state import RunState
 from cluster.record.checkpoint import read_checkpoint
+from cluster.record.events.registry import from_line
+from cluster.record.events.training import FirstBatchTooSmall
 from cluster.record.incidents import headlines
 from cluster.record.recorder import Recorder
 from cluster.watch.alarms.alarm import Action, Alarm
-from cluster.watch.alarms.first_batch import FEW, too_few
-from cluster.watch.console import event_text, is_shown
+from cluster.watch.alarms.first_batch import too_few
+from cluster.watch.console import event_text
 from contracts.adapter import Adapter
 from contracts.errors import RunStopped
 from contracts.problem import Lease
@@ -104,10 +106,10 @@ async def test_a_first_batch_too_small_to_conclude_from_gives_a_note(tmp_path: P
     await run.run()
     assert run.learner.version == 2
     assert [kind for kind, *_ in incidents(run) if "preflight" in kind] == []
-    [note] = [line for line in run.lines("events.jsonl") if line["event"] == FEW]
-    assert is_shown(note)
+    [note] = [e for e in map(from_line, run.lines("events.jsonl")) if isinstance(e, FirstBatchTooSmall)]
+    assert note.shown
     assert event_text(note).startswith(
-        f"note: first batch too small to conclude from: groups {groups}, says first batch: 100% of rollouts ran into"
+        f"note: {groups} groups, too few to conclude from: first batch: 100% of rollouts ran into"
     )
 
 
@@ -161,7 +163,7 @@ OF_57C9E8C = {"event": "alarm_entropy", "headline": "entropy fell", "action": "p
     ],
 )
 def test_what_alarms_asked_for_is_due_until_it_was_done(events: list[dict[str, object]], due: list[str]) -> None:
-    assert [name for name, _, _ in alarms_due(events, 7)] == due
+    assert [alarm.alarm for alarm in alarms_due(map(from_line, events), 7)] == due
 
 
 async def test_a_micro_batch_that_was_halved_for_want_of_memory_is_told_once(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from cluster.flow.undivided import Undivided
 from cluster.record.checkpoint import read_checkpoint
+from cluster.record.events.event import Event
 from cluster.watch.alarms.alarm import Action, Alarm
 from contracts.adapter import Adapter
 from contracts.errors import RunStopped
@@ -28,6 +29,8 @@ class Alarmed:
     def watch(self, kind: str, line: dict[str, object]) -> None:
         if kind == "metrics" and line["step"] == UPDATES:
             self.run.controller.health.apply(Alarm("entropy", self.action, "entropy fell"))
+
+    def show_event(self, event: Event) -> None: ...
 
     def show_groups(self, groups: Sequence[ScoredGroup]) -> None: ...
 

@@ -10,7 +10,7 @@ import pytest
 from actors.engines.scripted.char_tokenizer import CharTokenizer
 from cluster.config.run_config import RunConfig, dump_config, load_config
 from cluster.record.resume import begin_or_go_on, check_same_run
-from cluster.record.run_dir import read_run
+from cluster.record.run_view import read_run
 from contracts.errors import ConfigError
 from tests.harness import make_config
 

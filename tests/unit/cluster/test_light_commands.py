@@ -15,7 +15,8 @@ import pytest
 
 from cluster.commands.doctor import Finding, show
 from cluster.record.requests import ask
-from cluster.record.run_dir import create_run, read_run, write_summary
+from cluster.record.run_dir import create_run, write_summary
+from cluster.record.run_view import read_run
 from cluster.watch.terminal import terminal
 from contracts.errors import ConfigError
 from tests.harness import make_config

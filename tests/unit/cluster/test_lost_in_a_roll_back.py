@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cluster.handles import LearnerHandle
+from cluster.record.events.event import Event
 from cluster.record.history import Kind
 from cluster.record.recorder import Recorder
 from cluster.record.run_log import read_log
@@ -108,6 +109,8 @@ def alarm_before_turning(run: Run, turned: int = TURNED) -> None:
         def watch(self, kind: str, line: dict[str, Any]) -> None:
             if kind == "metrics" and line["step"] == turned - 1:
                 run.controller.health.apply(Alarm("entropy", Action.ROLL_BACK, "entropy fell"))
+
+        def show_event(self, event: Event) -> None: ...
 
         def show_groups(self, groups: Sequence[ScoredGroup]) -> None: ...
 
@@ -222,6 +225,8 @@ async def test_a_pause_that_a_stop_overtook_is_obeyed_by_the_next_life_once(tmp_
             if kind == "metrics" and line["step"] == 3:
                 first.controller.health.apply(Alarm("entropy", Action.PAUSE, "entropy fell"))
                 STOPS[reason](first, drives)
+
+        def show_event(self, event: Event) -> None: ...
 
         def show_groups(self, groups: Sequence[ScoredGroup]) -> None: ...
 

@@ -8,7 +8,7 @@ import pytest
 
 from cluster.commands.report_pictures import pictures_of
 from cluster.record.memory_effect import effect_text, memory_effect, short_text
-from cluster.record.run_dir import RunRecord
+from cluster.record.run_view import RunView
 from cluster.watch.alarms.alarms import AlarmSettings, alarms
 from cluster.watch.console import step_text
 from tests.harness import make_config
@@ -94,7 +94,7 @@ def test_the_report_draws_runs_with_and_without_it(tmp_path: Path, with_effect: 
     ]
     base = make_line() | dict.fromkeys([*names, "truncated_share"], 0.0) | {"reward_parts": {"correctness": 0.5}}
     metrics = [base | {"step": i} | (line(8, 0.5, 0.1) if with_effect else {}) for i in (1, 2)]
-    run = RunRecord(tmp_path, make_config(tmp_path), {}, metrics, [], [], None, None)
+    run = RunView(tmp_path, make_config(tmp_path), {}, metrics, [])
     titles = [picture.title for picture in pictures_of(run)]
     assert "What memory changes" in titles
     assert "Intrinsic share" not in titles

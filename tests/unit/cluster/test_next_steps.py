@@ -16,7 +16,8 @@ from cluster.commands.cli import app
 from cluster.commands.next_steps import next_steps
 from cluster.commands.summary import after_label, show_status, show_summary
 from cluster.record.checkpoint import MANIFEST
-from cluster.record.run_dir import claim_run, read_run, write_summary
+from cluster.record.run_dir import claim_run, write_summary
+from cluster.record.run_view import read_run
 from storage.arrow import write_groups
 from tests.fakes import make_group, make_scored
 from tests.tree import PACKAGES, ROOT, source_files

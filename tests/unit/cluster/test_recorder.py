@@ -14,8 +14,12 @@ from cluster.commands.cli import resume, train
 from cluster.commands.report import _transcripts, write_report
 from cluster.commands.summary import before_after, recent_bottleneck, state_of
 from cluster.config.run_config import RunConfig
+from cluster.record.events.event import Event
+from cluster.record.events.failures import Stopped
+from cluster.record.events.registry import from_line
 from cluster.record.recorder import Recorder
-from cluster.record.run_dir import FOLDERS, claim_run, create_run, read_run, write_summary
+from cluster.record.run_dir import FOLDERS, claim_run, create_run, write_summary
+from cluster.record.run_view import read_run
 from cluster.watch.console import LiveConsole, PlainConsole, eval_text, event_text, spark
 from contracts.errors import ConfigError, DataError
 from contracts.reports import EvalReport
@@ -29,6 +33,8 @@ SCRIPTED = Path(__file__).resolve().parents[3] / "configs" / "scripted.toml"
 class Failing:
     def watch(self, kind: str, line: dict[str, Any]) -> None:
         raise OSError("no space for curves")
+
+    def show_event(self, event: Event) -> None: ...
 
     def show_groups(self, groups: Sequence[ScoredGroup]) -> None: ...
 
@@ -125,7 +131,7 @@ async def test_status_tells_running_from_dead_from_failed(tmp_path: Path) -> Non
     assert state_of(run, run.status["time_s"] + 1).startswith("running")
     assert "last sign of life 10 min ago at update 2" in state_of(run, run.status["time_s"] + 600)
     recorder = Recorder(path)
-    recorder.incident("stopped", "no more disk")
+    recorder.event(Stopped("no more disk"))
     recorder.close()
     assert state_of(read_run(path)) == "failed: no more disk"
 
@@ -213,7 +219,7 @@ def test_spark_scales_to_its_own_range() -> None:
 
 def test_event_text_is_a_sentence_not_a_dictionary() -> None:
     line = {"time_s": 1.0, "event": "worker_lost", "worker": "w0", "share": 0.12345, "leases": list(range(8))}
-    assert event_text(line) == "note: worker lost: worker w0, share 0.123, leases 8 of them"
+    assert event_text(from_line(line)) == "note: worker lost: worker w0, share 0.123, leases 8 of them"
 
 
 def test_eval_text_says_what_was_measured() -> None:

@@ -25,11 +25,14 @@ from cluster.config.supervision import SupervisionSettings
 from cluster.launch.core_services import CoreServices, refusal, start_services
 from cluster.launch.ray_handles import answer
 from cluster.launch.train import train
-from cluster.record.incidents import SUPERVISOR_DIED, headlines, kinds, write_incident
+from cluster.record.events.event import Event
+from cluster.record.events.failures import PartLost, Stopped, SupervisorDied
+from cluster.record.incidents import headlines, kinds, write_incident
 from cluster.record.recorder import Recorder
 from cluster.record.resume import begin_or_go_on, refuse_other_prompts
-from cluster.record.run_dir import claim_run, create_run, has_begun, owner_alive, read_run, renew_run
+from cluster.record.run_dir import claim_run, create_run, has_begun, owner_alive, renew_run
 from cluster.record.run_processes import RunProcesses, oom_kills
+from cluster.record.run_view import read_run
 from cluster.recovery.ending import FAILED, MAY_RESTART
 from cluster.recovery.failure_policy import Component
 from cluster.recovery.restartable import RestartableLearner
@@ -162,10 +165,10 @@ class _Parts(CoreServices):
 
 
 @pytest.mark.parametrize(
-    ("error", "kind"), [(LoadError("no peft here"), "stopped"), (ActorLostError("the learner died"), "part_lost")]
+    ("error", "kind"), [(LoadError("no peft here"), Stopped), (ActorLostError("the learner died"), PartLost)]
 )
 async def test_why_a_part_did_not_start_is_on_disk_before_ray_is_ended(
-    tmp_path: Path, error: MemrError, kind: str
+    tmp_path: Path, error: MemrError, kind: type[Event]
 ) -> None:
     config = make_config(tmp_path)
     inputs: Any = None
@@ -259,16 +262,16 @@ def test_a_missing_package_is_not_tried_again(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("restored_process")
 def test_a_loss_that_was_told_is_not_told_twice(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("{}")
-    write_incident(tmp_path, "part_lost", {"headline": "the learner died"})  # of an earlier life
+    write_incident(tmp_path, PartLost("the learner died"))  # of an earlier life
 
     def life() -> int:
-        write_incident(tmp_path, "part_lost", {"headline": "the learner died"})
+        write_incident(tmp_path, PartLost("the learner died"))
         raise ActorLostError("the learner died")
 
     assert supervised(life, tmp_path, 1.0, os.getppid()) == MAY_RESTART
-    assert kinds(tmp_path) == ["part_lost"] * 2
+    assert kinds(tmp_path) == [PartLost] * 2
     assert supervised(raising(ActorLostError("the learner died")), tmp_path, 1.0, os.getppid()) == MAY_RESTART
-    assert kinds(tmp_path) == ["part_lost"] * 3
+    assert kinds(tmp_path) == [PartLost] * 3
 
 
 LOSES_RAY = """
@@ -363,7 +366,7 @@ def test_an_orphan_says_who_died_before_it_asks_itself_to_end(tmp_path: Path, mo
     with pytest.raises(KeyboardInterrupt):
         end_when_orphaned(-1, path, 0.0)
     [(number, said, by)] = told_then
-    assert (number, by) == (signal.SIGTERM, SUPERVISOR_DIED)
+    assert (number, by) == (signal.SIGTERM, SupervisorDied.written_as)
     assert "the supervisor of the run (process -1" in said[0]
     assert f"`memr resume {path}` goes on" in said[0]
     assert state_of(read_run(path)).startswith("failed: the supervisor of the run"), "where no summary follows"

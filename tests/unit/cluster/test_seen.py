@@ -1,6 +1,5 @@
 """What a run notices reaches whoever looks: alarms and other incidents in consoles, summary, status and report."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +8,18 @@ from rich.console import Console
 
 from cluster.commands.report import write_report
 from cluster.commands.summary import show_status, show_summary
-from cluster.record.incidents import incident_lines, write_incident
+from cluster.record.events.event import Event, UnknownEvent
+from cluster.record.events.machine import DiskLow
+from cluster.record.events.training import AlarmRaised, RolledBack, UpdateSkipped
+from cluster.record.events.workers import WorkerLost
+from cluster.record.incidents import incident_lines, incidents, write_incident
 from cluster.record.recorder import Recorder, Watcher
-from cluster.record.run_dir import read_run
+from cluster.record.run_view import read_run
 from cluster.watch.console import LiveConsole, PlainConsole
 from tests.unit.cluster.test_recorder import finished
 
 ALARM = "the last 25 updates: 100% of groups give no gradient (limit 95%). Choose another task difficulty"
+ZERO_VARIANCE = AlarmRaised(ALARM, "zero_variance", "warn", step=25)
 
 
 def consoles(kind: type) -> tuple[Console, Watcher]:
@@ -28,27 +32,36 @@ def consoles(kind: type) -> tuple[Console, Watcher]:
 def test_a_console_shows_an_alarm_when_it_is_raised(kind: type, tmp_path: Path) -> None:
     console, watcher = consoles(kind)
     recorder = Recorder(tmp_path, [watcher])
-    recorder.incident("alarm_zero_variance", ALARM, action="warn")
+    recorder.event(ZERO_VARIANCE)
     recorder.close()
     assert "zero variance" in console.export_text(clear=False)
     assert "100% of groups give no gradient" in console.export_text()
 
 
 @pytest.mark.parametrize("kind", [PlainConsole, LiveConsole])
-@pytest.mark.parametrize("incident", ["worker_lost", "update_skipped", "rolled_back", "disk_low", "of_a_later_version"])
-def test_a_console_shows_every_incident_whatever_its_name(kind: type, incident: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "incident",
+    [
+        WorkerLost("what a person should read", "w0", replaced=True),
+        UpdateSkipped("what a person should read", 3),
+        RolledBack("what a person should read"),
+        DiskLow("what a person should read"),
+        UnknownEvent("of_a_later_version", "what a person should read"),
+    ],
+)
+def test_a_console_shows_every_incident_whatever_its_name(kind: type, incident: Event, tmp_path: Path) -> None:
     console, watcher = consoles(kind)
     recorder = Recorder(tmp_path, [watcher])
-    recorder.incident(incident, "what a person should read")
+    recorder.event(incident)
     recorder.close()
     assert "what a person should read" in console.export_text()
 
 
 def test_the_live_console_keeps_an_alarm_in_sight_while_other_things_happen() -> None:
     console, watcher = consoles(LiveConsole)
-    watcher.watch("event", {"event": "alarm_zero_variance", "headline": ALARM})
+    watcher.show_event(ZERO_VARIANCE)
     for worker in range(50):
-        watcher.watch("event", {"event": "worker_lost", "headline": f"worker-{worker} died"})
+        watcher.show_event(WorkerLost(f"worker-{worker} died", f"worker-{worker}", replaced=True))
     watcher.close()
     text = console.export_text()
     assert "give no gradient" in text
@@ -57,21 +70,25 @@ def test_the_live_console_keeps_an_alarm_in_sight_while_other_things_happen() ->
 
 
 def test_incidents_are_told_by_kind_alarms_first(tmp_path: Path) -> None:
-    for kind, headline in [("worker_lost", "w0 died"), ("worker_lost", "w1 died"), ("alarm_entropy", "still")]:
-        write_incident(tmp_path, kind, {"headline": headline})
-    assert incident_lines(tmp_path) == ["alarm entropy: still", "worker lost, 2 times, the last: w1 died"]
+    for event in [
+        WorkerLost("w0 died", "w0", True),
+        WorkerLost("w1 died", "w1", True),
+        AlarmRaised("still", "entropy"),
+    ]:
+        write_incident(tmp_path, event)
+    assert incident_lines(incidents(tmp_path)) == ["alarm entropy: still", "worker lost, 2 times, the last: w1 died"]
 
 
 def test_an_unreadable_incident_hides_no_other(tmp_path: Path) -> None:
-    write_incident(tmp_path, "alarm_entropy", {"headline": "still"})
+    write_incident(tmp_path, AlarmRaised("still", "entropy"))
     (tmp_path / "incidents" / "0002-torn.json").write_text('{"headl')
     (tmp_path / "incidents" / "notes.json").write_text('{"headline": "written by hand"}')
-    assert incident_lines(tmp_path) == ["alarm entropy: still", "notes: written by hand"]
+    assert incident_lines(incidents(tmp_path)) == ["alarm entropy: still", "notes: written by hand"]
 
 
 async def with_alarm(tmp_path: Path) -> Path:
     _, path = await finished(tmp_path, eval={"problems": 4, "every_updates": 0})
-    write_incident(path, "alarm_zero_variance", {"time_s": time.time(), "headline": ALARM})
+    write_incident(path, ZERO_VARIANCE)
     return path
 
 

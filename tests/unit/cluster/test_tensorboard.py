@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from cluster.record.run_dir import read_run
+from cluster.record.run_view import read_run
 from cluster.watch.tensorboard import TensorboardWatcher
 from tests.unit.cluster.test_recorder import evaluation, finished
 
