@@ -13,7 +13,8 @@ from cluster.commands.summary import show_status
 from cluster.flow.change_signal import Signal
 from cluster.flow.worker_reports import ANSWER_WITHIN_S, ASK_EVERY_S, OLD_S, WorkerReports
 from cluster.flow.worker_state import WorkerState
-from cluster.record.run_dir import create_run, read_run
+from cluster.record.run_dir import create_run
+from cluster.record.run_view import read_run
 from cluster.record.worker_figures import fleet_fields, work_text
 from cluster.watch.console import _flow_text
 from cluster.watch.tensorboard import _numbers, _section
