@@ -2,6 +2,7 @@
 
 import ast
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,9 @@ def test_a_line_keeps_its_place_and_one_that_is_there_twice_or_not_at_all_is_ref
 @pytest.mark.parametrize("left", ["- a", "+ b", "  c", "tests"])
 def test_a_block_that_is_no_mutant_is_refused(left: str) -> None:
     block = "shop/total.py: test_total.py\n- a\n+ b\n  c"
-    assert parse(block) == (Mutant("shop/total.py", ("tests/unit/test_total.py",), "a", "b", "c"),)
-    with pytest.raises(ValueError, match="no mutant, which is FILE"):
+    one = Mutant("shop/total.py", ("tests/unit/test_total.py",), "a", "b", "c")
+    assert parse(f"{block}\n- d\n+ e\n  f\n\n{block}\n") == (one, replace(one, before="d", after="e", breaks="f"), one)
+    with pytest.raises(ValueError, match="no mutants, which are FILE"):
         parse("\n".join(line for line in block.replace(": test_total.py", ": tests").splitlines() if left not in line))
 
 
