@@ -7,6 +7,7 @@ import pytest
 
 from cluster.launch.environment import waiting
 from cluster.launch.model_store import PACKAGED_MODEL, resolve_model
+from tests.synced import SyncedFiles
 
 os.environ |= waiting(
     os.environ
@@ -24,3 +25,11 @@ def word_problems() -> Path | None:
     """Real word problems beside the checkout on development machines, or None."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "data"
     return folder if folder.is_dir() else None
+
+
+@pytest.fixture
+def synced_files(monkeypatch: pytest.MonkeyPatch) -> SyncedFiles:
+    """What is synced from here on; nothing is, really."""
+    files = SyncedFiles()
+    monkeypatch.setattr(os, "fsync", files.fsync)
+    return files

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from actors.config import ActorSettings, PoolSettings
-from actors.engines.torch_decoding.lora_paths import SideLora
+from actors.engines.torch_decoding.lora_paths import MergedLora, SideLora
 from actors.engines.torch_decoding.lora_weights import LoraPair, LoraWeights
 from actors.load import load_engine
 from tests.small_updates import SEEDS, Scores, arrived, bfloat16_llama
@@ -164,3 +164,16 @@ def test_no_weight_is_copied_or_written() -> None:
     for name, parameter in model.named_parameters():
         assert parameter.data_ptr() == before[name][0]
         assert torch.equal(parameter, before[name][1])
+
+
+@torch.inference_mode()
+def test_merged_layers_that_the_next_version_does_not_adapt_are_as_loaded_again() -> None:
+    model = TwoReaders(torch.float32)
+    layers = {"gate_proj": model.gate_proj, "up_proj": model.up_proj}
+    loaded = {name: layer.weight.clone() for name, layer in layers.items()}
+    weights, merged = LoraWeights({name: pair(layer) for name, layer in layers.items()}, 2.0), MergedLora(layers)
+    merged.use(weights)
+    assert not torch.allclose(model.gate_proj.weight, loaded["gate_proj"])
+    merged.use(LoraWeights({"up_proj": weights.pairs["up_proj"]}, 2.0))
+    assert torch.equal(model.gate_proj.weight, loaded["gate_proj"])
+    assert not torch.allclose(model.up_proj.weight, loaded["up_proj"])

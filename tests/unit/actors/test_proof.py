@@ -161,6 +161,19 @@ def test_rounding_on_either_side_is_allowed_for(learner: str, engine: str) -> No
     assert Judge(learner, engine).verdict(world.probes(1), world.engine(world.version(1))) is None
 
 
+def test_where_the_learner_rounds_nothing_the_limit_is_that_of_float32() -> None:
+    world = World(0.1, rounding=0.0)
+    probes, scores = world.probes(1), world.engine(world.version(1))
+
+    def off(nats: float) -> EngineScores:
+        return replace(
+            scores, base=tuple(p + nats for p in scores.base), adapted=tuple(p + nats for p in scores.adapted)
+        )
+
+    assert BFLOAT16.verdict(probes, off(0.0009)) is None
+    assert "without any adapter" in (BFLOAT16.verdict(probes, off(0.0011)) or "")
+
+
 def test_small_effects_that_every_bfloat16_path_rounds_away_in_part_are_no_fault() -> None:
     """Measured at version 1: learner's bfloat16 path 0.80 of the effect, transformers' side path 0.74, merged 0.64."""
     world = World(0.15, 0.02)

@@ -11,6 +11,7 @@ from cluster.record.adapter_registry import AdapterRegistry, adapter_folder, rea
 from contracts.adapter import Adapter, Amplified, AmplifiedProbe, Probe, Reading
 from contracts.errors import ConfigError, DataError
 from tests.fakes import make_adapter
+from tests.synced import SyncedFiles
 
 
 def registry(path: Path, keep: int = 2) -> AdapterRegistry:
@@ -25,6 +26,16 @@ def test_versions_count_up_by_one_and_are_never_replaced(tmp_path: Path) -> None
         with pytest.raises(ValueError, match="versions count up by one"):
             adapters.publish(make_adapter(wrong))
     assert adapters.newest == 1
+
+
+def test_a_version_that_workers_can_see_is_on_disk_whole(tmp_path: Path, synced_files: SyncedFiles) -> None:
+    def share(adapter: Adapter) -> Adapter:
+        assert synced_files.missing(tmp_path) == []
+        return adapter
+
+    adapters = AdapterRegistry(tmp_path, share, keep=2)
+    adapters.publish(make_adapter(0))
+    assert adapters.newest == 0
 
 
 def test_old_versions_go_unless_pinned(tmp_path: Path) -> None:

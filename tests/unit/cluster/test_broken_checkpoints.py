@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from cluster.record.checkpoint import MANIFEST, newest_checkpoint, newest_verified, prune_checkpoints, read_checkpoint
+from cluster.record.checkpoint_parts import check_agree
 from cluster.record.history import History
-from cluster.record.ledger import LeaseStatus, LedgerEvent
+from cluster.record.ledger import LeaseStatus, Ledger, LedgerEvent
 from cluster.record.run_log import RunLog
+from contracts.errors import DataError
 from storage.arrow import read_groups, write_groups
 from tests.fakes import make_group, make_scored
 from tests.unit.cluster.stops import (
@@ -135,3 +137,13 @@ async def test_a_broken_checkpoint_is_nothing_to_roll_back_to_and_pushes_out_no_
     assert newest.name == "step-000002"
     prune_checkpoints(path, keep=1)
     assert [p.name for p in sorted((path / "checkpoints").iterdir())][-2:] == ["step-000002", "step-000004"]
+
+
+@pytest.mark.parametrize("version", [2, 4])
+def test_a_learner_before_or_after_the_step_is_of_another_moment(tmp_path: Path, version: int) -> None:
+    (tmp_path / "learner").mkdir()
+    (tmp_path / "learner" / "learner.json").write_text(json.dumps({"policy_version": version}))
+    books = Ledger(lambda event: None).snapshot()
+    check_agree(tmp_path, version, {}, books, [], [])
+    with pytest.raises(DataError, match=f"a learner at version {version}, the checkpoint of step 3"):
+        check_agree(tmp_path, 3, {}, books, [], [])

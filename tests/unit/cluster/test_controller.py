@@ -243,6 +243,26 @@ async def test_evaluation_runs_beside_training_on_its_exact_version_and_takes_no
     assert run.lines("metrics.jsonl")[-1]["ledger"]["issued"] == 16
 
 
+async def test_a_worker_loads_the_version_of_an_evaluation_again_before_each_call(tmp_path: Path) -> None:
+    """Newer versions may have pushed it out meanwhile: a worker keeps few."""
+    config = make_config(tmp_path, lag=1, updates=6, eval={"problems": 6, "every_updates": 1})
+    run = Run(config, workers=[FakeWorker(keep=1)])
+    await run.run()
+    calls = [i for i, event in enumerate(run.events) if event[0] == "sample" and event[3][0] < 0]
+    assert len(calls) > 7, "some version in more than one call"
+    assert [run.events[i - 1] for i in calls] == [("adopt", "w0", run.events[i][2]) for i in calls]
+
+
+@pytest.mark.parametrize(("every", "kept"), [(4, [4, 6, 7]), (0, [0, 6, 7])])
+async def test_the_adapter_that_the_newest_checkpoint_stands_for_stays_beside_the_newest_two(
+    tmp_path: Path, every: int, kept: list[int]
+) -> None:
+    run = Run(make_config(tmp_path, updates=7, cluster={"checkpoint_every_updates": every}))
+    await run.run()
+    folders = [path.name for path in (run.path / "adapters").iterdir() if not path.name.startswith(".")]
+    assert sorted(name[:7] for name in folders) == [f"v{version:06d}" for version in kept]
+
+
 async def test_stop_finishes_the_update_under_way_and_skips_the_last_evaluation(tmp_path: Path) -> None:
     config = make_config(tmp_path, lag=1, updates=1000, eval={"problems": 2, "every_updates": 0})
     run = Run(config)

@@ -1,5 +1,7 @@
 """The ledger balances, and says so when it does not."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,6 +46,39 @@ def test_a_group_the_controller_lost_stops_the_run() -> None:
     ledger.issue("a")
     with pytest.raises(LedgerError, match="does not balance.*0 in flight"):
         ledger.check(in_flight=0, buffered=0)
+    ledger.buffered(0)
+    with pytest.raises(LedgerError, match="does not balance.*0 buffered"):
+        ledger.check(in_flight=0, buffered=0)
+    ledger.check(in_flight=0, buffered=1)
+
+
+MAY_FOLLOW = {
+    LeaseStatus.IN_FLIGHT: {"buffered", "dropped", "failed"},
+    LeaseStatus.BUFFERED: {"trained", "dropped"},
+    LeaseStatus.TRAINED: set[str](),
+    LeaseStatus.DROPPED: set[str](),
+    LeaseStatus.FAILED: set[str](),
+}
+ARGUMENTS: dict[str, tuple[Any, ...]] = {"buffered": (), "trained": (1,), "dropped": ("short",), "failed": ("crash",)}
+
+
+@pytest.mark.parametrize("move", ARGUMENTS)
+@pytest.mark.parametrize("status", LeaseStatus)
+def test_a_fate_follows_from_those_before_it_alone(status: LeaseStatus, move: str) -> None:
+    """A group that was never buffered was never in a batch; what is final stays."""
+    ledger = Ledger(lambda event: None)
+    lease = ledger.issue("a")
+    if status in (LeaseStatus.BUFFERED, LeaseStatus.TRAINED):
+        ledger.buffered(lease)
+    if status not in (LeaseStatus.IN_FLIGHT, LeaseStatus.BUFFERED):
+        getattr(ledger, status)(lease, *ARGUMENTS[status])
+    if move in MAY_FOLLOW[status]:
+        getattr(ledger, move)(lease, *ARGUMENTS[move])
+        assert ledger.with_status(LeaseStatus(move)) == [lease]
+    else:
+        with pytest.raises(LedgerError, match=f"is {status} and cannot become {move}"):
+            getattr(ledger, move)(lease, *ARGUMENTS[move])
+        assert ledger.with_status(status) == [lease]
 
 
 @given(st.lists(st.sampled_from(["issue", "buffer", "train", "drop", "fail"]), max_size=60), st.randoms())

@@ -48,6 +48,14 @@ def start(body: str, *arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ.copy())
 
 
+def test_who_comes_second_is_told_who_holds_the_run(tmp_path: Path) -> None:
+    with lock_run(tmp_path / "r"):
+        assert held(tmp_path / "r")
+        with pytest.raises(ConfigError, match=f"process {os.getpid()} on "), lock_run(tmp_path / "r"):
+            raise AssertionError("two hold one run")
+    assert not held(tmp_path / "r")
+
+
 def test_of_two_processes_one_has_the_run_and_the_other_is_told_who(tmp_path: Path) -> None:
     racers = [start(RACER, str(RACES), str(tmp_path), name) for name in "ab"]
     told = []

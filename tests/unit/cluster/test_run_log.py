@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from cluster.record.run_log import BEGINNING, Position, RunLog, read_log
 from contracts.errors import DataError
+from tests.synced import SyncedFiles
 
 Frames = list[tuple[int, bytes]]
 
@@ -172,4 +173,24 @@ def test_zeros_behind_the_last_sync_are_a_torn_tail_and_no_frames(tmp_path: Path
     assert log.torn_bytes == 4096 + 17
     with pytest.raises(ValueError, match="kind 0"):
         log.append(0, b"")
+    log.close()
+
+
+def test_every_frame_so_far_is_on_disk_after_a_sync(tmp_path: Path, synced_files: SyncedFiles) -> None:
+    log = RunLog(tmp_path)
+    log.append(1, b"sampled")
+    assert tmp_path / "000000.log" not in synced_files, "a frame alone costs no sync"
+    log.sync()
+    assert tmp_path / "000000.log" in synced_files
+    assert synced_files.missing(tmp_path) == []
+    log.close()
+
+
+def test_a_segment_is_on_disk_before_the_next_one_begins(tmp_path: Path, synced_files: SyncedFiles) -> None:
+    """A power cut would leave a hole in the middle of the log otherwise, which no reader takes."""
+    log = RunLog(tmp_path, segment_bytes=1)
+    log.append(1, b"the whole first segment")
+    log.append(1, b"the second one")
+    assert tmp_path / "000000.log" in synced_files
+    assert synced_files.missing(tmp_path) == ["000001.log"]
     log.close()

@@ -25,7 +25,7 @@ from cluster.record.recorder import Recorder
 from cluster.record.run_log import RunLog
 from contracts.errors import RunStopped
 from contracts.problem import Problem
-from tests.fakes import CountingTask, make_adapter, make_group, make_scored
+from tests.fakes import CountingTask, FakeMemory, make_adapter, make_group, make_scored
 from tests.harness import make_config
 
 
@@ -136,6 +136,15 @@ def test_what_is_left_of_the_lag_bound_sinks_with_what_is_ahead(flow: Flow) -> N
     assert flow.staleness.lag_left() == 0, "a whole batch will be trained before what is sampled now"
     flow.publish(1, 2, 3)
     assert flow.staleness.lag_left() == 3, "after the last update evaluations alone are sampled"
+
+
+def test_groups_with_memory_are_ahead_too(flow: Flow) -> None:
+    flow.publish(0)
+    settings = flow.config.memory
+    flow.staleness.scoring = ScoringQueue(FakeMemory(), settings, flow.scoring._outlet, lambda: 0.0, all_wait=True)
+    for lease_id in range(4):
+        flow.staleness.scoring.add(make_group(lease_id))
+    assert flow.staleness.lag_left() == 0, "a whole batch will be trained before what is sampled now"
 
 
 async def test_a_batch_is_taken_oldest_first_and_its_slots_are_free_when_it_is_booked(flow: Flow) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from cluster.record.checkpoint import newest_verified, read_checkpoint
 from tests.harness import Run, make_config
+from tests.synced import SyncedFiles
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +23,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return run.path
 
     return asyncio.run(life())
+
+
+async def test_a_checkpoint_that_has_its_name_is_on_disk_whole(tmp_path: Path, synced_files: SyncedFiles) -> None:
+    """What it holds of the learner and of memory is synced by these, which are fakes here."""
+    run = Run(make_config(tmp_path, updates=2, cluster={"checkpoint_every_updates": 2}))
+    await run.run()
+    folder = run.path / "checkpoints" / "step-000002"
+    files = {path.name for path in folder.iterdir() if path.is_file()}
+    assert files == {"checkpoint.json", "ledger.parquet", "buffered.parquet", "sampled.parquet"}
+    assert not {folder.name, *files} & {*synced_files.missing(folder)}
+    assert folder.parent in synced_files, "and its name"
 
 
 def cut(path: Path) -> None:

@@ -121,6 +121,15 @@ def test_a_returned_lease_is_first_in_line_with_its_next_attempt() -> None:
     assert (again.lease_id, again.attempt) == (0, 1)
 
 
+def test_leases_of_a_worker_that_left_are_first_in_line_in_their_order_with_the_same_attempt() -> None:
+    """What waits behind them is younger: it would be trained before them."""
+    queue = queue_of(*(lease(i) for i in range(4)))
+    for left in reversed(queue.dispatch(0, rows=4)):
+        queue.put_back(left)
+    again = queue.dispatch(0, rows=6)
+    assert [(item.lease_id, item.attempt) for item in again] == [(0, 0), (1, 0), (2, 0)]
+
+
 def test_pass_at_k_counts_the_chance_of_at_least_one_right_sample() -> None:
     assert pass_at_k(4, 0, 2) == 0.0
     assert pass_at_k(4, 4, 2) == 1.0

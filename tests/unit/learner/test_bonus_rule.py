@@ -49,6 +49,14 @@ def test_the_weight_of_a_group_without_signal_is_a_setting() -> None:
     assert not credited([1.0, 1.0], [0.0, 0.2], silent, advantage="grpo").has_signal
 
 
+@pytest.mark.parametrize("after", [False, True])
+def test_where_the_task_gives_a_signal_the_rule_for_groups_without_one_says_nothing(after: bool) -> None:
+    mixed, bonus = [1.0, 0.0, 0.0], [0.1, 0.2, 0.4]
+    centred, normalised = (credited(mixed, bonus, rule, after=after).advantages_G for rule in (CENTRED, BonusRule()))
+    np.testing.assert_array_equal(centred, normalised)
+    assert centred[0] > 0 > centred[1]
+
+
 def test_normalised_is_what_57c9e8c_did() -> None:
     found = credited([0.0, 0.0], [0.0, 0.006], BonusRule(), advantage="grpo")
     np.testing.assert_allclose(found.advantages_G, [-0.69, 0.69], atol=0.01)

@@ -10,6 +10,7 @@ import torch
 from contracts.errors import DataError
 from contracts.rollout import ScoredGroup
 from learner.learner import Learner
+from tests.synced import SyncedFiles
 from tests.unit.learner.builders import group, random_batch, scored, tiny_learner
 
 SETTINGS: dict[str, Any] = {
@@ -53,6 +54,12 @@ def test_untrained_learner_can_be_saved_and_restored(tmp_path: Path) -> None:
     restored = tiny_learner()
     restored.restore(tmp_path)
     assert restored.publish().weights == tiny_learner(warm=False).publish().weights
+
+
+def test_a_saved_learner_is_on_disk_whole(tmp_path: Path, synced_files: SyncedFiles) -> None:
+    """Who gives the checkpoint its name may be on another machine: nobody else can sync these files."""
+    tiny_learner().save(tmp_path / "learner")
+    assert synced_files.missing(tmp_path / "learner") == []
 
 
 def test_checkpoint_is_safetensors_and_json_alone(tmp_path: Path) -> None:

@@ -233,6 +233,19 @@ def test_an_update_that_would_throw_the_adapter_far_is_skipped_with_its_moments(
         torch.testing.assert_close(masters.state()[name], tensor, rtol=0, atol=0)
 
 
+def test_weights_that_become_no_numbers_are_put_back_with_their_moments() -> None:
+    """No comparison with a number is true of them: `change > limit` would let them pass."""
+    learner, twin = tiny_learner(), tiny_learner()
+    learner.step(random_batch(seed=1))
+    twin.step(random_batch(seed=1))
+    masters = learner._masters
+    with pytest.raises(BadNumbersError, match="would change the adapter by nan"):
+        masters.update(math.nan, 1.0, 1.0, max_relative_change=0.5)
+    for name, tensor in twin._masters.state().items():
+        torch.testing.assert_close(masters.state()[name], tensor, rtol=0, atol=0)
+    assert learner.publish().weights == twin.publish().weights
+
+
 def test_rolling_back_restores_weights_and_keeps_the_version(tmp_path: Path) -> None:
     learner = tiny_learner()
     learner.step(random_batch(seed=1))

@@ -12,6 +12,7 @@ from memory_service.config import MemorySettings
 from memory_service.encoder import HashEncoder
 from memory_service.service import EpisodicMemory
 from tests.fakes import make_group
+from tests.synced import SyncedFiles
 
 
 def memory(dimension: int = 16, **values: object) -> EpisodicMemory:
@@ -80,6 +81,13 @@ def test_another_encoders_snapshot_is_refused_with_what_to_set(tmp_path: Path) -
     name = source.save(tmp_path)
     with pytest.raises(MemoryServiceError, match=r"another encoder.*memory\.encoder"):
         memory(dimension=32).restore(tmp_path / name)
+
+
+def test_a_snapshot_that_has_its_name_is_on_disk_whole(tmp_path: Path, synced_files: SyncedFiles) -> None:
+    source = memory()
+    source.score(groups(0, 5))
+    source.save(tmp_path)
+    assert synced_files.missing(tmp_path) == []
 
 
 def test_half_a_snapshot_is_never_left_under_its_name(tmp_path: Path) -> None:

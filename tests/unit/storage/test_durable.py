@@ -18,6 +18,7 @@ from storage.durable import (
     whole_lines,
     write_file,
 )
+from tests.synced import SyncedFiles
 
 Synced = list[tuple[str, bool]]
 
@@ -41,6 +42,11 @@ def test_a_replaced_file_is_synced_before_its_rename_and_the_folder_after(tmp_pa
     swap_file(tmp_path / "new", b"y")
     assert (tmp_path / "new").read_bytes() == b"y"
     assert [path for path, _ in synced[2:]] == [".new.partial"]
+
+
+def test_what_the_buffer_held_is_on_disk_when_a_file_was_written(tmp_path: Path, synced_files: SyncedFiles) -> None:
+    write_file(tmp_path / "file", b"held back until somebody flushes")
+    assert tmp_path / "file" in synced_files
 
 
 def test_a_folder_is_synced_before_its_rename_and_the_one_above_after(tmp_path: Path, synced: Synced) -> None:

@@ -102,6 +102,16 @@ def test_worked_examples_are_neither_trained_nor_held_out() -> None:
     assert not shown & others
 
 
+def test_the_twin_of_a_worked_example_is_not_trained_either() -> None:
+    """The answer of 3 + 4 would stand in every prompt that asks for 4 + 3."""
+    task_settings = TaskSettings(worked_examples=16)
+    chat = arithmetic_task(task_settings).train_problem(0).messages
+    shown = [message["content"] for message in chat[1:-1] if message["role"] == "user"]
+    twins = {re.sub(r"(\d+) \+ (\d+)", r"\2 + \1", question) for question in shown}
+    assert len(twins - {*shown}) > 4
+    assert not {problem.question for problem in all_train(task_settings)} & twins
+
+
 def test_a_world_too_small_to_split_says_what_to_change() -> None:
     with pytest.raises(DataError, match="no training problems are left"):
         arithmetic_task(TaskSettings(max_operand=1, worked_examples=16))
