@@ -106,7 +106,7 @@ def _rollout_stages(given: RunInputs) -> RolloutStages:
         queue=queue,
         targets=targets,
         fleet=fleet,
-        reports=WorkerReports(fleet, state.changed, given.clock),
+        reports=WorkerReports(fleet, given.clock),
         outcomes=outcomes,
         scoring=scoring,
         scoring_stage=ScoringStage(scoring, queue, undivided, state, in_lease_order=lag == 0),

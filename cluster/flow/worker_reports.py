@@ -1,25 +1,24 @@
 """What the workers say of their own work, asked beside the other loops: no update waits for it.
 
-Consumes workers' reports; produces figures (record/worker_figures.py) for metrics and status; waits until it is time to ask
-again; unblocked by the signal and by its own limit. A worker that does not answer is not asked twice at once, and has no
-figures once its last report is old: what is missing is left out, never guessed.
+Consumes workers' reports; produces figures (record/worker_figures.py) for metrics and status; waits for the clock alone, as
+a signal comes when a worker has just finished, and would find it idle. A worker that does not answer is not asked twice at
+once, and has no figures once its last report is old: what is missing is left out, never guessed.
 """
 
 import asyncio
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from cluster.flow.change_signal import Signal, cancelled
+from cluster.flow.change_signal import cancelled
 from cluster.flow.worker_state import WorkerState
 from cluster.handles import WorkerHandle
 from cluster.record.worker_figures import Sample, WorkerFigures, figures_between, restarted
 
-ASK_EVERY_S = 2.0
-"""Seconds between two questions to one worker."""
+ASK_EVERY_S = 1.0
+"""Seconds between two questions to a worker."""
 ANSWER_WITHIN_S = 10.0
 OLD_S = 30.0
 """Seconds after which a worker's last report says nothing of what it does now."""
@@ -55,9 +54,9 @@ class _Course:
 class WorkerReports:
     """clock: seconds, monotonic."""
 
-    def __init__(self, fleet: HasWorkers, changed: Signal, clock: Callable[[], float] = time.monotonic) -> None:
-        self._fleet, self._changed, self._clock = fleet, changed, clock
-        self._asked_s: dict[str, float] = {}
+    def __init__(self, fleet: HasWorkers, clock: Callable[[], float] = time.monotonic) -> None:
+        self._fleet, self._clock = fleet, clock
+        self.every_s = ASK_EVERY_S
         self._asking: dict[str, asyncio.Task[None]] = {}
         self._courses: dict[str, _Course] = {}
 
@@ -66,22 +65,18 @@ class WorkerReports:
         try:
             while True:
                 self.ask()
-                await self._changed.wait(timeout_s=ASK_EVERY_S)
+                await asyncio.sleep(self.every_s)
         finally:
             await cancelled(list(self._asking.values()))
 
     def ask(self) -> None:
-        """Every worker whose time has come and who owes no answer; forgets those that have left."""
-        now, workers = self._clock(), {worker.worker_id: worker for worker in self._fleet.workers}
-        for name in self._asked_s.keys() - workers.keys():
-            del self._asked_s[name]
-            self._courses.pop(name, None)
-            if name in self._asking:
-                self._asking[name].cancel()
-        for name, worker in workers.items():
-            if name not in self._asking and now - self._asked_s.get(name, -math.inf) >= ASK_EVERY_S:
-                self._asked_s[name] = now
-                self._asking[name] = asyncio.ensure_future(self._hear(name, worker.handle))
+        """Every worker that owes no answer; forgets those that have left."""
+        workers = {worker.worker_id: worker for worker in self._fleet.workers}
+        self._courses = {name: course for name, course in self._courses.items() if name in workers}
+        for name in self._asking.keys() - workers.keys():
+            self._asking[name].cancel()
+        for name in workers.keys() - self._asking.keys():
+            self._asking[name] = asyncio.ensure_future(self._hear(name, workers[name].handle))
 
     def now(self) -> dict[str, WorkerFigures]:
         """By worker, over the last update and the time since: for people."""
@@ -105,8 +100,6 @@ class WorkerReports:
             return
         finally:
             self._asking.pop(name, None)
-        if name not in self._asked_s:
-            return  # it left meanwhile
         sample, course = Sample(self._clock(), report), self._courses.get(name)
         if course is None or restarted(course.newest.report, report):
             self._courses[name] = _Course(sample)

@@ -10,8 +10,8 @@ import pytest
 
 from actors.config import ActorSettings
 from cluster.commands.summary import show_status
-from cluster.flow.change_signal import Signal
-from cluster.flow.worker_reports import ANSWER_WITHIN_S, ASK_EVERY_S, OLD_S, WorkerReports
+from cluster.flow import worker_reports
+from cluster.flow.worker_reports import OLD_S, WorkerReports
 from cluster.flow.worker_state import WorkerState
 from cluster.record.run_dir import create_run
 from cluster.record.run_view import read_run
@@ -81,7 +81,7 @@ class Asked:
 
     def __post_init__(self) -> None:
         self.fleet = Workers(self.handles)
-        self.reports = WorkerReports(self.fleet, Signal(), self.clock)
+        self.reports = WorkerReports(self.fleet, self.clock)
 
     async def at(self, now: float) -> WorkerReports:
         """Asks then, and lets those answer that do."""
@@ -174,13 +174,15 @@ async def test_a_report_that_is_old_says_nothing_any_more() -> None:
     assert asked.reports.now() == {}
 
 
-async def test_a_worker_is_asked_when_its_time_has_come() -> None:
-    worker = Counting("a")
-    asked = Asked([worker])
-    for now in (0.0, ASK_EVERY_S / 2, ASK_EVERY_S, ASK_EVERY_S * 1.5):
-        await asked.at(now)
-    assert worker.asked == 2
-    assert ANSWER_WITHIN_S < OLD_S
+async def test_one_that_hangs_is_asked_again_when_its_time_to_answer_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_reports, "ANSWER_WITHIN_S", 0.0)
+    hangs = Hanging("a")
+    asked = Asked([hangs])
+    await asked.at(0.0)
+    assert hangs.cancelled
+    assert not asked.reports._asking
+    asked.fleet.handles = [Counting("a")]
+    assert (await asked.at(10.0)).now().keys() == {"a"}
 
 
 @dataclass
@@ -220,7 +222,7 @@ async def test_figures_reach_the_metrics_and_the_status_of_a_run(tmp_path: Path)
         learner=learner,
         clock=clock,
     )
-    learner.run = run
+    learner.run, run.controller.stages.reports.every_s = run, 0.0
     await run.run()
     lines = run.lines("metrics.jsonl")
     for line in lines[1:]:
@@ -238,6 +240,7 @@ async def test_figures_reach_the_metrics_and_the_status_of_a_run(tmp_path: Path)
 async def test_a_report_that_hangs_holds_up_no_update(tmp_path: Path) -> None:
     hangs = Hanging("a")
     run = Run(make_config(tmp_path), workers=[hangs])
+    run.controller.stages.reports.every_s = 0.0
     await run.run()
     assert [line["step"] for line in run.lines("metrics.jsonl")] == [1, 2, 3, 4]
     assert "leases_in_hand" not in run.lines("metrics.jsonl")[-1]
@@ -247,11 +250,14 @@ async def test_a_report_that_hangs_holds_up_no_update(tmp_path: Path) -> None:
 async def test_after_a_resume_nothing_jumps(tmp_path: Path) -> None:
     """The workers of the next life count from 0 again, and its clock says something else."""
     clock = Clock()
-    await Run(make_config(tmp_path, updates=3), workers=[Steady("a", clock=clock)], clock=clock).run()
+    first = Run(make_config(tmp_path, updates=3), workers=[Steady("a", clock=clock)], clock=clock)
+    first.controller.stages.reports.every_s = 0.0
+    await first.run()
     later = Clock(5000.0)
     worker = Steady("a", clock=later)
     worker.counters = lambda: (int(30 * (later.now - 5000)), 0.0, 0.0, 1, 0)
     again = Run(make_config(tmp_path, updates=7), workers=[worker], clock=later)
+    again.controller.stages.reports.every_s = 0.0
     await again.run()
     lines = again.lines("metrics.jsonl")
     assert [line["step"] for line in lines] == list(range(1, 8))

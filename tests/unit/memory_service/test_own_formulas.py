@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ import pytest
 
 from cluster.config.run_config import load_config
 from contracts.errors import ConfigError
-from contracts.rollout import ScoredGroup
+from contracts.reports import MemoryReport
+from contracts.rollout import RolloutGroup, ScoredGroup
 from loading.dotted_path import load_dotted
 from memory_service.config import MemorySettings
 from memory_service.encoder import HashEncoder
 from memory_service.formulas import Compared, explore_formula, refuse_missing
 from memory_service.service import EpisodicMemory
-from tests.fakes import make_group
+from tests.fakes import FakeMemory, make_group
+from tests.harness import Run, make_config
 
 CODE = """
     import math
@@ -51,11 +54,15 @@ CODE = """
     def words(compared):
         return ["far" for _ in compared.answers_ND]
 
+    def seventh_raises(compared):
+        calls.append(1 / (7 - len(calls)))
+        return unlike(compared)
+
     def places(compared):
         seen.append((compared.question_B.tolist(), compared.cosine_Q.tolist(), compared.policy_version))
         return compared.cosine_Q[compared.question_B][:1].repeat(len(compared.answers_ND))
 
-    seen = []
+    seen, calls = [], []
 """
 PAYS: dict[str, Any] = {"profile": "memr", "neighbours_k": 3, "max_responses_per_query": 5}
 
@@ -156,6 +163,27 @@ def test_a_formula_that_returns_nonsense_ends_the_run_with_its_line(mine: str, n
     memory.score([make_group(0)])  # nothing to compare yet: it is not asked
     with pytest.raises(ConfigError, match=told):
         memory.score([make_group(1)])
+
+
+class RealMemory(FakeMemory):
+    """The handle of a memory with settings of its own."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self.service = EpisodicMemory(MemorySettings(**settings), HashEncoder(32))
+
+    async def score(self, groups: Sequence[RolloutGroup]) -> tuple[list[ScoredGroup], MemoryReport]:
+        return self.service.score(groups), self.service.report()
+
+
+async def test_a_run_whose_formula_fails_ends_with_its_line_and_the_updates_before_it(
+    mine: str, tmp_path: Path
+) -> None:
+    """What failed is in no update; the updates before it stand."""
+    run = Run(make_config(tmp_path), memory=RealMemory(**PAYS, explore_formula=f"{mine}:seventh_raises"))
+    with pytest.raises(ConfigError, match=r"mine.py:\d+ \(ZeroDivisionError\)"):
+        await run.run()
+    assert [line["step"] for line in run.lines("metrics.jsonl")] == [1, 2]
 
 
 def test_a_misspelt_formula_is_refused_before_anything_is_loaded(mine: str) -> None:
