@@ -10,7 +10,7 @@ from typing import Any
 
 import apprise
 
-from cluster.config.notify import apprise_service
+from cluster.config.notify import Notice, apprise_service
 
 _TITLE = "event"
 _SENTENCE = "headline"
@@ -44,9 +44,9 @@ def message(event: Mapping[str, Any]) -> str:
 def severity(event: Mapping[str, Any]) -> apprise.NotifyType:
     """A stop with exit code 0 is a success, with another one a failure; alarms and restarts are warnings."""
     match event.get(_TITLE):
-        case "stop":
+        case Notice.STOP:
             return apprise.NotifyType.FAILURE if event.get("exit_code") else apprise.NotifyType.SUCCESS
-        case "alarm" | "restart":
+        case Notice.ALARM | Notice.RESTART:
             return apprise.NotifyType.WARNING
     return apprise.NotifyType.INFO
 

@@ -90,7 +90,11 @@ def test_the_fleet_is_that_of_the_last_sign_of_life_and_none_once_the_run_has_en
 
 
 def test_a_series_has_the_updates_that_have_the_number(tmp_path: Path) -> None:
-    metrics: list[dict[str, Any]] = [{"step": 1, "kl": 0.5}, {"step": 2}, {"step": 3, "kl": 0.25, "reward_parts": {"form": 1.0}}]
+    metrics: list[dict[str, Any]] = [
+        {"step": 1, "kl": 0.5},
+        {"step": 2},
+        {"step": 3, "kl": 0.25, "reward_parts": {"form": 1.0}},
+    ]
     run = view(tmp_path, metrics=metrics)
     assert run.series("kl") == Series((1, 3), (0.5, 0.25))
     assert not run.series("entropy")

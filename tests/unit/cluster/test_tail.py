@@ -101,6 +101,18 @@ def test_what_was_read_is_not_read_again(tmp_path: Path) -> None:
     assert tail.look().lines == [b"half"]
 
 
+def test_another_file_under_the_name_is_read_whole_though_it_ends_like_the_first(tmp_path: Path) -> None:
+    path, other = tmp_path / "lines", tmp_path / "other"
+    ends_alike = [f"{number:063d}" for number in range(20)]
+    path.write_text("".join(f"{line}\n" for line in ["first", *ends_alike]))
+    tail = Tail(path)
+    tail.look()
+    other.write_text("".join(f"{line}\n" for line in ["other", *ends_alike]))
+    other.replace(path)
+    found = tail.look()
+    assert (found.lines[0], len(found.lines), found.anew) == (b"other", 21, True)
+
+
 def test_a_file_beyond_the_bound_or_of_another_sort_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "lines"
     path.write_bytes(b"one\ntwo\n")

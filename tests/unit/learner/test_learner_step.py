@@ -238,10 +238,10 @@ def test_weights_that_become_no_numbers_are_put_back_with_their_moments() -> Non
     learner, twin = tiny_learner(), tiny_learner()
     learner.step(random_batch(seed=1))
     twin.step(random_batch(seed=1))
-    masters = learner._masters
+    masters = learner.masters
     with pytest.raises(BadNumbersError, match="would change the adapter by nan"):
         masters.update(math.nan, 1.0, 1.0, max_relative_change=0.5)
-    for name, tensor in twin._masters.state().items():
+    for name, tensor in twin.masters.state().items():
         torch.testing.assert_close(masters.state()[name], tensor, rtol=0, atol=0)
     assert learner.publish().weights == twin.publish().weights
 
