@@ -108,20 +108,17 @@ learner/checkpoint.py: learner/test_learner_checkpoint.py
   after a power cut the newest checkpoint has its name and half of its weights
 
 memory_service/reading.py: memory_service/test_memory_oracle.py
-- scaled_N = window.scale(-distances_N)
-+ scaled_N = window.scale(distances_N)
+- return np.clip(1.0 - (distances_N if scaled_N is None else scaled_N), 0.0, 1.0)
++ return np.clip(distances_N if scaled_N is None else scaled_N, 0.0, 1.0)
   exploit pays for answers that are far from past successes
 - if not settings.uses_explore or passed < settings.warmup:
 + if not settings.uses_explore or passed <= settings.warmup:
   the warm-up is one step too long
 
 memory_service/intrinsic.py: memory_service/test_memory_oracle.py
-- centre_D = successes_BD.astype(np.float64).mean(axis=0)
-+ centre_D = np.median(successes_BD.astype(np.float64), axis=0)
-  exploit measures the distance to another point than the mean of past successes
-- novelty_N: NDArray[np.float64] = (1.0 - (answers @ failures.T).max(axis=1)).round(decimals)
-+ novelty_N: NDArray[np.float64] = (1.0 - (answers @ failures.T).min(axis=1)).round(decimals)
-  a failure repeated word by word is novel
+- unit: NDArray[_Float] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
++ unit: NDArray[_Float] = vectors / np.linalg.norm(vectors, axis=0, keepdims=True)
+  the distance to past failures is no cosine: one that is repeated word by word is novel
 
 memory_service/intrinsic.py: memory_service/test_memory_service.py
 - return bonus_N if cap is None else np.minimum(bonus_N, cap)

@@ -9,12 +9,14 @@ nothing of the line. The lines and their tests: benchmarks/mutant_table.py.
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 
@@ -60,22 +62,30 @@ def run_tests(folder: Path, tests: Sequence[str]) -> tuple[Verdict, str]:
     # No byte code on disk: a mutant of the same length within the same second would be taken for the file before it.
     environment = os.environ | {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", *options, *tests],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT_S,
+    with tempfile.TemporaryFile("w+") as file:
+        command = [sys.executable, "-m", "pytest", *options, *tests]
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
-    except subprocess.TimeoutExpired:
-        return Verdict.BROKEN, f"not done within {LIMIT_S:.0f} s"
-    output = done.stdout + done.stderr
+        try:
+            code = process.wait(LIMIT_S)
+        except subprocess.TimeoutExpired:
+            return Verdict.BROKEN, f"not done within {LIMIT_S:.0f} s"
+        finally:
+            end_group(process)
+        file.seek(0)
+        output = file.read()
     # With -x, tests that cannot be collected end with 1 as well.
-    if done.returncode == 1 and "ERROR collecting" not in output:
+    if code == 1 and "ERROR collecting" not in output:
         return Verdict.KILLED, output[-2000:]
-    return (Verdict.SURVIVED if done.returncode == 0 else Verdict.BROKEN), output[-2000:]
+    return (Verdict.SURVIVED if code == 0 else Verdict.BROKEN), output[-2000:]
+
+
+def end_group(process: "subprocess.Popen[bytes]") -> None:
+    """Ends the tests' process and what they started: under a mutant a test may leave processes that wait for ever."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(60)
 
 
 def verdict(folder: Path, mutant: Mutant) -> Verdict:

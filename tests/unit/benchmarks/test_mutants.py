@@ -1,10 +1,12 @@
 """The table of mutants fits the code as it is, and the runner tells a mutant that matters from one that does not."""
 
 import ast
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks.mutant_table import MUTANTS, Mutant, parse
@@ -70,3 +72,26 @@ def test_the_runner_tells_what_the_tests_say(package: Path, mutant: Mutant, said
     before = (package / mutant.file).read_text()
     assert verdict(package, mutant) is said
     assert (package / mutant.file).read_text() == before
+
+
+def test_what_a_test_leaves_running_is_ended(package: Path) -> None:
+    leaves = """
+import subprocess, sys
+def test_total():
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    open("child", "w").write(str(child.pid))
+    assert False
+"""
+    (package / "tests" / "test_total.py").write_text(leaves)
+    assert verdict(package, mutant_of("return sum(prices)", "return 0")) is Verdict.KILLED
+    child, until = int((package / "child").read_text()), time.monotonic() + 30
+    while lives(child) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not lives(child)
+
+
+def lives(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

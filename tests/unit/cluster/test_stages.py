@@ -51,8 +51,8 @@ class Flow:
         self.recorder, self.history = Recorder(path), History(RunLog(path / "log"))
         self.registry = AdapterRegistry(path / "adapters", lambda adapter: adapter, keep=9)
         self.buffer = RolloutBuffer(4, 1, 2**20)
-        delivery = Delivery(self.buffer, self.ledger, self.history, self.recorder, self.state, memory_on=False)
-        self.scoring = ScoringQueue(None, self.config.memory, delivery, lambda: 0.0, all_wait=False)
+        self.delivery = Delivery(self.buffer, self.ledger, self.history, self.recorder, self.state, memory_on=False)
+        self.scoring = ScoringQueue(None, self.config.memory, self.delivery, lambda: 0.0, all_wait=False)
         self.staleness = Staleness(self.config, self.registry, self.queue, self.scoring, self.buffer)
         self.admission = Admission(
             self.config, task or CountingTask(), self.ledger, self.queue, self.buffer, Quarantine(), self.state
@@ -141,7 +141,7 @@ def test_what_is_left_of_the_lag_bound_sinks_with_what_is_ahead(flow: Flow) -> N
 def test_groups_with_memory_are_ahead_too(flow: Flow) -> None:
     flow.publish(0)
     settings = flow.config.memory
-    flow.staleness.scoring = ScoringQueue(FakeMemory(), settings, flow.scoring._outlet, lambda: 0.0, all_wait=True)
+    flow.staleness.scoring = ScoringQueue(FakeMemory(), settings, flow.delivery, lambda: 0.0, all_wait=True)
     for lease_id in range(4):
         flow.staleness.scoring.add(make_group(lease_id))
     assert flow.staleness.lag_left() == 0, "a whole batch will be trained before what is sampled now"
