@@ -111,7 +111,9 @@ def claim_run(path: Path, supervisor: int | None) -> None:
     forget_requests(path, before_s=birth(supervisor or os.getpid()))
     owners = [os.getpid(), *([supervisor] if supervisor else [])]
     claim = {"host": platform.node(), "owners": {p: birth(p) for p in owners}, "folder": _identity(path)}
-    swap_file(path / "process.json", json.dumps(claim).encode())
+    partial = path / ".process.json.partial"
+    partial.write_text(json.dumps(claim))  # not synced: after a power cut no process that it names is alive
+    partial.replace(path / "process.json")
 
 
 def forget_requests(path: Path, before_s: float) -> None:

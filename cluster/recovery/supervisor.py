@@ -166,11 +166,12 @@ class Supervisor:
         """Stacks first, then a checkpoint if the controller can still be asked, then the end by force. told: incidents
         before this life."""
         tree.look()
-        headline = hang.headline if tree.lost_ray() else f"{hang.headline}: {self._culprit(tree)}"
+        lost_ray = tree.lost_ray()
+        headline = hang.headline if lost_ray else f"{hang.headline}: {self._culprit(tree)}"
         if headline in headlines(self._run_path)[told:]:
             tree.end()
             return headline  # its own process knew, and did not get to its end
-        path = self._incident(Stuck(headline) if hang.alive else RayDied(headline))
+        path = self._incident(RayDied(headline) if lost_ray else Stuck(headline))
         if path is not None:
             tree.write_stacks(path.with_name(f"{path.stem}-stacks.txt"))
         request = leave_request(self._run_path, ask="stop") if hang.alive else None

@@ -80,7 +80,7 @@ def test_a_process_that_gives_no_sign_of_life_is_ended_and_started_again(tmp_pat
     code, _ = supervise(run, "first and time.sleep(600)", start_s=0.5)
     assert code == 0
     assert headlines(run)[0].startswith("the run gave no sign of life within supervision.start_s = 0.5 s")
-    stacks = next((run / "incidents").glob("*-stacks.txt")).read_text()
+    stacks = next((run / "incidents").glob("*-hang-stacks.txt")).read_text()
     assert "== process" in stacks
 
 
