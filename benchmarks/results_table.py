@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
@@ -33,7 +34,7 @@ def show(name: str, title: str, rows: Sequence[Mapping[str, Any]], note: str = "
     for column in rows[0]:
         table.add_column(column)
     for row in rows:
-        table.add_row(*(_text(value) for value in row.values()))
+        table.add_row(*(escape(_text(value)) for value in row.values()))  # [brackets] are no markup
     console = Console(width=140)
     console.print(table)
     console.print(f"{machine()}{'; ' + note if note else ''}", style="dim")
