@@ -160,6 +160,7 @@ async def test_one_that_hangs_dies_or_left_is_missing_and_is_not_asked_twice_at_
         assert (await asked.at(now)).now().keys() == {"good"}
     assert len(asked.reports._asking) == 1
     asked.fleet.handles = [dead]
+    assert asked.reports.now() == {}, "at once, not when the others are asked next"
     assert (await asked.at(20.0)).now() == {}
     assert hangs.cancelled
 

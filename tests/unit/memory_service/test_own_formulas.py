@@ -126,9 +126,11 @@ def test_knn_entropy_by_hand() -> None:
     np.testing.assert_allclose(formula(of_two), [math.log(3), math.log(5)])
 
 
-def test_what_a_formula_writes_into_its_input_reaches_no_memory(mine: str) -> None:
+@pytest.mark.parametrize("decimals", [9, "off"])
+def test_what_a_formula_writes_into_its_input_reaches_no_memory(mine: str, decimals: Any) -> None:
     def stored(explore: str) -> list[float]:
-        memory = EpisodicMemory(MemorySettings(**PAYS, explore_formula=explore), HashEncoder(32))
+        settings = MemorySettings(**PAYS, explore_formula=explore, raw_decimals=decimals)
+        memory = EpisodicMemory(settings, HashEncoder(32))
         memory.score([make_group(lease, question="q") for lease in range(3)])
         return [float(episode.vector_D.sum()) for query in memory._terms["explore"].store for episode in query.episodes]
 
