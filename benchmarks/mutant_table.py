@@ -98,8 +98,8 @@ learner/schedule.py: learner/test_learner_config.py
   the first update has learning rate 0
 
 learner/master_weights.py: learner/test_learner_step.py
-- if not delta_norm <= limit:  # not finite, too
-+ if delta_norm > limit:  # not finite, too
+- if not (math.isfinite(delta_norm) and delta_norm <= limit):
++ if delta_norm > limit:
   weights that are no numbers are kept, published and saved
 
 learner/checkpoint.py: learner/test_learner_checkpoint.py

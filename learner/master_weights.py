@@ -75,7 +75,7 @@ class MasterWeights:
         old = {name: before[f"weight/{name}"] for name in self._weights}
         delta_norm = _norm(master - old[name] for name, master in self._weights.items())
         limit = max_relative_change * _norm(old.values())
-        if not delta_norm <= limit:  # not finite, too
+        if not (math.isfinite(delta_norm) and delta_norm <= limit):
             worst = self._worst_change(old)
             self.load_state(before)
             raise BadNumbersError(
