@@ -140,7 +140,7 @@ class RunConfig(Settings):
 
     @property
     def slots(self) -> int:
-        """Problems that may be under way at once (docs/architecture.md)."""
+        """Problems that may be in flight at a time (docs/architecture.md)."""
         return (self.learner.max_policy_lag + 1) * self.cluster.groups_per_batch
 
     @property

@@ -68,7 +68,9 @@ def place(config: RunConfig, nodes: Sequence[Node]) -> Placement:
     shortages = _shortages(bundles, nodes, rooms)
     threads, cores = _threads_at_once(config, bundles), sum(node.cpus for node in nodes)
     shares = threads > cores and len(nodes) == 1
-    notes = [f"{threads:g} threads share {cores:g} cores: slower, not wrong"] if shares else []
+    notes = (
+        [f"CPU oversubscribed: {threads:g} threads on {cores:g} cores, slower with the same results"] if shares else []
+    )
     notes += _crowded(config, bundles)
     if not shortages:
         notes += _idle_gpus(config, bundles, rooms, gpus)

@@ -69,7 +69,7 @@ def plan_rows(config: RunConfig, plan: Plan) -> list[tuple[str, str]]:
             f"{replies_text(config, plan.rollouts_per_update)}",
         ),
         ("the run", f"{plan.num_updates} updates, {plan.total_rollouts:,} rollouts"),
-        ("staleness", f"lag at most {plan.max_policy_lag} ({lag}); {plan.slots} problems under way at once"),
+        ("staleness", f"lag at most {plan.max_policy_lag} ({lag}); {plan.slots} problems in flight"),
         ("workers", _workers_text(config)),
         ("memory", _memory_text(config, plan)),
         (

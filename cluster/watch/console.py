@@ -44,13 +44,13 @@ def _memory_text(line: dict[str, Any]) -> str:
         return ""
     return (
         f"exploit {line['intrinsic_exploit']:.2f}  explore {line['intrinsic_explore']:.2f}  "
-        f"memory {line['memory_episodes']} ({short_text(line)})  "
+        f"memory {line['memory_episodes']} episodes ({short_text(line)})  "
     )
 
 
 def waits_text(line: dict[str, Any]) -> str:
     """Who waits on whom."""
-    return f"rollouts waited for {line['wait_rollouts_s']:.1f} s, memory {line['wait_memory_s']:.2f} s, update {line['update_s']:.1f} s"
+    return f"waited {line['wait_rollouts_s']:.1f} s for rollouts, {line['wait_memory_s']:.2f} s for memory; update {line['update_s']:.1f} s"
 
 
 def eval_text(line: dict[str, Any]) -> str:
@@ -62,7 +62,7 @@ def eval_text(line: dict[str, Any]) -> str:
     )
     failed = line.get("scorer_failed", 0)
     return (
-        f"held out, version {line['policy_version']}: {what} of {line['n']} problems "
+        f"eval, version {line['policy_version']}: {what} of {line['n']} held-out problems "
         f"(at most {line['max_new_tokens']} tokens, {line['mean_tokens']:.0f} on average)"
         + (f"; the scorer failed over {failed} answers, which count as wrong" if failed else "")
     )

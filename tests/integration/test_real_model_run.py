@@ -78,4 +78,4 @@ def test_offline_evaluation_equals_the_runs_own(run: Path) -> None:
     done = memr("eval", str(run), "--problems", "8", "--policy-version", str(UPDATES), timeout_s=200)
     assert done.returncode == 0, done.stderr
     own = [line for line in lines(run / "eval.jsonl") if line["step"] == UPDATES and line["max_new_tokens"] == 16]
-    assert f"accuracy {own[0]['accuracy']:.1%} of 8 problems" in done.stdout
+    assert f"accuracy {own[0]['accuracy']:.1%} of 8 held-out problems" in done.stdout

@@ -218,7 +218,7 @@ def test_logs_of_every_process_are_in_the_run_directory(finished: Path) -> None:
     assert found == {"controller.err", "controller.log", "learner.log", "memory.log", "worker-0.log", "worker-1.log"}
     told = (logs / "001" / "controller.log").read_text()
     assert "update    6/6" in told
-    assert "held out, version 6" in told
+    assert "eval, version 6" in told
 
 
 TASK = """

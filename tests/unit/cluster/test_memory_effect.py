@@ -69,8 +69,8 @@ def test_what_was_not_there_is_said_and_not_made_up() -> None:
 
 def test_the_live_line_shows_what_memory_changes() -> None:
     base = make_line()
-    assert "memory 40 (changed 6 of 8 groups, 12.0% of advantage)" in step_text(base | line(8, 0.75, 0.12), 30)
-    assert "memory 40 (-)" in step_text(base, 30)
+    assert "memory 40 episodes (changed 6 of 8 groups, 12.0% of advantage)" in step_text(base | line(8, 0.75, 0.12), 30)
+    assert "memory 40 episodes (-)" in step_text(base, 30)
     assert "memory 40" not in step_text(base | {"memory_version": -1}, 30), "where it is off"
 
 

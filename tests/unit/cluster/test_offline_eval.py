@@ -38,8 +38,8 @@ def test_fewer_than_asked_is_a_note_and_all_are_used(
     number = int(note.removeprefix("note: ").split()[0])
     assert 0 < number < 40
     assert f"{number} held-out problems are there, fewer than --problems 200: all are used. For more raise" in note
-    assert f"of {number} problems" in result
-    assert said(2, capsys).startswith("held out, version 0"), "as many as were asked for: no note"
+    assert f"of {number} held-out problems" in result
+    assert said(2, capsys).startswith("eval, version 0"), "as many as were asked for: no note"
 
 
 def test_without_any_there_is_nothing_to_evaluate(

@@ -32,10 +32,12 @@ def test_a_laptop_without_gpu_runs_everything_on_the_cpu_and_is_told_that_thread
     found = place(config(), nodes(1, 0, cpus=2))
     assert gpus_by_part(found) == {"learner": (1, 0), "memory": (1, 0), "worker": (1, 0)}
     assert found.shortages == ()
-    assert found.notes == ("5 threads share 2 cores: slower, not wrong",)
+    assert found.notes == ("CPU oversubscribed: 5 threads on 2 cores, slower with the same results",)
 
 
-@pytest.mark.parametrize(("cores", "told"), [(3, ()), (2, ("3 threads share 2 cores: slower, not wrong",))])
+@pytest.mark.parametrize(
+    ("cores", "told"), [(3, ()), (2, ("CPU oversubscribed: 3 threads on 2 cores, slower with the same results",))]
+)
 def test_without_lag_learner_and_workers_take_turns_on_the_cores(cores: int, told: tuple[str, ...]) -> None:
     assert place(config(learner={"max_policy_lag": 0}), nodes(1, 0, cpus=cores)).notes == told
 

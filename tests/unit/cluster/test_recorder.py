@@ -225,7 +225,9 @@ def test_event_text_is_a_sentence_not_a_dictionary() -> None:
 def test_eval_text_says_what_was_measured() -> None:
     import dataclasses
 
-    assert "accuracy 25.0% of 10 problems (at most 8 tokens" in eval_text(dataclasses.asdict(evaluation(0, 0.25)))
+    assert "accuracy 25.0% of 10 held-out problems (at most 8 tokens" in eval_text(
+        dataclasses.asdict(evaluation(0, 0.25))
+    )
     assert "pass@4 25.0%" in eval_text(dataclasses.asdict(evaluation(0, 0.25, k=4)))
 
 
