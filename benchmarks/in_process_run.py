@@ -18,7 +18,7 @@ from cluster.config.run_config import RunConfig
 from cluster.flow.controller import Controller
 from cluster.flow.stages import RunInputs
 from cluster.handles import Services, WorkerHandle
-from cluster.launch.context_room import find_room
+from cluster.launch.context_budget import find_room
 from cluster.launch.model_store import resolve_model
 from cluster.launch.probes import probe_sequences
 from cluster.record.adapter_registry import AdapterRegistry

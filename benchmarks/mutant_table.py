@@ -193,7 +193,7 @@ cluster/flow/admission.py: cluster/test_stages.py
 + return not buffer_full and under_way <= slots and counts.trained + under_way < num_groups
   one group more is under way than the lag bound allows
 
-cluster/flow/autoscale.py: cluster/test_autoscale.py
+cluster/flow/scaling_policy.py: cluster/test_autoscale.py
 - if recent[-1].step - last_change_step < settings.cooldown_updates:
 + if recent[-1].step - last_change_step > settings.cooldown_updates:
   workers come and go before the last change could show

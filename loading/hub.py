@@ -11,7 +11,7 @@ from collections.abc import Collection
 from urllib.parse import SplitResult, urlsplit
 
 from contracts.errors import LoadError
-from loading.load_errors import told
+from loading.load_errors import error_text
 
 REACH_S = 5.0
 """For the host's name and a connection. The first packet is sent again after 1 and 3 s; slow downloads are not concerned."""
@@ -69,7 +69,7 @@ def _look_up(host: str, port: int, limit_s: float, answers: "queue.SimpleQueue[s
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        answers.put(told(error))
+        answers.put(error_text(error))
         return
     addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
     each: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -87,7 +87,7 @@ def _connect(address: str, port: int, limit_s: float, answers: "queue.SimpleQueu
     try:
         socket.create_connection((address, port), timeout=limit_s).close()
     except OSError as error:
-        answers.put(told(error))
+        answers.put(error_text(error))
     else:
         answers.put(None)
 

@@ -58,11 +58,11 @@ def named_data() -> Iterator[None]:
 def missing_package(error: ImportError) -> LoadError:
     """Another start would miss it too."""
     return LoadError(
-        f"a Python package cannot be imported: {told(error)}. Install what is missing: `make setup` has all that memr needs"
+        f"a Python package cannot be imported: {error_text(error)}. Install what is missing: `make setup` has all that memr needs"
     )
 
 
-def told(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Type and message in one line, without the full stop at its end."""
     words = " ".join(str(error).split())
     if len(words) > MAX_TOLD:
@@ -78,7 +78,7 @@ def out_of_memory(error: BaseException) -> bool:
 def _said(error: Exception) -> str:
     """A library that asks for trust_remote_code asks for what memr does not do."""
     if _REMOTE_CODE not in str(error):
-        return told(error)
+        return error_text(error)
     return (
         f"{type(error).__name__}: it needs code that comes with its files, and memr runs none ({_REMOTE_CODE} is off "
         "everywhere)"

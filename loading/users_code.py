@@ -39,7 +39,7 @@ def call(what: str, function: Callable[..., Any], *arguments: Any, blame: Any = 
     except KeyboardInterrupt:  # Ctrl-C of the user
         raise
     except BaseException as error:  # SystemExit, GeneratorExit and asyncio's CancelledError are no Exceptions
-        raise UsersCodeError(told(what, error, blame or function)) from error
+        raise UsersCodeError(failure_text(what, error, blame or function)) from error
 
 
 def call_or_stop(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -50,7 +50,7 @@ def call_or_stop(what: str, function: Callable[..., Any], *arguments: Any) -> An
         raise ConfigError(str(error)) from error
 
 
-def told(what: str, error: BaseException, function: Any = None) -> str:
+def failure_text(what: str, error: BaseException, function: Any = None) -> str:
     """function: of the user's, which was called; blamed where no line of its own was reached, as for a wrong signature."""
     place = place_of(error, defined_at(function)) if function is not None else place_of(error)
     return f"{what} failed at {place} ({type(error).__name__}{END_OF_KIND}{_said(error)[:MAX_SHOWN]}"

@@ -15,7 +15,7 @@ from typing import Any
 
 from contracts.errors import LoadError
 from contracts.problem import ChatMessage
-from loading.load_errors import loading, told
+from loading.load_errors import error_text, loading
 
 PROMPT_DATE = datetime(2024, 7, 26)
 """What every template reads from the clock: prompts stay the same from day to day. The day that Llama 3.x's own template
@@ -81,7 +81,7 @@ class ChatTemplate:
         except Exception as error:
             roles = ", ".join(message["role"] for message in messages)
             raise LoadError(
-                f"the chat template of {self._source} refuses a chat of {roles}: {told(error)}. Choose a task and settings "
+                f"the chat template of {self._source} refuses a chat of {roles}: {error_text(error)}. Choose a task and settings "
                 "that give another chat (task.system_prompt, task.worked_examples, task.environment), or mend chat_template.jinja"
             ) from error
 

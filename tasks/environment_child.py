@@ -29,7 +29,7 @@ from contracts.ports import Environment, EnvironmentReply, Task
 from contracts.problem import Problem
 from contracts.rollout import TurnOutcome
 from loading.dotted_path import short_name
-from loading.users_code import UsersCodeError, call, place_in, refused, told
+from loading.users_code import UsersCodeError, call, failure_text, place_in, refused
 from tasks.config import TaskSettings
 from tasks.users_task import load_users_task
 from tasks.verifier_child import take_over_pipes
@@ -87,7 +87,7 @@ class Worlds:
         except UsersCodeError as error:
             reply = {"fault": str(error)}
         except Exception as error:  # noqa: BLE001  an attribute that is not there, a reply that is no JSON: data too
-            reply = {"fault": told(self._what, error)}
+            reply = {"fault": failure_text(self._what, error)}
         if os.getpid() != self._pid:  # users' code forked, and its copy of us came back from it too
             os._exit(0)
         with self._lock:

@@ -27,7 +27,7 @@ MAX_ZEROS = 400
 
 class Reading(Enum):
     """How numbers of a file become texts. Runs of earlier commits know their data by what was read then: the same file is the
-    same data (cluster/record/older_reading.py)."""
+    same data (cluster/record/legacy_numbers.py)."""
 
     OWN_DIGITS = "as now: 0.1 of a 32-bit column is 0.1, 1e-05 is 0.00001"
     WIDE = "from commit 4360f17 to before 9763a5b: 0.1 of a 32-bit column is 0.10000000149011612"

@@ -13,7 +13,7 @@ from contracts.errors import ConfigError, MemrError
 from contracts.ports import Environment, Task
 from contracts.problem import Problem
 from loading.dotted_path import load_dotted, short_name
-from loading.users_code import UsersCodeError, call, defined_at, plain, shown, told
+from loading.users_code import UsersCodeError, call, defined_at, failure_text, plain, shown
 from tasks.config import TaskSettings
 from tasks.environment import SingleTurn
 from tasks.environment_host import EnvironmentHost, HostedEnvironment
@@ -101,7 +101,9 @@ class UsersTask:
         except MemrError:
             raise
         except (Exception, SystemExit) as error:
-            raise ConfigError(told(self._what, error, type(self._task) if function is getattr else function)) from error
+            raise ConfigError(
+                failure_text(self._what, error, type(self._task) if function is getattr else function)
+            ) from error
 
     def _place(self, method: Any) -> str:
         return f"{self._what}, {method.__name__} ({defined_at(method)})"

@@ -21,7 +21,7 @@ from contracts.errors import AdapterMissingError, ConfigError, EngineError, Load
 from contracts.ports import AsyncEngine, Generation, GenerationRequest
 from contracts.rollout import FinishReason
 from loading.dotted_path import load_dotted
-from loading.users_code import UsersCodeError, call, refused, told
+from loading.users_code import UsersCodeError, call, failure_text, refused
 
 ASKED = ("load_adapter", "drop_adapter", "generate", "score")
 """What an engine must have."""
@@ -135,7 +135,7 @@ async def _told(what: str, function: Callable[..., Any], answer: Awaitable[T]) -
     except (KeyboardInterrupt, asyncio.CancelledError, MemrError):
         raise
     except BaseException as error:
-        raise UsersCodeError(told(what, error, function)) from error
+        raise UsersCodeError(failure_text(what, error, function)) from error
 
 
 def _checked(found: Any, request: GenerationRequest) -> Generation:

@@ -45,7 +45,7 @@ from contracts.adapter import Adapter
 from contracts.errors import AdapterMissingError, EngineError, LoadError, MemrError
 from contracts.ports import Generation, GenerationRequest, Tokenizer
 from contracts.rollout import FinishReason
-from loading.load_errors import told
+from loading.load_errors import error_text
 from storage.peft_folder import write_peft_folder
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the ranks vLLM has room for
@@ -112,7 +112,7 @@ class VllmEngine:
             raise
         except Exception as error:  # vLLM raises whatever its configuration, its loaders and its processes raise
             raise LoadError(
-                f"vLLM cannot serve {model_path}: {told(error)}. actors.engine = 'transformers' is the way for models "
+                f"vLLM cannot serve {model_path}: {error_text(error)}. actors.engine = 'transformers' is the way for models "
                 "that vLLM does not know"
             ) from error
         return cls(llm, tokenizer, limits.max_model_len, scratch)

@@ -8,8 +8,8 @@ from rich.text import Text
 
 from actors.load import load_worker_tokenizer
 from cluster.config.run_config import RunConfig
-from cluster.launch.context_room import find_room
-from cluster.launch.first_look import refuse_missing_files
+from cluster.launch.context_budget import find_room
+from cluster.launch.early_checks import refuse_missing_files
 from cluster.launch.model_store import model_of
 from contracts.verdict import Scored, Verdict
 from tasks.check_task import ENOUGH_S, JudgedAnswer, TaskCheckReport, check_task

@@ -12,9 +12,9 @@ from actors.rollout_worker import RolloutWorker
 from cluster.config.run_config import RunConfig, load_config
 from cluster.config.run_folder import is_run
 from cluster.flow.evaluation import EvalPlan, eval_leases, evaluate_groups
-from cluster.launch.context_room import find_room
+from cluster.launch.context_budget import find_room
+from cluster.launch.early_checks import refuse_missing_files
 from cluster.launch.environment import apply_environment
-from cluster.launch.first_look import refuse_missing_files
 from cluster.launch.model_store import resolve_model
 from cluster.record.adapter_registry import adapter_folder, read_adapter
 from cluster.record.resume import refuse_other_prompts

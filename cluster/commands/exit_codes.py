@@ -13,7 +13,7 @@ from rich.text import Text
 from cluster.commands.early_signals import INTERRUPTED, LINE, interruptible
 from cluster.watch.terminal import terminal
 from contracts.errors import ConfigError, LoadError, MemrError
-from loading.load_errors import missing_package, told
+from loading.load_errors import error_text, missing_package
 
 WRONG, FAILED = 2, 3
 
@@ -29,7 +29,7 @@ def run_command(command: Callable[[], object], name: str) -> None:
             _end(error)
         except OSError as error:
             place = "Look at that path, its permissions and what is free"
-            _end(MemrError(f"the operating system refused: {told(error)}. {place}"))
+            _end(MemrError(f"the operating system refused: {error_text(error)}. {place}"))
         except SystemExit as end:
             if seen and end.code == INTERRUPTED and name != "attempt":  # its supervisor says how to go on
                 terminal(stderr=True).print(LINE, soft_wrap=True)

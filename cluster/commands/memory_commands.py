@@ -13,7 +13,7 @@ memory_app = typer.Typer(no_args_is_help=True, help="Look into a run's episodic 
 @memory_app.command(name="inspect")
 def memory_inspect(run: RunArgument) -> None:
     """Sizes, successes and failures, how near stored questions are to each other, what memory changes."""
-    from cluster.commands.memory import show_inspect
+    from cluster.commands.memory_views import show_inspect
 
     show_inspect(terminal(), run)
 
@@ -25,6 +25,6 @@ def memory_query(
     k: Annotated[int, typer.Option(min=1, help="Neighbours to show")] = 5,
 ) -> None:
     """The remembered questions nearest to TEXT, with responses, distance and reward."""
-    from cluster.commands.memory import show_query
+    from cluster.commands.memory_views import show_query
 
     show_query(terminal(), run, text, k)

@@ -12,7 +12,7 @@ from cluster.commands.next_steps import next_steps
 from cluster.config.run_config import RunConfig
 from cluster.config.set_options import overridden
 from cluster.config.silent_settings import silent_lines
-from cluster.flow.autoscale import Waits, bottleneck
+from cluster.flow.scaling_policy import Waits, bottleneck
 from cluster.launch.placement import Node, place, placement_rows
 from cluster.launch.plan import make_plan, plan_rows
 from cluster.record.events.failures import Crashed, GaveUp, PartLost, RayFailed, Stopped, SupervisorDied

@@ -9,7 +9,7 @@ from rich.text import Text
 from cluster.commands.early_signals import INTERRUPTED
 from cluster.commands.summary import show_plan, show_summary
 from cluster.config.run_config import RunConfig
-from cluster.launch.first_look import refuse_missing_files
+from cluster.launch.early_checks import refuse_missing_files
 from cluster.record.run_view import read_run
 from cluster.recovery.supervisor import Supervisor
 from cluster.watch.notify import Notifier

@@ -24,7 +24,7 @@ def most_replies(config: RunConfig) -> int:
 
 def most_reply_tokens(config: RunConfig) -> int:
     """A bound for one rollout without a tokenizer, on the large side. An environment of the user's own counts as much as the
-    policy writes, which is the room that an engine gives it (context_room.py)."""
+    policy writes, which is the room that an engine gives it (context_budget.py)."""
     unknown = config.actors.max_new_tokens if own_environment(config) else 0
     return most_replies(config) * (len(TRY_AGAIN) + FRAME_CHARACTERS) + unknown
 

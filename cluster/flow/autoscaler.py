@@ -1,10 +1,10 @@
-"""Autoscale, acting: after each update it asks `autoscale.wanted_workers` and sets the fleet's first pool."""
+"""Autoscale, acting: after each update it asks `scaling_policy.wanted_workers` and sets the fleet's first pool."""
 
 from collections import deque
 
 from cluster.config.cluster import ClusterSettings
-from cluster.flow.autoscale import Waits, wanted_workers
 from cluster.flow.fleet import Fleet
+from cluster.flow.scaling_policy import Waits, wanted_workers
 from cluster.flow.worker_targets import WorkerTargets
 from cluster.record.events.workers import Autoscaled, AutoscaleRefused
 from cluster.record.recorder import Recorder

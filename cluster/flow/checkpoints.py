@@ -8,7 +8,7 @@ from cluster.flow.lease_outcomes import LeaseOutcomes
 from cluster.flow.rollout_buffer import RolloutBuffer
 from cluster.flow.run_state import RunState
 from cluster.flow.scoring_queue import ScoringQueue
-from cluster.flow.undivided import Undivided
+from cluster.flow.uninterruptible import Undivided
 from cluster.handles import Services
 from cluster.record.checkpoint import CheckpointState, save_checkpoint
 from cluster.record.events.training import CheckpointWritten
@@ -49,7 +49,7 @@ class Checkpoints:
             self.ledger.snapshot(),
             tuple(self.buffer.groups),
             tuple(self.scoring.groups),
-            tuple(self.scoring.untold),
+            tuple(self.scoring.unsent),
             self.outcomes.counts.stored(),
         )
         path, keep = self.config.run_path, self.config.cluster.checkpoints_kept

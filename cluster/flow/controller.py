@@ -26,7 +26,7 @@ from cluster.flow.restore import restore
 from cluster.flow.run_health import Health
 from cluster.flow.stages import RunInputs, wire
 from cluster.flow.status import status_of
-from cluster.flow.undivided import errors_of
+from cluster.flow.uninterruptible import errors_of
 from cluster.record.events.failures import ErrorUnderWay
 from cluster.record.history import RecoveredState
 from cluster.record.requests import RunControl
@@ -70,7 +70,7 @@ class Controller:
     def stopped_early(self) -> bool:
         """Whether `stop` came before the last evaluation was done and memory knew of every group."""
         state = self.stages.state
-        return state.stopping and not (state.evaluated and not self.stages.scoring.untold)
+        return state.stopping and not (state.evaluated and not self.stages.scoring.unsent)
 
     async def restore(self) -> bool:
         """Brings the run to where an earlier process stood, or to its beginning. True for a run that begins; once is
@@ -134,7 +134,7 @@ class Controller:
                 await training.checkpoints.write_if_due(rolled_back=remade[-1].rolled_back_to is not None)
             await training.run()
             stages.state.evaluated = await stages.schedule.to_the_end(self.step, self._is_stopping)
-            while stages.scoring.untold and not self._is_stopping():
+            while stages.scoring.unsent and not self._is_stopping():
                 await stages.state.changed.wait()
         finally:
             await stages.evaluator.give_up()

@@ -14,7 +14,7 @@ from typing import Protocol
 from cluster.config.run_config import RunConfig
 from cluster.flow.change_signal import RECHECK_S, Signal, cancelled
 from cluster.flow.evaluation import EvalPlan, eval_leases, evaluate_groups
-from cluster.flow.undivided import errors_of
+from cluster.flow.uninterruptible import errors_of
 from cluster.record.events.event import Event
 from cluster.record.events.training import EvaluationFailed
 from contracts.ports import Task

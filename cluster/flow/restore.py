@@ -10,7 +10,7 @@ from cluster.record.history import RecoveredState, TrainedBatch
 from cluster.record.ledger import LeaseStatus, LedgerSnapshot
 from cluster.record.metrics import StepTiming
 from cluster.record.resume import restore_services
-from cluster.recovery.remake import remake
+from cluster.recovery.replay_updates import replay_updates
 from contracts.adapter import Adapter
 from contracts.errors import DataError
 from contracts.reports import StepReport
@@ -32,7 +32,7 @@ async def restore(stages: Stages, given: RunInputs, past: RecoveredState) -> Non
             f"the learner is at version {adapter.manifest.policy_version}, the run after update {state.step}: take "
             f"{past.checkpoint} away, and `memr resume` goes on from the checkpoint before it"
         )
-    await _remake(stages, given, past)
+    await _replay_updates(stages, given, past)
     stages.training.health.resume()
     _restore_groups(stages, past)
     state.restored = True
@@ -55,7 +55,7 @@ def _restore_quarantine(stages: Stages, books: LedgerSnapshot) -> None:
             stages.admission.quarantine.add(books.problems_N[lease_id])
 
 
-async def _remake(stages: Stages, given: RunInputs, past: RecoveredState) -> None:
+async def _replay_updates(stages: Stages, given: RunInputs, past: RecoveredState) -> None:
     """Logged updates, in their order; the lines of metrics that were lost are written again."""
     state, recorder, training = stages.state, given.recorder, stages.training
     recorded = recorder.last_step() if past.batches else 0
@@ -68,15 +68,15 @@ async def _remake(stages: Stages, given: RunInputs, past: RecoveredState) -> Non
         else:
             recorder.groups(batch.step, batch.groups)  # a power cut may have left the line alone
 
-    await remake(given.services.learner, past, past.batches, recorder, made)
+    await replay_updates(given.services.learner, past, past.batches, recorder, made)
 
 
 def _restore_groups(stages: Stages, past: RecoveredState) -> None:
     """Into the stage that each group had reached."""
     for scored in past.buffered.values():
         stages.buffer.put(scored)
-    for group in past.untold.values():
-        stages.scoring.add_untold(group)
+    for group in past.unsent.values():
+        stages.scoring.add_unsent(group)
     for group in past.sampled.values():
         stages.scoring.add(group)
     stages.outcomes.counts = past.counts

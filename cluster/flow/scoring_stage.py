@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from cluster.flow.run_state import RunState
 from cluster.flow.scoring_queue import ScoringQueue
-from cluster.flow.undivided import Undivided
+from cluster.flow.uninterruptible import Undivided
 from cluster.flow.work_queue import WorkQueue
 
 

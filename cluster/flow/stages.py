@@ -25,7 +25,7 @@ from cluster.flow.scoring_stage import ScoringStage
 from cluster.flow.staleness import Staleness
 from cluster.flow.step_record import StepRecord
 from cluster.flow.training_loop import TrainingLoop
-from cluster.flow.undivided import Undivided
+from cluster.flow.uninterruptible import Undivided
 from cluster.flow.work_queue import WorkQueue
 from cluster.flow.worker_reports import WorkerReports
 from cluster.flow.worker_targets import WorkerTargets

@@ -3,7 +3,7 @@
     next batch -> update -> log -> publish -> book -> metrics -> admit -> checkpoint, when due
 
 Consumes batches; produces versions; waits for batches; unblocked by the scoring stage. What the learner has begun is
-finished and booked before a run ends in order (undivided.py), so that every end can be resumed.
+finished and booked before a run ends in order (uninterruptible.py), so that every end can be resumed.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from cluster.config.run_config import RunConfig
 from cluster.flow.admission import Admission
-from cluster.flow.autoscale import Waits
 from cluster.flow.autoscaler import Autoscaler
 from cluster.flow.batches import Batches, Wait
 from cluster.flow.checkpoints import Checkpoints
@@ -20,8 +19,9 @@ from cluster.flow.lease_outcomes import LeaseOutcomes
 from cluster.flow.publication import Publication
 from cluster.flow.run_health import Health
 from cluster.flow.run_state import RunState
+from cluster.flow.scaling_policy import Waits
 from cluster.flow.step_record import StepRecord
-from cluster.flow.undivided import Undivided
+from cluster.flow.uninterruptible import Undivided
 from cluster.handles import Services
 from cluster.record.history import History
 from cluster.record.metrics import StepTiming

@@ -2,7 +2,7 @@
 
  nodes + RunConfig -> place -> Placement(bundles, shortages, notes)    `memr plan` prints it, ray_handles.py follows it
 
-A bundle lies on one node (node_room.py).
+A bundle lies on one node (free_capacity.py).
 Loads without torch and Ray.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from actors.config import ActorSettings
 from cluster.config.run_config import RunConfig
-from cluster.launch.node_room import NodeRoom, fill, rooms_of, share_of, take_up_to
+from cluster.launch.free_capacity import NodeRoom, fill, rooms_of, share_of, take_up_to
 from memory_service.encoder_name import is_hash
 
 LEAST_PROCESS_BYTES = 96 * 2**20

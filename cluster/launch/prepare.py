@@ -11,14 +11,14 @@ from actors.load import load_worker_tokenizer
 from actors.load import refuse_missing as refuse_missing_engines
 from cluster.config.run_config import RunConfig
 from cluster.launch.answer_rule_change import tell_changed_rule
-from cluster.launch.context_room import find_room
+from cluster.launch.context_budget import find_room
 from cluster.launch.model_store import model_of
 from cluster.launch.nodes import check_driver
 from cluster.launch.probes import probe_sequences
 from cluster.launch.ray_handles import ServiceInputs
 from cluster.record.data_identity import DataIdentity, data_identity
 from cluster.record.history import RecoveredState
-from cluster.record.older_reading import tell_reading
+from cluster.record.legacy_numbers import tell_reading
 from cluster.record.process_log import CONTROLLER_LOG, log_to_file, new_attempt, newest_attempt
 from cluster.record.resume import ChangedSetting, begin_or_go_on, read_recovered_run, record_changes
 from cluster.record.run_dir import claim_run, forget_summary, has_begun

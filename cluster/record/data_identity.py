@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.config.run_folder import MANIFEST, is_run
-from cluster.record.older_reading import known_reading
+from cluster.record.legacy_numbers import known_reading
 from contracts.ports import Task
 from storage.bounded_json import read_object
 from tasks.config import TaskSettings

@@ -18,11 +18,11 @@ from cluster.config.run_folder import MANIFEST, is_run
 from cluster.handles import Services
 from cluster.record.checkpoint import log_floor, read_checkpoint
 from cluster.record.data_identity import DataIdentity
+from cluster.record.data_mismatch import why_not
 from cluster.record.events.resuming import CheckpointPassedOver, Resumed, SettingsChanged
 from cluster.record.history import RecoveredState, largest_gap, read_recovered
 from cluster.record.incidents import append_event
 from cluster.record.num_updates import NUM_UPDATES, updates_made, why_refused
-from cluster.record.other_data import why_not
 from cluster.record.recorder import Recorder
 from cluster.record.run_dir import create_run, has_begun, refuse_live_run, renew_run, write_config
 from cluster.record.run_view import read_run

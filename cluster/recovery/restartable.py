@@ -22,7 +22,7 @@ from cluster.record.history import RecoveredState, TrainedBatch
 from cluster.record.recorder import Recorder
 from cluster.record.resume import calls_after
 from cluster.recovery.failure_policy import Budget, Component, Failure, RestartAction, decide
-from cluster.recovery.remake import remake
+from cluster.recovery.replay_updates import replay_updates
 from contracts.adapter import Adapter
 from contracts.errors import ActorLostError, LoadError
 from contracts.reports import MemoryReport, StepReport
@@ -151,7 +151,7 @@ class RestartableLearner:
         if past.step + len(made) < self._version:
             assert self._last is not None, "an update that no log knows was answered by this learner"
             made.append(self._last)
-        await remake(learner, past, made, self._recorder)
+        await replay_updates(learner, past, made, self._recorder)
 
 
 class RestartableMemory:

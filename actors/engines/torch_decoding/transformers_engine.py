@@ -27,7 +27,7 @@ from actors.engines.torch_decoding.lora_weights import LoraWeights, read_lora
 from contracts.adapter import Adapter
 from contracts.errors import AdapterMissingError, EngineError
 from contracts.ports import Generation, GenerationRequest, Tokenizer
-from loading.load_errors import out_of_memory, told
+from loading.load_errors import error_text, out_of_memory
 
 
 class TransformersEngine:
@@ -109,7 +109,7 @@ class TransformersEngine:
                 self._run(rows, [requests[piece.request].prompt_P for piece in batch], ends_at)
             except (RuntimeError, IndexError) as error:
                 hint = "; lower actors.max_batch_rows" if out_of_memory(error) else ""
-                raise EngineError(f"decoding {len(rows)} rows failed: {told(error)}{hint}") from error
+                raise EngineError(f"decoding {len(rows)} rows failed: {error_text(error)}{hint}") from error
         return rows.generations()
 
     def _run(self, rows: BatchRows, prompts: list[NDArray[np.int32]], ends_at: float) -> None:
@@ -130,5 +130,5 @@ class TransformersEngine:
         try:
             logits: Tensor = self._model(input_ids=tokens_1P, use_cache=False).logits
         except (RuntimeError, IndexError) as error:
-            raise EngineError(f"scoring {tokens_1P.shape[1]} tokens failed: {told(error)}") from error
+            raise EngineError(f"scoring {tokens_1P.shape[1]} tokens failed: {error_text(error)}") from error
         return logits

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from cluster.config.cluster import AutoscaleSettings
-from cluster.flow.autoscale import Waits, bottleneck, wanted_workers
+from cluster.flow.scaling_policy import Waits, bottleneck, wanted_workers
 
 SETTINGS = AutoscaleSettings(enabled=True, min_workers=1, max_workers=8)
 

@@ -9,7 +9,7 @@ import pytest
 from actors.engines.scripted.char_tokenizer import CharTokenizer
 from actors.load import EngineNeeds
 from cluster.config.run_config import RunConfig
-from cluster.launch.context_room import find_room, longest_answer, model_context
+from cluster.launch.context_budget import find_room, longest_answer, model_context
 from cluster.launch.ray_handles import PlacementOptions, RayWorkers, ServiceInputs
 from cluster.record.run_processes import RunProcesses
 from contracts.errors import ConfigError

@@ -14,7 +14,7 @@ import pytest
 from actors.engines.scripted.char_tokenizer import CharTokenizer
 from cluster.config.run_config import RunConfig
 from cluster.record.data_identity import DataIdentity, data_identity
-from cluster.record.older_reading import tell_reading
+from cluster.record.legacy_numbers import tell_reading
 from cluster.record.resume import begin_or_go_on, check_same_run
 from cluster.record.run_dir import create_run
 from contracts.errors import ConfigError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.flow.undivided import Undivided
+from cluster.flow.uninterruptible import Undivided
 from cluster.record.checkpoint import read_checkpoint
 from cluster.record.events.event import Event
 from cluster.watch.alarms.alarm import Action, Alarm

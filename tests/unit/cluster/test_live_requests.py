@@ -10,7 +10,7 @@ import pytest
 from cluster.commands.live_requests import scale_run, stop_run
 from cluster.config.run_config import RunConfig
 from cluster.config.run_folder import refuse_other_than_run
-from cluster.flow.autoscale import Waits
+from cluster.flow.scaling_policy import Waits
 from cluster.handles import Shortages
 from cluster.launch.placement import Node, place, shortages_of
 from cluster.record.requests import RunControl

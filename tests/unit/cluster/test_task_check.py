@@ -62,8 +62,8 @@ def test_what_a_run_would_refuse_for_want_of_room_is_refused_here(
     assert run_task_check(Console(file=file, width=80), config)
     assert "has room for" in file.getvalue()
 
-    monkeypatch.setattr("cluster.launch.context_room.model_context", lambda _: 8)
-    monkeypatch.setattr("cluster.launch.context_room.unsteady_beyond", lambda _: None)
+    monkeypatch.setattr("cluster.launch.context_budget.model_context", lambda _: 8)
+    monkeypatch.setattr("cluster.launch.context_budget.unsteady_beyond", lambda _: None)
     monkeypatch.setattr("cluster.commands.check_task.model_of", lambda _: str(tmp_path))
     real = config.model_copy(update={"model": config.model.model_copy(update={"name": "mine"})})
     with pytest.raises(ConfigError, match="the model's context has 8"):

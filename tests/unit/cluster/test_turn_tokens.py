@@ -7,7 +7,7 @@ import pytest
 from actors.engines.scripted.char_tokenizer import CharTokenizer
 from cluster.config.run_config import RunConfig
 from cluster.config.turn_tokens import most_reply_tokens
-from cluster.launch.context_room import reply_tokens
+from cluster.launch.context_budget import reply_tokens
 from cluster.launch.plan import make_plan, plan_rows
 from cluster.watch.resources.projection import first_footprint, memory_bytes
 

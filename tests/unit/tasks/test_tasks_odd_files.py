@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.config.run_config import load_config
-from cluster.launch.first_look import refuse_missing_files
+from cluster.launch.early_checks import refuse_missing_files
 from contracts.errors import LoadError
 from tests.unit.tasks.test_tasks_data_formats import load, problems
 

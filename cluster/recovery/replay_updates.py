@@ -25,7 +25,7 @@ async def _nothing(_batch: TrainedBatch, _report: StepReport, _adapter: Adapter)
     pass
 
 
-async def remake(
+async def replay_updates(
     learner: LearnerHandle,
     past: RecoveredState,
     batches: Sequence[TrainedBatch],
