@@ -1,4 +1,4 @@
-"""Scored groups to credited groups: which rollouts train, with what reward and advantage.
+"""Turns scored groups into credited groups: which rollouts train, with what reward, bonus (scaled where order is kept) and advantage.
 
     ScoredGroup --credit--> CreditedGroup --rows (packing.py)--> micro-batches
 

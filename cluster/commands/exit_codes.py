@@ -1,4 +1,4 @@
-"""How every command ends: the exit code and the last line, in one place.
+"""Ends every command: its exit code, and one message for an error or an interrupt.
 
 0 done · 2 what was written or named is wrong (a setting, an option, a folder that is no run, a model that does not load):
 nothing was tried, and the same line ends the same · 3 it was tried and failed · 130 interrupted.

@@ -1,4 +1,4 @@
-"""`memr memory inspect` and `memr memory query`: they look into a run's episodic memory."""
+"""Defines the commands `memr memory inspect` and `memr memory query`."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`memr memory inspect` and `memr memory query`: a run's memory, from its newest checkpoint."""
+"""Prints what a run's newest memory holds, and the stored episodes nearest to a question."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Plan, status and summary as tables: what a run will be, is, was."""
+"""Prints a run's plan, status and closing summary as tables, and the next steps."""
 
 import time
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""A run under its supervisor, from a terminal: the plan before it, its result behind it."""
+"""Runs training under its supervisor from a terminal: prints the plan before it, summary and next steps after it."""
 
 import os
 import sys

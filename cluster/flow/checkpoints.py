@@ -1,4 +1,4 @@
-"""Checkpoints of a run, written between two updates: adapter, optimiser and memory, with the log's position."""
+"""Decides when a checkpoint is written, between two updates, and has its parts saved."""
 
 import asyncio
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""From leases to groups: what one worker is given, call by call, while it serves.
+"""Hands leases to one worker, call by call, and notices one that hangs: lease deadline, health check.
 
  WorkQueue --leases--> _call (one per batch; per lease on a continuous engine) --groups--> sampled
      ^                    | EngineError, deadline: leases return, the worker is UNHEALTHY until it passes its health check

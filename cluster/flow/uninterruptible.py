@@ -1,4 +1,4 @@
-"""Work that is not cut in two: an update with its booking, a call of memory with its answer, a checkpoint.
+"""Finishes work that must not be cut in two: an update with its booking, a call of memory with its answer, a checkpoint.
 
 Learner and memory go on with a call whoever gives up waiting for it. So where a loop is cancelled because another one
 stopped the run, such work goes on, and the run's end waits for it: what the parts hold is then what the books say.

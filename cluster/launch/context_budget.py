@@ -1,4 +1,4 @@
-"""Room for a whole rollout in the model's context: its prompt, the longest answer that anybody asks for, and replies.
+"""Works out the context length that a whole rollout needs: its prompt, the longest answer that any limit allows, and replies.
 
 Evaluations may ask for longer answers than training. An engine with less room would cut them and report the limit that was
 asked for, so the room is worked out from every limit of the run, and a model without it is refused.

@@ -1,4 +1,4 @@
-"""What `memr train`, `check-task` and `eval` find wrong before anything is loaded: said at once, not after models are there."""
+"""Checks what can be checked before anything is loaded, for `memr train`, `check-task` and `eval`."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is left of each node while processes are placed: first fit, the hungriest first. Pure.
+"""Keeps account of each node's free CPUs and GPUs while processes are placed: first fit, the largest first. Pure.
 
 A share of a GPU (below 1) comes from a single GPU, and Ray counts in ten-thousandths.
 """

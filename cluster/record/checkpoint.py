@@ -1,4 +1,4 @@
-"""A checkpoint: everything a run is at one step, in one folder, written whole or not at all.
+"""Defines the files of a checkpoint: everything a run is at one step, in one folder, written whole or not at all.
 
     checkpoints/step-000120/  learner/  memory/snapshot-*/  ledger.parquet  buffered.parquet  sampled.parquet
                               [untold.parquet]  checkpoint.json (last: step, place in the log, SHA-256 of every other file)

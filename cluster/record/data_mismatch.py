@@ -1,4 +1,4 @@
-"""What is said of a run whose data, tokenizer or template is not what it was: what is recorded, what differs, and the ways out.
+"""Explains that a run's data, tokenizer or template is not what it was: what is recorded, what differs, and the ways out.
 
 manifest (hashes, numbers of problems, commit) + what is there now + the ledger --> a sentence each. Looks, and changes nothing.
 """

@@ -1,4 +1,4 @@
-"""The data of a run that an earlier commit began, which read some numbers another way: the same file is the same data.
+"""Recognises unchanged data of a run whose commit read some numbers of its files another way.
 
     hashes of now differ from the manifest's -> the files again, as those commits read them -> its hashes, or the difference stays
 

@@ -1,4 +1,4 @@
-"""Makes logged updates again: from a learner as a checkpoint left it to where the log says that it stood.
+"""Repeats logged updates: from a learner as its checkpoint left it to where the log says that it stood.
 
  batches of the log --update--> --roll back, where one followed--> the same version, compared with the logged hash
 

@@ -1,5 +1,5 @@
-"""Learner and memory that come back: a dead or silent process is ended, started anew and caught up, and the call is made
-again. Whoever calls does not notice, beyond the time it takes.
+"""Restarts the learner and memory actors when they die or stop answering, replays the log up to the failed call, and repeats
+that call. The caller sees a delay and nothing else.
 
     call -- ActorLostError | no answer within the limit --> decide --> end, start, restore newest checkpoint,
       ^                                                      |         tell it again what the log says came after
