@@ -1,4 +1,4 @@
-"""Turns scored groups into credited groups: which rollouts train, with what reward, bonus (scaled where order is kept) and advantage.
+"""Turns scored groups into credited groups: which rollouts train, with what reward, scaled bonus and advantage.
 
     ScoredGroup --credit--> CreditedGroup --rows (packing.py)--> micro-batches
 

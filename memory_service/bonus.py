@@ -1,4 +1,4 @@
-"""Mixes the two intrinsic rewards of a group and caps or scales them into the bonus that memory adds (docs/algorithms.md, Mix). Pure.
+"""Mixes the two intrinsic rewards of a group, capped or scaled, into the bonus that memory adds (docs/algorithms.md). Pure.
 
 Shape letter: N rollouts of a group.
 """
