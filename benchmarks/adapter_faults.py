@@ -45,10 +45,11 @@ def _noisy(adapter: Adapter, share: float) -> Adapter:
     return _changed(adapter, change)
 
 
+STALE = "stale by one version"
 Fault = Callable[[Adapter, Adapter], Adapter]
 FAULTS: dict[str, Fault] = {
     "never applied": lambda adapter, _: _scaled(adapter, 0.0),
-    "stale by one version": lambda adapter, before: _with_bytes(adapter, before.weights),
+    STALE: lambda adapter, before: _with_bytes(adapter, before.weights),
     "scaled by 0.8": lambda adapter, _: _scaled(adapter, 0.8),
     "applied twice": lambda adapter, _: _scaled(adapter, 2.0),
     "half of the modules": lambda adapter, _: _without(adapter, "q_proj", "k_proj", "v_proj", "o_proj"),

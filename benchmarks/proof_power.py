@@ -28,7 +28,7 @@ from actors.config import ActorSettings
 from actors.engines.torch_decoding.one_thread_engine import OneThreadEngine
 from actors.load import EngineNeeds, load_engine, load_worker_tokenizer, start_engine
 from actors.prover import Prover
-from benchmarks.adapter_faults import FAULTS, Fault, FaultyEngine
+from benchmarks.adapter_faults import FAULTS, STALE, Fault, FaultyEngine
 from benchmarks.results_table import RESULTS, show
 from cluster.config.run_config import RunConfig
 from cluster.launch.model_store import PACKAGED_MODEL, resolve_model
@@ -207,6 +207,20 @@ class Tally:
         }
 
 
+async def try_faults(engine: Candidate, tally: Tally, adapter: Adapter, before: Adapter) -> None:
+    """Every fault once. An update without gradient publishes the same weights: the older version is no fault then."""
+    for name, fault in FAULTS.items():
+        if name == STALE and before.weights == adapter.weights:
+            continue
+        refusal = await engine.refusal(adapter, partial(applied, fault, before))
+        seen = engine.levels.get("amplified", 0.0)
+        tally.least[name] = min(seen, tally.least.get(name, seen))
+        tally.tried[name] = tally.tried.get(name, 0) + 1
+        tally.caught[name] = tally.caught.get(name, 0) + (refusal is not None)
+        if refusal is None:
+            print(f"    {engine.name} v{adapter.manifest.policy_version}: '{name}' was served", flush=True)
+
+
 async def measure(
     trainee: Trainee, kinds: Sequence[str], versions: int, every: int, tallies: dict[Any, Tally], ends_at: float
 ) -> None:
@@ -223,14 +237,7 @@ async def measure(
         for engine in engines:
             tally = tallies.setdefault((learner, engine.name, size), Tally())
             if before is not None and version % every == 1 % every:
-                for name, fault in FAULTS.items():
-                    refusal = await engine.refusal(adapter, partial(applied, fault, before))
-                    seen = engine.levels.get("amplified", 0.0)
-                    tally.least[name] = min(seen, tally.least.get(name, seen))
-                    tally.tried[name] = tally.tried.get(name, 0) + 1
-                    tally.caught[name] = tally.caught.get(name, 0) + (refusal is not None)
-                    if refusal is None:
-                        print(f"    {engine.name} v{version}: '{name}' was served", flush=True)
+                await try_faults(engine, tally, adapter, before)
             refusal = await engine.refusal(adapter)
             tally.versions += 1
             tally.adapted = max(tally.adapted, engine.levels["adapted_P"])
