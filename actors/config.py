@@ -1,4 +1,4 @@
-"""Settings of the rollout workers ([actors]), their kinds ([[actors.pools]]) and their engines.
+"""Settings of the rollout workers ([actors]), their pools ([[actors.pools]]) and their engines.
 
 Read by the command line, the plan and every worker process; loads without torch.
 """
@@ -173,8 +173,8 @@ class ActorSettings(Settings):
         return min(30.0, self.lease_deadline_s)
 
     @property
-    def kinds(self) -> dict[str, "ActorSettings"]:
-        """Settings of each kind of worker by pool name; one kind, "worker", where no pools are set."""
+    def by_pool(self) -> dict[str, "ActorSettings"]:
+        """Settings of the workers by pool; one pool, "worker", where none are set."""
         if not self.pools:
             return {"worker": self}
         return {pool.name: self._with(pool) for pool in self.pools}
@@ -205,8 +205,8 @@ class ActorSettings(Settings):
 
     @property
     def merges_in_bfloat16(self) -> bool:
-        """Whether any kind of worker does."""
-        return any(kind.merges_lora and kind.dtype == "bfloat16" for kind in self.kinds.values())
+        """Whether any pool of workers does."""
+        return any(pool.merges_lora and pool.dtype == "bfloat16" for pool in self.by_pool.values())
 
     @property
     def window_rows(self) -> int:

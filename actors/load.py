@@ -80,9 +80,9 @@ async def start_engine(
 
 def refuse_missing(settings: ActorSettings) -> None:
     """Raises ConfigError for a user's engine that is not there. Loads without torch, unless the user's file does not."""
-    for kind in settings.kinds.values():
-        if is_dotted(kind.engine):
-            load_dotted(kind.engine, SETTING)
+    for pool in settings.by_pool.values():
+        if is_dotted(pool.engine):
+            load_dotted(pool.engine, SETTING)
 
 
 async def _start_plain(given: EngineInputs) -> AsyncEngine:

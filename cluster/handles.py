@@ -38,8 +38,8 @@ class WorkerHandle(Protocol):
 class WorkerStarter(Protocol):
     """Where workers come from."""
 
-    def create(self, worker_id: str, kind: str) -> WorkerHandle:
-        """A worker of this kind (actors.pools), not yet started."""
+    def create(self, worker_id: str, pool: str) -> WorkerHandle:
+        """A worker of this pool (actors.pools), not yet started."""
 
     def end(self, worker: WorkerHandle) -> str:
         """End its process, whatever it is doing, and free its resources; says what state it was in."""
@@ -81,7 +81,7 @@ def nothing_short(_workers: Mapping[str, int]) -> Sequence[str]:
 @dataclass(frozen=True, slots=True)
 class Services:
     """Everything the controller drives. memory is None with memory.profile = "off". shortages: what keeps so many workers,
-    by kind, from being placed as things are now; empty where nothing does."""
+    by pool, from being placed as things are now; empty where nothing does."""
 
     workers: WorkerStarter
     memory: MemoryHandle | None

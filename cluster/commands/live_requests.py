@@ -11,11 +11,11 @@ from contracts.errors import ConfigError
 def scale_run(run_path: Path, workers: int, pool: str | None) -> str:
     """What to tell the user. Raises ConfigError for a pool that the run does not have, and where the run refuses."""
     refuse_other_than_run(run_path)
-    kinds = list(load_config(run_path / "config.toml").actors.kinds)
-    if pool is not None and pool not in kinds:
-        raise ConfigError(f"--pool {pool}: {run_path} has {_named(kinds)}")
+    pools = list(load_config(run_path / "config.toml").actors.by_pool)
+    if pool is not None and pool not in pools:
+        raise ConfigError(f"--pool {pool}: {run_path} has {_named(pools)}")
     ask(run_path, ask="scale", workers=workers, pool=pool)
-    of_pool = f" of pool '{pool or kinds[0]}'" if len(kinds) > 1 else ""
+    of_pool = f" of pool '{pool or pools[0]}'" if len(pools) > 1 else ""
     return f"asked for {workers} workers{of_pool}; `memr status {run_path}` shows them come and go"
 
 
@@ -26,6 +26,6 @@ def stop_run(run_path: Path) -> str:
     return f"{run_path} finishes its update, writes a checkpoint and ends"
 
 
-def _named(kinds: list[str]) -> str:
-    listed = ", ".join(f"'{kind}'" for kind in kinds)
-    return f"the pools {listed}" if len(kinds) > 1 else f"one pool, {listed}"
+def _named(pools: list[str]) -> str:
+    listed = ", ".join(f"'{kind}'" for kind in pools)
+    return f"the pools {listed}" if len(pools) > 1 else f"one pool, {listed}"

@@ -88,7 +88,7 @@ def _of_pools(config: "RunConfig") -> list[Silent]:
     """Entries of [[actors.pools]] with settings of another engine than the pool's."""
     found = []
     for pool in config.actors.pools:
-        kind = config.actors.kinds[pool.name]
+        kind = config.actors.by_pool[pool.name]
         given = (name for name in ("vllm", "max_batch_rows") if getattr(pool, name) is not None)
         names = [name for name in given if name not in kind.engine_kind.reads]
         if names:

@@ -51,7 +51,7 @@ def _of(section: str, *names: str) -> tuple[str, ...]:
 
 def _read_by_an_engine(setting: str) -> Callable[["RunConfig"], bool]:
     """Whether a kind of worker has an engine that reads this setting of [actors]."""
-    return lambda config: any(setting in kind.engine_kind.reads for kind in config.actors.kinds.values())
+    return lambda config: any(setting in kind.engine_kind.reads for kind in config.actors.by_pool.values())
 
 
 def _own_task(config: "RunConfig") -> bool:
@@ -70,7 +70,7 @@ def _splits_by_hash(config: "RunConfig") -> bool:
 
 
 def _some_on_a_card(config: "RunConfig") -> bool:
-    return any(kind.device != "cpu" for kind in config.actors.kinds.values())
+    return any(kind.device != "cpu" for kind in config.actors.by_pool.values())
 
 
 RULES = (
@@ -129,7 +129,7 @@ RULES = (
     Rule(
         ("actors.device", "actors.gpus_per_worker"),
         "the scripted engine has no model",
-        lambda c: any(kind.engine_kind.uses_device for kind in c.actors.kinds.values()),
+        lambda c: any(kind.engine_kind.uses_device for kind in c.actors.by_pool.values()),
         refused=False,
     ),
     Rule(

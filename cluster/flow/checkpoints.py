@@ -49,7 +49,7 @@ class Checkpoints:
             self.ledger.snapshot(),
             tuple(self.buffer.groups),
             tuple(self.scoring.groups),
-            tuple(self.scoring.unsent),
+            tuple(self.scoring.unanswered),
             self.outcomes.counts.stored(),
         )
         path, keep = self.config.run_path, self.config.cluster.checkpoints_kept

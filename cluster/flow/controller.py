@@ -70,7 +70,7 @@ class Controller:
     def stopped_early(self) -> bool:
         """Whether `stop` came before the last evaluation was done and memory knew of every group."""
         state = self.stages.state
-        return state.stopping and not (state.evaluated and not self.stages.scoring.unsent)
+        return state.stopping and not (state.evaluated and not self.stages.scoring.unanswered)
 
     async def restore(self) -> bool:
         """Brings the run to where an earlier process stood, or to its beginning. True for a run that begins; once is
@@ -109,9 +109,9 @@ class Controller:
         self.stages.state.stopping = True
         self.stages.state.changed.notify()
 
-    def scale(self, workers: int, kind: str | None) -> None:
+    def scale(self, workers: int, pool: str | None) -> None:
         """As Fleet.scale."""
-        self.stages.fleet.scale(workers, kind)
+        self.stages.fleet.scale(workers, pool)
 
     async def checkpoint(self) -> None:
         """As Checkpoints.write."""
@@ -134,7 +134,7 @@ class Controller:
                 await training.checkpoints.write_if_due(rolled_back=remade[-1].rolled_back_to is not None)
             await training.run()
             stages.state.evaluated = await stages.schedule.to_the_end(self.step, self._is_stopping)
-            while stages.scoring.unsent and not self._is_stopping():
+            while stages.scoring.unanswered and not self._is_stopping():
                 await stages.state.changed.wait()
         finally:
             await stages.evaluator.give_up()

@@ -5,8 +5,8 @@
      +--------------------+ ActorLostError: leases return, the worker is DEAD
 
 Beside it `_follow` keeps the worker on the newest servable version: adopt, prove; a refused version is an incident, tried
-once more with fresh bytes. A worker that alone refuses what others of its kind prove is retired; a version that nobody of a
-kind can prove is skipped by that kind, and the run stops where that leaves no kind a version to sample with
+once more with fresh bytes. A worker that alone refuses what others of its pool prove is retired; a version that nobody of a
+pool can prove is skipped by that pool, and the run stops where that leaves no pool a version to sample with
 (proof_votes.py). Rollouts under way are not touched by an update.
 """
 
@@ -56,7 +56,7 @@ class Dispatcher:
     changed: Signal
     _workers: set[WorkerState] = field(default_factory=set)
     _votes: defaultdict[str, ProofVotes] = field(default_factory=lambda: defaultdict(ProofVotes))
-    """By kind of worker."""
+    """By pool of worker."""
 
     async def serve(self, worker: WorkerState) -> Exception | None:
         """Returns None when the worker has drained, the reason when it is lost or retired. Raises what stops the run.
@@ -86,7 +86,7 @@ class Dispatcher:
     def _give(self, worker: WorkerState) -> bool:
         """Hand over the next leases if there are any and the worker has room."""
         self._leave_out_evaluations()
-        servable = self.registry.servable(worker.kind)
+        servable = self.registry.servable(worker.pool)
         if servable is None:
             return False
         left = self.staleness.lag_left()
@@ -99,7 +99,7 @@ class Dispatcher:
             room,
             one=worker.settings.continuous,
             idle=worker.rows == 0,
-            evaluates=lambda version: version <= worker.version and not self.registry.skipped(version, worker.kind),
+            evaluates=lambda version: version <= worker.version and not self.registry.skipped(version, worker.pool),
             training_tokens=self.config.actors.max_new_tokens
             if self.registry.newest < self.config.learner.num_updates
             else None,
@@ -147,7 +147,7 @@ class Dispatcher:
         """Consumes published versions; produces proven ones; waits for the next; unblocked by the signal. Raises RunStopped
         where no version is left to sample with."""
         while worker.state is not WorkerStatus.DEAD:
-            version = self.registry.servable(worker.kind)
+            version = self.registry.servable(worker.pool)
             done = version is None or worker.version >= version or worker.state is WorkerStatus.DRAINING
             if version is None or done or self._held_back(worker, version):
                 await self.changed.wait()
@@ -165,14 +165,14 @@ class Dispatcher:
                 await self.changed.wait(timeout_s=1.0)
             else:
                 worker.proven(version)
-                self.registry.proven(version, worker.kind)
-                self._votes[worker.kind].proven(version, worker.worker_id)
+                self.registry.proven(version, worker.pool)
+                self._votes[worker.pool].proven(version, worker.worker_id)
                 self.recorder.event(Proven(worker.worker_id, version))
             self.changed.notify()
 
     def _refused(self, worker: WorkerState, version: int, error: Exception) -> None:
         worker.refusal = error
-        refusals = self._votes[worker.kind].refused(version, worker.worker_id)
+        refusals = self._votes[worker.pool].refused(version, worker.worker_id)
         blame = self._blame(worker, version)
         cause = cause_of_refusal(error)
         self.recorder.event(VersionRefused(str(error), worker.worker_id, version, refusals, follows=blame, cause=cause))
@@ -192,26 +192,26 @@ class Dispatcher:
         undecided = [
             other.worker_id
             for other in self._workers
-            if other is not worker and other.kind == worker.kind and other.version < version
+            if other is not worker and other.pool == worker.pool and other.version < version
             if other.state not in (WorkerStatus.DEAD, WorkerStatus.DRAINING)
         ]
-        return self._votes[worker.kind].blame(version, worker.worker_id, undecided)
+        return self._votes[worker.pool].blame(version, worker.worker_id, undecided)
 
     def _skip(self, worker: WorkerState, version: int) -> None:
-        """No worker of this kind serves this version; go on with what each kind may serve while the lag bound allows."""
+        """No worker of this pool serves this version; go on with what each pool may serve while the lag bound allows."""
         assert worker.refusal is not None, "who skips a version has refused it"
-        newest, kinds = self.registry.newest, {worker.kind, *self.targets.wanted}
-        others = [self.registry.skipped(version, kind) for kind in kinds - {worker.kind}]
-        self.registry.skip(version, worker.kind, by_all=all(others))
-        kept = {kind: v for kind in sorted(kinds) if (v := self.registry.servable(kind)) is not None}
+        newest, pools = self.registry.newest, {worker.pool, *self.targets.wanted}
+        others = [self.registry.skipped(version, pool) for pool in pools - {worker.pool}]
+        self.registry.skip(version, worker.pool, by_all=all(others))
+        kept = {pool: v for pool in sorted(pools) if (v := self.registry.servable(pool)) is not None}
         last = newest >= self.config.learner.num_updates  # nothing is trained any more: no lag bound holds
-        served = {kind: v for kind, v in kept.items() if last or newest - v <= self.config.learner.max_policy_lag}
-        whose = f" by the workers of pool '{worker.kind}'" if len(kinds) > 1 else ""
+        served = {pool: v for pool, v in kept.items() if last or newest - v <= self.config.learner.max_policy_lag}
+        whose = f" by the workers of pool '{worker.pool}'" if len(pools) > 1 else ""
         headline = (
-            f"version {version} is skipped{whose}, {_what_is_served(served, len(kinds))}: every try to prove it was "
+            f"version {version} is skipped{whose}, {_what_is_served(served, len(pools))}: every try to prove it was "
             f"refused: {what_it_means(worker.refusal)}. Last refusal: {worker.refusal}"
         )
-        self.recorder.event(VersionSkipped(headline, version, worker.kind, serves=kept.get(worker.kind), newest=newest))
+        self.recorder.event(VersionSkipped(headline, version, worker.pool, serves=kept.get(worker.pool), newest=newest))
         self.changed.notify()
         if not served and not last:
             raise RunStopped(
@@ -220,11 +220,11 @@ class Dispatcher:
             )
 
     def _skipped_by_all(self, version: int) -> bool:
-        kinds = self.targets.wanted
-        return bool(kinds) and all(self.registry.skipped(version, kind) for kind in kinds)
+        pools = self.targets.wanted
+        return bool(pools) and all(self.registry.skipped(version, pool) for pool in pools)
 
     def _leave_out_evaluations(self) -> None:
-        """Of versions that no kind of worker serves."""
+        """Of versions that no pool of worker serves."""
         for version in sorted(self.queue.versions_needed()):
             if self._skipped_by_all(version) and (leases := self.queue.withdraw_evaluations(version)):
                 self.outcomes.unservable(
@@ -250,10 +250,10 @@ class Dispatcher:
 
 
 def _what_is_served(served: Mapping[str, int], num_kinds: int) -> str:
-    """served: version by kind of worker."""
+    """served: version by pool of worker."""
     if not served:
         return "no version is left to sample with"
-    told = [f"version {version}" + (f" by '{kind}'" if num_kinds > 1 else "") for kind, version in served.items()]
+    told = [f"version {version}" + (f" by '{pool}'" if num_kinds > 1 else "") for pool, version in served.items()]
     return f"{' and '.join(told)} is served on"
 
 

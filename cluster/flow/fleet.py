@@ -46,19 +46,19 @@ class Fleet:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = config.cluster
-        self._kinds = config.actors.kinds
+        self._pools = config.actors.by_pool
         self._services, self._targets, self._dispatcher = services, targets, dispatcher
         self._recorder = recorder
         self._changed = changed
         self._clock = clock
         self._serial = 0
-        self._joining: dict[str, str] = {}  # worker id -> kind
+        self._joining: dict[str, str] = {}  # worker id -> pool
         self._workers: dict[str, WorkerState] = {}
         self._lives: set[asyncio.Task[None]] = set()
         self._failures: list[Failure] = []
         self._ever_served = False
         self._num_first = targets.total
-        self._untried = dict(targets.by_pool)  # of the first workers those that were not lost, by kind
+        self._untried = dict(targets.by_pool)  # of the first workers those that were not lost, by pool
 
     @property
     def workers(self) -> list[WorkerState]:
@@ -78,22 +78,22 @@ class Fleet:
             1 for worker in self._workers.values() if worker.state is WorkerStatus.SERVING and worker.version >= 0
         )
 
-    def scale(self, workers: int, kind: str | None = None) -> None:
-        """Set how many workers there shall be, of `kind` or of the first kind beside the others as they are.
+    def scale(self, workers: int, pool: str | None = None) -> None:
+        """Set how many workers there shall be, of `pool` or of the first pool beside the others as they are.
 
-        Raises ConfigError for a kind that does not exist, a number below min_workers, more than can be placed.
+        Raises ConfigError for a pool that does not exist, a number below min_workers, more than can be placed.
         """
         now = self._targets.by_pool
-        kind = kind or self._targets.first
-        if kind not in now:
-            raise ConfigError(f"there is no pool '{kind}'; this run has {', '.join(now)}")
-        total = self.target - now[kind] + workers
+        pool = pool or self._targets.first
+        if pool not in now:
+            raise ConfigError(f"there is no pool '{pool}'; this run has {', '.join(now)}")
+        total = self.target - now[pool] + workers
         if workers < 0 or total < self._settings.min_workers:
             raise ConfigError(f"{total} workers in all, cluster.min_workers is {self._settings.min_workers}")
-        if workers > now[kind] and (short := self._services.shortages({**now, kind: workers})):
+        if workers > now[pool] and (short := self._services.shortages({**now, pool: workers})):
             raise ConfigError("; ".join(short))
-        self._recorder.event(Scaled(kind, workers, before=now[kind]))
-        self._targets.set(kind, workers)
+        self._recorder.event(Scaled(pool, workers, before=now[pool]))
+        self._targets.set(pool, workers)
         self._changed.notify()
 
     async def run(self) -> None:
@@ -109,38 +109,38 @@ class Fleet:
             await cancelled(self._lives)
 
     def _match_targets(self) -> None:
-        for kind, target in self._targets.by_pool.items():
+        for pool, target in self._targets.by_pool.items():
             staying = [
                 worker
                 for worker in self._workers.values()
-                if worker.kind == kind and worker.state is not WorkerStatus.DRAINING
+                if worker.pool == pool and worker.state is not WorkerStatus.DRAINING
             ]
-            alive = len(staying) + sum(1 for joining in self._joining.values() if joining == kind)
+            alive = len(staying) + sum(1 for joining in self._joining.values() if joining == pool)
             for _ in range(target - alive):
-                self._join(kind)
+                self._join(pool)
             for worker in staying[::-1][: max(0, alive - target)]:  # the youngest go first
                 worker.drain()
                 self._recorder.event(Draining(worker.worker_id, worker.rows))
                 self._changed.notify()
 
-    def _join(self, kind: str) -> None:
-        worker_id = f"{kind}-{self._serial}"
+    def _join(self, pool: str) -> None:
+        worker_id = f"{pool}-{self._serial}"
         self._serial += 1
-        self._joining[worker_id] = kind
-        life = asyncio.ensure_future(self._live(worker_id, kind))
+        self._joining[worker_id] = pool
+        life = asyncio.ensure_future(self._live(worker_id, pool))
         life.add_done_callback(lambda _: self._changed.notify())
         self._lives.add(life)
 
-    async def _live(self, worker_id: str, kind: str) -> None:
+    async def _live(self, worker_id: str, pool: str) -> None:
         """One worker from start to end."""
         started = self._clock()
-        handle = self._services.workers.create(worker_id, kind)
+        handle = self._services.workers.create(worker_id, pool)
         try:
             lost = await self._started(handle)
             if lost is None:
                 self._recorder.event(Joined(worker_id, round(self._clock() - started, 3)))
                 self._ever_served = True
-                self._workers[worker_id] = WorkerState(handle, kind, self._kinds[kind])
+                self._workers[worker_id] = WorkerState(handle, pool, self._pools[pool])
                 del self._joining[worker_id]
                 lost = await self._dispatcher.serve(self._workers[worker_id])
             if lost is None:
@@ -150,7 +150,7 @@ class Fleet:
             self._workers.pop(worker_id, None)
             found = self._services.workers.end(handle)
         if lost is not None:
-            self._lost(worker_id, kind, lost, found)
+            self._lost(worker_id, pool, lost, found)
 
     async def _started(self, handle: WorkerHandle) -> Exception | None:
         """None when its model is loaded, else why it is not."""
@@ -164,14 +164,14 @@ class Fleet:
             return error
         return None
 
-    def _lost(self, worker_id: str, kind: str, error: Exception, found: str) -> None:
+    def _lost(self, worker_id: str, pool: str, error: Exception, found: str) -> None:
         """Decide on a replacement; raises RunStopped where too few workers would be left."""
         loads = isinstance(error, LoadError) or out_of_memory(error)
         may_pass = loads and self._recorder.last_step() > 0  # workers of an earlier life did load
         if int(worker_id.rpartition("-")[2]) < self._num_first:
-            self._untried[kind] -= 1
+            self._untried[pool] -= 1
         refused = isinstance(error, ConfigError | DataError) and not may_pass
-        if not self._ever_served and refused and self._untried[kind] <= 0:
+        if not self._ever_served and refused and self._untried[pool] <= 0:
             raise error  # what none of the first workers could load, none can; one alone may have a bad GPU or node
         now, settings = self._clock(), self._settings
         self._failures.append(Failure(Component.WORKER, now))
@@ -182,7 +182,7 @@ class Fleet:
         self._recorder.event(WorkerLost(f"{error}; {found}", worker_id, replaced))
         if replaced:
             return
-        self._targets.lose_one(kind)
+        self._targets.lose_one(pool)
         if verdict.decision is RestartAction.STOP:
             raise RunStopped(
                 f"{self.target} rollout workers are left, cluster.min_workers is {settings.min_workers}, and the "

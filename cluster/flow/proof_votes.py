@@ -1,13 +1,13 @@
-"""Whose fault is a refused version? What each worker of one kind said of each version, and what follows. No I/O.
+"""Whose fault is a refused version? What each worker of one pool said of each version, and what follows. No I/O.
 
-Workers of one kind (a pool) load the same bytes into the same engine with the same data type: what one of them proves, all
-can. Of another kind that says nothing: float32 may prove what bfloat16 must refuse.
+Workers of one pool load the same bytes into the same engine with the same data type: what one of them proves, all
+can. Of another pool that says nothing: float32 may prove what bfloat16 must refuse.
 
 refused once                               -> AGAIN: fresh bytes, the same worker
 twice, and another has proven it           -> WORKER: this worker is at fault, it is retired
 twice by it alone, others have yet to try  -> WAIT: theirs decides
 by two workers, or twice by the only one   -> VERSION: the bytes are the same for all, so it is tolerance or the
-                                              learner, not a worker; the kind skips the version
+                                              learner, not a worker; the pool skips the version
 """
 
 from collections import Counter
@@ -31,7 +31,7 @@ class Blame(StrEnum):
 
 
 class ProofVotes:
-    """Of all workers of one kind, by version."""
+    """Of all workers of one pool, by version."""
 
     def __init__(self) -> None:
         self._refusals: dict[int, Counter[str]] = {}
@@ -52,7 +52,7 @@ class ProofVotes:
     def blame(self, version: int, worker_id: str, undecided: Collection[str]) -> Blame | None:
         """What to do about this worker and this version; None where it never refused it.
 
-        undecided: other workers of the kind that have not proven this version and are able to try.
+        undecided: other workers of the pool that have not proven this version and are able to try.
         """
         refusals = self._refusals.get(version, Counter())
         if not refusals[worker_id]:

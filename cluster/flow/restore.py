@@ -75,8 +75,8 @@ def _restore_groups(stages: Stages, past: RecoveredState) -> None:
     """Into the stage that each group had reached."""
     for scored in past.buffered.values():
         stages.buffer.put(scored)
-    for group in past.unsent.values():
-        stages.scoring.add_unsent(group)
+    for group in past.unanswered.values():
+        stages.scoring.add_unanswered(group)
     for group in past.sampled.values():
         stages.scoring.add(group)
     stages.outcomes.counts = past.counts

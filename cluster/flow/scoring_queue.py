@@ -12,7 +12,7 @@ annealed away, in a warm-up) every group goes on at once in this way, without be
 A group stands in up to four of five rows, by lease, so that each call costs what is new and not what waits:
 
     waiting    has not gone on        unsent   for the next call       overdue   gone on and unsent, oldest first
-    unsent     gone on, unanswered    on_time  not late yet, oldest first
+    unanswered gone on, unanswered    on_time  not late yet, oldest first
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from contracts.reports import MemoryReport
 from contracts.rollout import RolloutGroup, ScoredGroup
 from memory_service.config import MemorySettings
 
-MAX_UNTOLD = 4096
+MAX_UNANSWERED = 4096
 """Groups that went on without bonus and that memory has yet to see: where memory is slower than the run for good, the
 oldest go unremembered, and are counted."""
 GROUPS_PER_CALL = 64
@@ -64,13 +64,13 @@ class ScoringQueue:
         clock: Callable[[], float],
         *,
         all_wait: bool,
-        max_unsent: int = MAX_UNTOLD,
+        max_unanswered: int = MAX_UNANSWERED,
     ) -> None:
         self._memory, self._settings, self._outlet = memory, settings, outlet
         self._clock = clock
         self._bonus_rule, self._all_wait = settings.bonus_rule, all_wait
-        self._max_unsent = max_unsent
-        self._waiting, self._unsent, self._unsent = Row(), Row(), Row()
+        self._max_unanswered = max_unanswered
+        self._waiting, self._unanswered, self._unsent = Row(), Row(), Row()
         self._overdue, self._on_time = Row(), Row()
         self.late_groups = 0
         self.unremembered_groups = 0
@@ -95,21 +95,21 @@ class ScoringQueue:
         else:
             self._go_on_without_bonus(group.lease_id, arrival, late=False)
 
-    def add_unsent(self, group: RolloutGroup) -> None:
+    def add_unanswered(self, group: RolloutGroup) -> None:
         """A group that an earlier process let go on without bonus before memory knew of it."""
         arrival = _Arrival(group, self._clock())
-        for row in (self._unsent, self._unsent, self._overdue):
+        for row in (self._unanswered, self._unsent, self._overdue):
             row[group.lease_id] = arrival
-        self._keep_to_max_unsent()
+        self._keep_to_max_unanswered()
 
     @property
     def groups(self) -> list[RolloutGroup]:
         return [arrival.group for arrival in self._waiting.values()]
 
     @property
-    def unsent(self) -> list[RolloutGroup]:
+    def unanswered(self) -> list[RolloutGroup]:
         """What went on without bonus and memory has not answered for."""
-        return [arrival.group for arrival in self._unsent.values()]
+        return [arrival.group for arrival in self._unanswered.values()]
 
     @property
     def has_new(self) -> bool:
@@ -157,22 +157,22 @@ class ScoringQueue:
                 self._go_on_without_bonus(lease_id, arrival, late=True)
 
     def _go_on_without_bonus(self, lease_id: int, arrival: _Arrival, *, late: bool) -> None:
-        self._unsent[lease_id] = self._waiting.pop(lease_id)
+        self._unanswered[lease_id] = self._waiting.pop(lease_id)
         if lease_id in self._unsent:
             self._overdue[lease_id] = arrival
         self._outlet.deliver(ScoredGroup.without_bonus(arrival.group, late=late))
-        self._keep_to_max_unsent()
+        self._keep_to_max_unanswered()
 
-    def _keep_to_max_unsent(self) -> None:
-        if len(self._overdue) > self._max_unsent:
+    def _keep_to_max_unanswered(self) -> None:
+        if len(self._overdue) > self._max_unanswered:
             oldest, _ = self._overdue.popitem(last=False)
-            del self._unsent[oldest], self._unsent[oldest]
+            del self._unsent[oldest], self._unanswered[oldest]
             self.unremembered_groups += 1
 
     def _release(self, scored: ScoredGroup) -> None:
         """Once per group: an answer for a group that went on without bonus is too late for its advantages."""
         lease_id = scored.group.lease_id
         self._on_time.pop(lease_id, None)
-        self._unsent.pop(lease_id, None)
+        self._unanswered.pop(lease_id, None)
         if self._waiting.pop(lease_id, None) is not None:
             self._outlet.deliver(scored)

@@ -49,5 +49,5 @@ def _phase(stages: Stages, config: RunConfig) -> str:
     if state.step >= config.learner.num_updates:
         if stages.evaluator.open_leases:
             return "evaluating"
-        return "remembering" if stages.scoring.unsent else "done"
+        return "remembering" if stages.scoring.unanswered else "done"
     return "waiting for memory" if stages.staleness.memory_alone_is_missing() else "waiting for rollouts"

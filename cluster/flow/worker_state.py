@@ -30,7 +30,7 @@ class WorkerState:
     not serve a version, the last time."""
 
     handle: WorkerHandle
-    kind: str
+    pool: str
     settings: ActorSettings
     state: WorkerStatus = WorkerStatus.SERVING
     version: int = -1

@@ -10,7 +10,7 @@ class WorkerTargets:
 
     def __init__(self, actors: ActorSettings) -> None:
         counts = {pool.name: pool.num_workers for pool in actors.pools}
-        self._workers = counts or {name: kind.num_workers for name, kind in actors.kinds.items()}
+        self._workers = counts or {name: pool.num_workers for name, pool in actors.by_pool.items()}
 
     @property
     def total(self) -> int:

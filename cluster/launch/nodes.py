@@ -76,7 +76,7 @@ def refuse_old_driver(
     after the other. usable, built_for, there: as `choose_device` has them."""
     why = "" if usable else old_driver(built_for, there, version)
     devices = {"learner.device": config.learner.device, "memory.device": config.memory.device}
-    devices |= {f"actors.device of '{name}'": kind.device for name, kind in config.actors.kinds.items()}
+    devices |= {f"actors.device of '{name}'": kind.device for name, kind in config.actors.by_pool.items()}
     if why and (meant := [key for key, device in devices.items() if device != "cpu"]):
         raise ConfigError(f"{why}, or set {' and '.join(meant)} to 'cpu' to compute on the CPU anyway")
 

@@ -128,7 +128,7 @@ def _bundles(config: RunConfig, *, has_gpu: bool) -> Iterator[Bundle]:
         yield Bundle("memory", memory.torch_threads, memory.gpus if encodes_there else 0)
     resources = {pool.name: pool.node_resource for pool in actors.pools}
     counts = {pool.name: pool.num_workers for pool in actors.pools}
-    for name, kind in actors.kinds.items():
+    for name, kind in actors.by_pool.items():
         count = counts.get(name, kind.num_workers)
         yield Bundle(
             name, kind.torch_threads, _worker_gpus(kind, has_gpu, config.model.scripted), resources.get(name), count
@@ -137,7 +137,7 @@ def _bundles(config: RunConfig, *, has_gpu: bool) -> Iterator[Bundle]:
 
 def _shared(config: RunConfig, bundles: Sequence[Bundle], nodes: Sequence[Node]) -> tuple[Bundle, ...]:
     """Fewer GPUs than processes: those that said nothing of GPUs share them. vLLM does not, as it takes its memory whole."""
-    silent = {name for name, kind in config.actors.kinds.items() if _may_share(kind)}
+    silent = {name for name, kind in config.actors.by_pool.items() if _may_share(kind)}
     if config.learner.device == "auto" and config.learner.gpus is None:
         silent.add("learner")
     sharing = sum(b.count for b in bundles if b.part in silent and b.gpus)
@@ -197,7 +197,7 @@ def _gpu_shortage(bundles: Sequence[Bundle], nodes: Sequence[Node]) -> list[str]
 def _crowded(config: RunConfig, bundles: Sequence[Bundle]) -> Iterator[str]:
     """vLLM takes its share of a card's memory whatever Ray counts."""
     for bundle in bundles:
-        kind = config.actors.kinds.get(bundle.part)
+        kind = config.actors.by_pool.get(bundle.part)
         share = kind.vllm.gpu_memory_utilization if kind and kind.engine_kind.tensor_parallel else 0.0
         if 0 < bundle.gpus < 1 and share > bundle.gpus:
             yield (
@@ -218,7 +218,7 @@ def _idle_gpus(config: RunConfig, bundles: Sequence[Bundle], rooms: Sequence[Nod
 
 def _use_of(config: RunConfig, bundles: Sequence[Bundle], rooms: Sequence[NodeRoom]) -> str:
     """Worker by worker, as they would be placed."""
-    kind = next((b for b in bundles if b.part in config.actors.kinds and b.gpus), None)
+    kind = next((b for b in bundles if b.part in config.actors.by_pool and b.gpus), None)
     if kind is None:
         used = [b.part for b in bundles if b.gpus]
         if not used:

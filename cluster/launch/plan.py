@@ -34,7 +34,7 @@ def make_plan(config: RunConfig, encoder_dimension: int = 384) -> Plan:
     memory = config.memory
     counts = {pool.name: pool.num_workers for pool in config.actors.pools}
     threads = {
-        name: (kind.torch_threads, counts.get(name, kind.num_workers)) for name, kind in config.actors.kinds.items()
+        name: (kind.torch_threads, counts.get(name, kind.num_workers)) for name, kind in config.actors.by_pool.items()
     }
     threads["learner"] = (config.learner.torch_threads, 1)
     if memory.enabled:
@@ -87,7 +87,7 @@ def _threads_text(part: str, threads: int, processes: int) -> str:
 def _workers_text(config: RunConfig) -> str:
     if not config.actors.pools:
         return f"{config.actors.num_workers} x {short_name(config.actors.engine)} engine"
-    kinds = config.actors.kinds
+    kinds = config.actors.by_pool
     return ", ".join(
         f"{pool.num_workers} x {pool.name} ({short_name(kinds[pool.name].engine)} engine)"
         for pool in config.actors.pools

@@ -171,7 +171,7 @@ class PlacementOptions:
     nodes: Callable[[], Sequence[Node]] = tuple
 
     def shortages(self, workers: Mapping[str, int]) -> Sequence[str]:
-        """What keeps so many, by kind, from running on the nodes of now; none are asked where none are known."""
+        """What keeps so many, by pool, from running on the nodes of now; none are asked where none are known."""
         nodes = self.nodes()
         return shortages_of(self.placement, workers, nodes) if nodes else ()
 
@@ -192,15 +192,15 @@ class PlacementOptions:
 
 @dataclass(frozen=True, slots=True)
 class RayWorkers:
-    """cluster.handles.WorkerStarter: one actor per worker, spread over the nodes that have what its kind needs."""
+    """cluster.handles.WorkerStarter: one actor per worker, spread over the nodes that have what its pool needs."""
 
     config: RunConfig
     inputs: ServiceInputs
     site: PlacementOptions
     processes: RunProcesses
 
-    def create(self, worker_id: str, kind: str) -> RayWorker:
-        settings, task = self.config.actors.kinds[kind], self.config.task
+    def create(self, worker_id: str, pool: str) -> RayWorker:
+        settings, task = self.config.actors.by_pool[pool], self.config.task
         needs = EngineNeeds(
             max_lora_rank=self.config.learner.lora_r,
             max_model_len=self.inputs.room,
@@ -208,7 +208,7 @@ class RayWorkers:
             max_adapters=self.config.adapters_kept,
             start_s=self.config.cluster.worker_start_s,
         )
-        options = self.site.options(kind) | {"scheduling_strategy": "SPREAD", "max_concurrency": MAX_CALLS}
+        options = self.site.options(pool) | {"scheduling_strategy": "SPREAD", "max_concurrency": MAX_CALLS}
         options |= {"log_name": worker_id}
         actor = actor_with(RolloutWorkerActor, settings.torch_threads, options)
         started = actor.remote(worker_id, settings, task, self.inputs.model_path, needs)

@@ -7,7 +7,7 @@ A version is never published twice and never replaced: a folder of the same vers
 the log does not know (a life of the run that a power cut took back), gets the name `lost-v000123-<hash>` first. The folder is also a PEFT adapter that plain
 `PeftModel.from_pretrained` loads.
 
-Beside the manifest, `refused.json` names the kinds of workers that could not prove a version: read back from disk it has no
+Beside the manifest, `refused.json` names the pools of workers that could not prove a version: read back from disk it has no
 probes, so nobody could find out again.
 """
 
@@ -51,30 +51,30 @@ class AdapterRegistry:
         self._keep = keep
         self._refs: dict[int, AdapterRef] = {}
         self._folders: dict[int, Path] = {}
-        self._skipped: dict[int, set[str]] = {}  # kinds of workers
+        self._skipped: dict[int, set[str]] = {}  # pools of workers
 
     @property
     def newest(self) -> int:
         return max(self._refs)
 
-    def servable(self, kind: str) -> int | None:
-        """The newest version that workers of a kind may prove and serve; None where every one was skipped."""
-        return max((version for version in self._refs if not self.skipped(version, kind)), default=None)
+    def servable(self, pool: str) -> int | None:
+        """The newest version that workers of a pool may prove and serve; None where every one was skipped."""
+        return max((version for version in self._refs if not self.skipped(version, pool)), default=None)
 
-    def skip(self, policy_version: int, kind: str, *, by_all: bool = False) -> None:
-        """No worker of this kind could prove this version: none of them tries it again. by_all: nor any of another kind.
+    def skip(self, policy_version: int, pool: str, *, by_all: bool = False) -> None:
+        """No worker of this pool could prove this version: none of them tries it again. by_all: nor any of another pool.
         On disk when this returns."""
-        kinds = self._skipped.setdefault(policy_version, set())
-        kinds.add(kind)
-        self._write_refused(policy_version, kinds, by_all=by_all)
+        pools = self._skipped.setdefault(policy_version, set())
+        pools.add(pool)
+        self._write_refused(policy_version, pools, by_all=by_all)
 
-    def proven(self, policy_version: int, kind: str) -> None:
-        """A worker of this kind serves it: what an earlier life of the run wrote of refusals holds no more."""
-        if self.refused_by_all(policy_version) or kind in self._refused(policy_version).kinds:
-            self._write_refused(policy_version, {*self._refused(policy_version).kinds} - {kind}, by_all=False)
+    def proven(self, policy_version: int, pool: str) -> None:
+        """A worker of this pool serves it: what an earlier life of the run wrote of refusals holds no more."""
+        if self.refused_by_all(policy_version) or pool in self._refused(policy_version).kinds:
+            self._write_refused(policy_version, {*self._refused(policy_version).kinds} - {pool}, by_all=False)
 
     def refused_by_all(self, policy_version: int) -> bool:
-        """Whether every kind of worker refused this version, in this life or an earlier one, and none has proven it since."""
+        """Whether every pool refused this version, in this life or an earlier one, and none has proven it since."""
         return self._refused(policy_version).by_all
 
     def _refused(self, policy_version: int) -> "_Refused":
@@ -82,12 +82,12 @@ class AdapterRegistry:
         folder = self._folders.get(policy_version)
         return _read_refused(folder) if folder is not None else _Refused(kinds=())
 
-    def _write_refused(self, policy_version: int, kinds: Collection[str], *, by_all: bool) -> None:
-        refused = _Refused(kinds=tuple(sorted(kinds)), by_all=by_all)
+    def _write_refused(self, policy_version: int, pools: Collection[str], *, by_all: bool) -> None:
+        refused = _Refused(kinds=tuple(sorted(pools)), by_all=by_all)
         replace_file(self._folders[policy_version] / REFUSED_FILE, refused.model_dump_json().encode())
 
-    def skipped(self, policy_version: int, kind: str) -> bool:
-        return kind in self._skipped.get(policy_version, ())
+    def skipped(self, policy_version: int, pool: str) -> bool:
+        return pool in self._skipped.get(policy_version, ())
 
     def reference(self, policy_version: int) -> AdapterRef:
         return self._refs[policy_version]
@@ -144,9 +144,9 @@ class AdapterRegistry:
         return policy_version not in self._refs and bool(found) and _read_refused(found[0]).by_all
 
     def prune(self, pinned: Collection[int]) -> None:
-        """Forget references, and hide folders, of all but the newest `keep` versions, the newest that each kind of worker
+        """Forget references, and hide folders, of all but the newest `keep` versions, the newest that each pool
         may serve and the pinned ones; the next `publish`, which syncs the directory anyhow, deletes what is hidden."""
-        servable = {self.servable(kind) for kinds in self._skipped.values() for kind in kinds}
+        servable = {self.servable(pool) for pools in self._skipped.values() for pool in pools}
         kept = {*sorted(self._refs)[-self._keep :], *servable, *pinned}
         for version in self._refs.keys() - kept:
             del self._refs[version]
@@ -193,7 +193,7 @@ class _StoredManifest(Stored):
 
 
 class _Refused(Stored):
-    """Kinds of workers that could not prove a version. by_all: it was every kind of the run."""
+    """kinds: pools that could not prove a version. by_all: it was every pool of the run."""
 
     kinds: tuple[str, ...]
     by_all: bool = False

@@ -37,7 +37,7 @@ from storage.bounded_tables import read_parquet
 from storage.durable import place_folder, remove_folder, sync_file, write_file
 
 MANIFEST = "checkpoint.json"
-UNSENT = "untold.parquet"
+UNANSWERED = "untold.parquet"
 """Only where there are such groups: runs of 57c9e8c know no such file."""
 LEAST_KEPT = 2
 
@@ -53,7 +53,7 @@ class Manifest(Stored):
 
 @dataclass(frozen=True, slots=True)
 class CheckpointState:
-    """The controller's state at one moment: what is before `position` in the log. unsent: groups that went on without
+    """The controller's state at one moment: what is before `position` in the log. unanswered: groups that went on without
     bonus, being late, and that memory has not answered for. counts: of rollouts since the last line of metrics."""
 
     step: int
@@ -61,7 +61,7 @@ class CheckpointState:
     books: LedgerSnapshot
     buffered: tuple[ScoredGroup, ...]
     sampled: tuple[RolloutGroup, ...]
-    unsent: tuple[RolloutGroup, ...] = ()
+    unanswered: tuple[RolloutGroup, ...] = ()
     counts: StoredCounts = field(default_factory=StoredCounts)
 
 
@@ -115,9 +115,9 @@ def _write(folder: Path, cut: CheckpointState) -> None:
     sampled = [ScoredGroup.without_bonus(group) for group in cut.sampled]
     write_file(folder / "buffered.parquet", groups_to_parquet(cut.buffered))
     write_file(folder / "sampled.parquet", groups_to_parquet(sampled))
-    if cut.unsent:
-        unsent = [ScoredGroup.without_bonus(group, late=True) for group in cut.unsent]
-        write_file(folder / UNSENT, groups_to_parquet(unsent))
+    if cut.unanswered:
+        unanswered = [ScoredGroup.without_bonus(group, late=True) for group in cut.unanswered]
+        write_file(folder / UNANSWERED, groups_to_parquet(unanswered))
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     manifest = {
         "step": cut.step,
@@ -220,13 +220,13 @@ def _files(folder: Path) -> dict[str, Path]:
 def _read(folder: Path) -> tuple[RecoveredState, Position]:
     manifest, books = _checked(folder)
     snapshots = sorted((folder / "memory").glob("snapshot-*"))
-    unsent = read_groups(folder / UNSENT) if (folder / UNSENT).exists() else []
+    unanswered = read_groups(folder / UNANSWERED) if (folder / UNANSWERED).exists() else []
     past = RecoveredState(
         step=manifest.step,
         books=books,
         buffered=_by_lease(read_groups(folder / "buffered.parquet")),
         sampled={lease: scored.group for lease, scored in _by_lease(read_groups(folder / "sampled.parquet")).items()},
-        unsent={lease: scored.group for lease, scored in _by_lease(unsent).items()},
+        unanswered={lease: scored.group for lease, scored in _by_lease(unanswered).items()},
         counts=manifest.counts.counts(),
         checkpoint=folder,
         memory_snapshot=snapshots[-1] if snapshots else None,

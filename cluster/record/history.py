@@ -53,7 +53,7 @@ class TrainedBatch:
 
 @dataclass(slots=True)
 class RecoveredState:
-    """What an earlier process left. books: of the checkpoint. events, calls of memory, batches: since then. unsent: groups
+    """What an earlier process left. books: of the checkpoint. events, calls of memory, batches: since then. unanswered: groups
     that went on without bonus and that memory has not answered for. counts: of rollouts since the last update."""
 
     step: int = 0
@@ -63,7 +63,7 @@ class RecoveredState:
     batches: list[TrainedBatch] = field(default_factory=list)
     buffered: dict[int, ScoredGroup] = field(default_factory=dict)
     sampled: dict[int, RolloutGroup] = field(default_factory=dict)
-    unsent: dict[int, RolloutGroup] = field(default_factory=dict)
+    unanswered: dict[int, RolloutGroup] = field(default_factory=dict)
     counts: SampledCounts = field(default_factory=SampledCounts)
     checkpoint: Path | None = None
     memory_snapshot: Path | None = None
@@ -162,7 +162,7 @@ def read_recovered(
 ) -> RecoveredState:
     """`past` as a checkpoint left it at `start`, with everything since then. floor: the furthest position that a checkpoint
     knows. Raises DataError for a log that is not ours, or damaged before the floor."""
-    groups = past.unsent | past.sampled | {lease: scored.group for lease, scored in past.buffered.items()}
+    groups = past.unanswered | past.sampled | {lease: scored.group for lease, scored in past.buffered.items()}
     for frame in read_log(directory, start, floor):
         try:
             _apply(past, groups, frame, directory.parent / "checkpoints", memory_on=memory_on)
@@ -205,8 +205,8 @@ def _apply(
             past.events.append(LedgerEvent(ended.lease, ended.problem, LeaseStatus(ended.fate), ended.reason))
         case Kind.LATE:
             gone = parse_fields(payload, _Late, where)
-            past.unsent[gone.lease] = past.sampled.pop(gone.lease)
-            _buffer(past, ScoredGroup.without_bonus(past.unsent[gone.lease], late=gone.late))
+            past.unanswered[gone.lease] = past.sampled.pop(gone.lease)
+            _buffer(past, ScoredGroup.without_bonus(past.unanswered[gone.lease], late=gone.late))
         case Kind.SCORED:
             entries = parse_fields(payload, list[_Scores], where)
             _call(past, tuple(_scored(groups[entry.lease], entry) for entry in entries if entry.lease in groups))
@@ -225,7 +225,7 @@ def _sampled(past: RecoveredState, groups: dict[int, RolloutGroup], empty: Score
 def _call(past: RecoveredState, call: tuple[ScoredGroup, ...]) -> None:
     past.calls.append(call)
     for scored in call:
-        past.unsent.pop(scored.group.lease_id, None)
+        past.unanswered.pop(scored.group.lease_id, None)
         if past.sampled.pop(scored.group.lease_id, None) is not None:
             _buffer(past, scored)
 

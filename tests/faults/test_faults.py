@@ -41,7 +41,7 @@ GOLDEN = [
 ]
 
 
-UPDATES = 300
+UPDATES = 450
 """At ten a second more than pass while every fault is found in turn."""
 SETTINGS: dict[str, Any] = {
     "learner__num_updates": UPDATES,

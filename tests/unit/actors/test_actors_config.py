@@ -51,7 +51,7 @@ def test_a_pool_takes_what_it_does_not_say_from_actors() -> None:
             {"name": "small", "num_workers": 1, "engine": "transformers", "device": "cpu", "max_batch_rows": 8},
         ]}
     )  # fmt: skip
-    big, small = settings.kinds["big"], settings.kinds["small"]
+    big, small = settings.by_pool["big"], settings.by_pool["small"]
     assert (big.engine, big.dtype, big.gpus_per_worker, big.num_workers) == ("vllm", "float32", 1.0, 2)
     assert (small.engine, small.device, small.max_batch_rows, small.continuous) == ("transformers", "cpu", 8, False)
 

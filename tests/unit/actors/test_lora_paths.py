@@ -52,7 +52,7 @@ def test_merged_in_float32_loses_nothing(tmp_path: Path) -> None:
 
 def test_the_run_decides_by_data_type_and_engine() -> None:
     pools = (PoolSettings(name="a", num_workers=1, dtype="float32"), PoolSettings(name="b", num_workers=1))
-    assert {name: kind.merges_lora for name, kind in ActorSettings(pools=pools).kinds.items()} == {
+    assert {name: kind.merges_lora for name, kind in ActorSettings(pools=pools).by_pool.items()} == {
         "a": True,
         "b": False,
     }

@@ -182,7 +182,7 @@ def test_a_path_is_relative_to_the_configuration_in_pools_too(mine: str) -> None
         '[actors]\nengine = "mine.py:load"\n[[actors.pools]]\nname = "a"\nnum_workers = 1\nengine = "mine.py:later"\n'
     )
     actors = load_config(file).actors
-    assert (actors.engine, actors.kinds["a"].engine) == (f"{mine}:load", f"{mine}:later")
+    assert (actors.engine, actors.by_pool["a"].engine) == (f"{mine}:load", f"{mine}:later")
 
 
 def test_a_resumed_run_finds_the_file_elsewhere_under_its_name() -> None:

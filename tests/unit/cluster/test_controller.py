@@ -125,8 +125,10 @@ async def test_groups_that_went_on_late_are_remembered_in_their_order_once(tmp_p
     told = [lease for event in run.events if event[0] == "score" for lease in event[1]]
     assert len(late) > 6
     assert len(told) == len(set(told))
-    unsent = [group.lease_id for group in run.controller.stages.scoring.unsent]
-    assert sorted({*told, *unsent}) == list(range(24)), "every group was told, or still stands in the queue at the end"
+    unanswered = [group.lease_id for group in run.controller.stages.scoring.unanswered]
+    assert sorted({*told, *unanswered}) == list(range(24)), (
+        "every group was told, or still stands in the queue at the end"
+    )
     assert len(set(late) & set(told)) > len(set(late)) / 2
     assert run.lines("metrics.jsonl")[-1]["ledger"]["trained"] == 24, "its slots did not wait for memory"
 
@@ -154,7 +156,7 @@ async def test_who_pays_no_bonus_does_not_wait_for_memory_and_remembers_all(
     run.memory.may_answer.set()
     await life
     told = [lease for event in run.events if event[0] == "score" for lease in event[1]]
-    assert (sorted(told), run.controller.stages.scoring.unsent) == (list(range(24)), [])
+    assert (sorted(told), run.controller.stages.scoring.unanswered) == (list(range(24)), [])
     assert run.lines("metrics.jsonl")[-1]["memory_late"] == 0
     assert not [line for line in run.lines("events.jsonl") if line["event"] == "memory_late"]
     assert all(not scored.late and not scored.bonus_G.any() for batch in run.learner.batches for scored in batch)

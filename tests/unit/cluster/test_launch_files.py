@@ -187,7 +187,7 @@ def test_every_memr_command_in_the_pages_parses(path: Path) -> None:
 
 def test_pools_in_the_page_are_valid_settings() -> None:
     (block,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "cluster.md").read_text(), re.DOTALL)
-    assert list(ActorSettings.model_validate(tomllib.loads(block)["actors"]).kinds) == ["a100", "l4"]
+    assert list(ActorSettings.model_validate(tomllib.loads(block)["actors"]).by_pool) == ["a100", "l4"]
 
 
 def stand_in(folder: Path, name: str, body: str) -> None:

@@ -152,9 +152,9 @@ async def test_killed_anywhere_memory_hears_of_every_group_that_went_on_once(
     last = runs[-1]
     past = read_recovered_run(last.path, make_config(tmp_path, lag=1, updates=UPDATES, memory=without_bonus))
     known = {scored.group.lease_id for call in told_ever(last.path) for scored in call}
-    assert known | past.unsent.keys() | past.sampled.keys() >= set(range(4 * UPDATES))
-    assert not known & past.unsent.keys()
-    assert last.memory.version + len(past.unsent) == 4 * UPDATES
+    assert known | past.unanswered.keys() | past.sampled.keys() >= set(range(4 * UPDATES))
+    assert not known & past.unanswered.keys()
+    assert last.memory.version + len(past.unanswered) == 4 * UPDATES
 
 
 def told_ever(path: Path) -> list[tuple[ScoredGroup, ...]]:

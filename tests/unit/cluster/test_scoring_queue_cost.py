@@ -36,7 +36,7 @@ def instructions(work: Callable[[], Any]) -> int:
 
 async def behind(groups: int, *, sent: bool = False) -> Queue:
     """A queue whose memory is busy with one group while `groups` others went on without bonus, unsent; or with those."""
-    at = Queue(max_unsent=2 * MANY)
+    at = Queue(max_unanswered=2 * MANY)
     at.queue.add(make_group(0))
     call = await at.call()
     for lease_id in range(1, groups + 1):
