@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from actors.config import ActorSettings
 from cluster.config.run_config import RunConfig
-from cluster.launch.free_capacity import NodeRoom, fill, rooms_of, share_of, take_up_to
+from cluster.launch.free_capacity import PER_GPU, NodeRoom, fill, rooms_of, share_of, take_up_to
 from memory_service.encoder_name import is_hash
 
 LEAST_PROCESS_BYTES = 96 * 2**20
@@ -62,7 +62,7 @@ def place(config: RunConfig, nodes: Sequence[Node]) -> Placement:
     bundles = tuple(_bundles(config, has_gpu=gpus > 0))
     if crowd := _beyond_memory(bundles, nodes):
         return Placement(bundles, (crowd,))
-    if sum(b.gpus * b.count for b in bundles) > gpus > 0:
+    if _gpus_of(bundles) > gpus > 0:
         bundles = _shared(config, bundles, nodes)
     rooms = rooms_of(nodes)
     shortages = _shortages(bundles, nodes, rooms)
@@ -75,6 +75,11 @@ def place(config: RunConfig, nodes: Sequence[Node]) -> Placement:
     if not shortages:
         notes += _idle_gpus(config, bundles, rooms, gpus)
     return Placement(bundles, tuple(shortages), tuple(notes))
+
+
+def _gpus_of(bundles: Sequence[Bundle]) -> float:
+    """Returns what they ask for in all, in Ray's ten-thousandths: ten shares of 0.1 are one GPU."""
+    return round(sum(b.gpus * b.count for b in bundles) * PER_GPU) / PER_GPU
 
 
 def _threads_at_once(config: RunConfig, bundles: Sequence[Bundle]) -> float:
@@ -179,7 +184,7 @@ def _worker_gpus(kind: ActorSettings, has_gpu: bool, scripted: bool) -> float:
 
 
 def _gpu_shortage(bundles: Sequence[Bundle], nodes: Sequence[Node]) -> list[str]:
-    needed, there = sum(b.gpus * b.count for b in bundles), sum(node.gpus for node in nodes)
+    needed, there = _gpus_of(bundles), sum(node.gpus for node in nodes)
     if needed <= there:
         return []
     parts = ", ".join(f"{b.part}: {b.count} x {b.gpus:g}" for b in bundles if b.gpus and b.count)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cluster.config.run_config import RunConfig, load_config
@@ -250,6 +250,7 @@ def test_an_encoder_on_the_card_of_the_learner_is_counted_before_the_rest_is_sha
     memory=st.sampled_from([0.05, 0.1, 0.3, 0.5, 0.9, 1.0]),
     cards_each=st.booleans(),
 )
+@example(gpus=3, workers=24, memory=0.5, cards_each=False)  # 25 shares of 0.1 and a half: three cards in all
 def test_shares_of_a_card_are_what_ray_can_give(gpus: int, workers: int, memory: float, cards_each: bool) -> None:
     """Ray counts in ten-thousandths, and gives a share from a single card: an independent count in whole numbers."""
     where = nodes(gpus, 1) if cards_each else nodes(1, gpus)
