@@ -122,7 +122,7 @@ class ActorSettings(Settings):
         ge=0,
         description="GPUs of one worker, a share below 1; unset: one (vLLM: its parallel size), or less as learner.gpus.",
     )
-    lora_path: Literal["auto", "side", "merged"] = Field(
+    lora_path: Literal["auto", "unmerged", "merged"] = Field(
         default="auto",
         description="LoRA added beside the weights on every step, or merged into a copy; auto: merged in float32 alone.",
     )
@@ -146,6 +146,12 @@ class ActorSettings(Settings):
         if value is not None and value > 1 and value != int(value):
             raise ValueError(f"gpus_per_worker is {value}: a share below 1, or a whole number")
         return value
+
+    @field_validator("lora_path", mode="before")
+    @classmethod
+    def _read_side(cls, value: Any) -> Any:
+        """What configurations up to commit f89091d call "side"."""
+        return "unmerged" if value == "side" else value
 
     @field_validator("pools", mode="before")
     @classmethod

@@ -173,5 +173,5 @@ def _load_transformers(settings: ActorSettings, model_path: Path | str, tokenize
     nn.Module.to(model, device=torch.device(device))
     with loading(f"the transformers engine cannot take the model at {model_path}", "Choose another base model"):
         return TransformersEngine(
-            model, tokenizer, "merged" if settings.merges_lora else "side", settings.max_batch_rows
+            model, tokenizer, "merged" if settings.merges_lora else "unmerged", settings.max_batch_rows
         )

@@ -66,7 +66,7 @@ class Trainee:
         probes = probe_sequences(self.config, self.task, self.tokenizer)
         policy = LoraPolicy.load(self.model_path, settings, seed=0)
         self.learner = Learner(policy, settings, self.tokenizer.fingerprint, probes, NEW_TOKENS)
-        sampler = self.config.actors.model_copy(update={"lora_path": "side", "dtype": settings.dtype})
+        sampler = self.config.actors.model_copy(update={"lora_path": "unmerged", "dtype": settings.dtype})
         self._engine = load_engine(sampler, self.model_path, self.tokenizer)
 
     def versions(self) -> Iterator[Adapter]:
@@ -168,7 +168,7 @@ def run_config(learning_rate: float, dtype: str, max_operand: int) -> RunConfig:
 
 
 async def candidate(kind: str, trainee: Trainee) -> Candidate:
-    """kind: "merged" or "side" (transformers), or "vllm"; then a data type: "side bfloat16"."""
+    """kind: "merged" or "unmerged" (transformers), or "vllm"; then a data type: "unmerged bfloat16"."""
     path, dtype = kind.split()
     choice: dict[str, Any] = {"engine": "vllm"} if path == "vllm" else {"lora_path": path}
     settings = trainee.config.actors.model_copy(update={"dtype": dtype} | choice)
@@ -256,7 +256,7 @@ async def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--engines", nargs="+", default=["side bfloat16", "merged bfloat16"])
+    parser.add_argument("--engines", nargs="+", default=["unmerged bfloat16", "merged bfloat16"])
     parser.add_argument("--dtypes", nargs="+", default=["bfloat16"], help="of the learner")
     parser.add_argument("--learning-rates", nargs="+", type=float, default=[1e-4, 5e-4, 2e-3])
     parser.add_argument("--max-operand", nargs="+", type=int, default=[20, 99], help="tasks: sums up to this")

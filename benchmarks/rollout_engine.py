@@ -78,7 +78,7 @@ def _configurations(args: argparse.Namespace, dtype: str) -> dict[str, Run]:
     prompts = _prompts(args)
     stock = _load(args.model, dtype)
     runs: dict[str, Run] = {f"{dtype} transformers generate": partial(_generate, stock, prompts, args)}
-    paths: tuple[Literal["merged", "side"], ...] = ("merged", "side")
+    paths: tuple[Literal["merged", "unmerged"], ...] = ("merged", "unmerged")
     for path in paths:
         model = _load(args.model, dtype)
         tokenizer: Tokenizer = EndlessTokenizer()  # type: ignore[assignment]

@@ -139,7 +139,7 @@ def _scores(score: Score, sequences: list[NDArray[np.int32]]) -> NDArray[np.floa
 
 def _forwards(path: str, threads: int) -> Iterator[tuple[str, Callable[[Tensors], Score]]]:
     """Everything that computes log-probs in bfloat16, from an adapter's tensors."""
-    paths: tuple[Literal["merged", "side"], ...] = ("merged", "side")
+    paths: tuple[Literal["merged", "unmerged"], ...] = ("merged", "unmerged")
     for lora_path in paths:
         yield f"engine, {lora_path}", _engine(path, lora_path)
     settings = LearnerSettings(torch_threads=threads, device="cpu")
@@ -148,7 +148,7 @@ def _forwards(path: str, threads: int) -> Iterator[tuple[str, Callable[[Tensors]
     yield "PEFT's own forward", _peft(theirs)
 
 
-def _engine(path: str, lora_path: Literal["merged", "side"]) -> Callable[[Tensors], Score]:
+def _engine(path: str, lora_path: Literal["merged", "unmerged"]) -> Callable[[Tensors], Score]:
     tokenizer: Tokenizer = EndlessTokenizer()  # type: ignore[assignment]
     engine = TransformersEngine(_load(path, torch.bfloat16), tokenizer, lora_path, 8)
     versions = iter(range(1000))

@@ -78,7 +78,7 @@ def merged(_: Path) -> Engine:
 
 
 def side(_: Path) -> Engine:
-    return TransformersEngine(tiny_llama(), tiny_tokenizer(), "side", max_batch_rows=5)
+    return TransformersEngine(tiny_llama(), tiny_tokenizer(), "unmerged", max_batch_rows=5)
 
 
 def merged_bfloat16(_: Path) -> Engine:
@@ -86,13 +86,13 @@ def merged_bfloat16(_: Path) -> Engine:
 
 
 def side_bfloat16(_: Path) -> Engine:
-    return TransformersEngine(bfloat16_llama(0), tiny_tokenizer(), "side", max_batch_rows=5)
+    return TransformersEngine(bfloat16_llama(0), tiny_tokenizer(), "unmerged", max_batch_rows=5)
 
 
 OURS: dict[str, EngineMaker] = {
     "scripted": scripted,
     "merged": merged,
-    "side": side,
+    "unmerged": side,
     "merged_bfloat16": merged_bfloat16,
     "side_bfloat16": side_bfloat16,
     "example": of_the_user(f"{EXAMPLE}:plain"),

@@ -30,7 +30,7 @@ def made(request: pytest.FixtureRequest, smollm2_dir: Path) -> tuple[Trainee, li
     return trainee, list(itertools.islice(trainee.versions(), HONEST_VERSIONS + 1))
 
 
-@pytest.mark.parametrize("path", ["side", pytest.param("merged", marks=pytest.mark.long)])
+@pytest.mark.parametrize("path", ["unmerged", pytest.param("merged", marks=pytest.mark.long)])
 def test_every_honest_version_is_served_and_every_fault_refused(made: tuple[Trainee, list[Adapter]], path: str) -> None:
     trainee, versions = made
 
@@ -54,7 +54,7 @@ def test_every_honest_version_is_served_and_every_fault_refused(made: tuple[Trai
 def test_another_base_model_is_refused(made: tuple[Trainee, list[Adapter]]) -> None:
     """Weights that differ by 2 %: another checkpoint of the same training would differ by more."""
     trainee, versions = made
-    settings = trainee.config.actors.model_copy(update={"lora_path": "side", "dtype": trainee.config.learner.dtype})
+    settings = trainee.config.actors.model_copy(update={"lora_path": "unmerged", "dtype": trainee.config.learner.dtype})
     engine = load_engine(settings, trainee.model_path, trainee.tokenizer)
     assert isinstance(engine, TransformersEngine)
     generator = torch.Generator().manual_seed(0)

@@ -52,7 +52,7 @@ class MergedLora:
             layer.weight.copy_(merged)
 
 
-class SideLora:
+class UnmergedLora:
     """Adapted layers get a forward of their own; no weight of the model is copied or written.
 
     A and scale B are rounded to the base weights' data type once per version: both are exact where the learner trains in

@@ -22,7 +22,7 @@ from actors.engines.torch_decoding.batch_rows import BatchRows
 from actors.engines.torch_decoding.decode_batches import Slice, plan_batches
 from actors.engines.torch_decoding.decoder_check import choose_decoder
 from actors.engines.torch_decoding.decoders import prefill
-from actors.engines.torch_decoding.lora_paths import LoraPath, MergedLora, SideLora
+from actors.engines.torch_decoding.lora_paths import LoraPath, MergedLora, UnmergedLora
 from actors.engines.torch_decoding.lora_weights import LoraWeights, read_lora
 from contracts.adapter import Adapter
 from contracts.errors import AdapterMissingError, EngineError
@@ -37,7 +37,7 @@ class TransformersEngine:
         self,
         model: PreTrainedModel,
         tokenizer: Tokenizer,
-        lora_path: Literal["merged", "side"],
+        lora_path: Literal["merged", "unmerged"],
         max_batch_rows: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -52,7 +52,7 @@ class TransformersEngine:
         head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
         self._head = next((path for path, layer in self._layers.items() if layer is head), None)
         self._new_decoder = choose_decoder(model)
-        self._lora: LoraPath = MergedLora(self._layers) if lora_path == "merged" else SideLora(self._layers)
+        self._lora: LoraPath = MergedLora(self._layers) if lora_path == "merged" else UnmergedLora(self._layers)
         self._versions: dict[int, LoraWeights] = {}
         self._active: int | None = None
 

@@ -85,7 +85,7 @@ class UpdateLost(Event):
     def headline(self) -> str:
         return (
             f"version {self.version}: of the adapter {self.survival:.1%} acts in the merged bfloat16 weights that sample, the "
-            "rest is rounded away (actors.lora_path = 'side' keeps it)"
+            "rest is rounded away (actors.lora_path = 'unmerged' keeps it)"
         )
 
 

@@ -63,7 +63,7 @@ def test_sampled_and_scored_logprobs_are_those_of_a_plain_forward(name: str) -> 
     plain = model_of(name)
     plain.set_attn_implementation("eager")
     tensors = all_linear(plain)
-    engine = TransformersEngine(model_of(name), tiny_tokenizer(), "side", max_batch_rows=16)
+    engine = TransformersEngine(model_of(name), tiny_tokenizer(), "unmerged", max_batch_rows=16)
     engine.load_adapter(adapter_of(1, tensors, targets=(ALL_LINEAR,)))
     requests = [ask("what is 3 + 4 ?", range(5), 3), ask("1 + 1", range(10, 19), 24), ask("x", (30,), 9)]
     checked = 0

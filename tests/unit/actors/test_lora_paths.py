@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from actors.config import ActorSettings, PoolSettings
-from actors.engines.torch_decoding.lora_paths import MergedLora, SideLora
+from actors.engines.torch_decoding.lora_paths import MergedLora, UnmergedLora
 from actors.engines.torch_decoding.lora_weights import LoraPair, LoraWeights
 from actors.load import load_engine
 from tests.small_updates import SEEDS, Scores, arrived, bfloat16_llama
@@ -57,7 +57,8 @@ def test_the_run_decides_by_data_type_and_engine() -> None:
         "b": False,
     }
     assert ActorSettings(lora_path="merged").merges_lora
-    assert not ActorSettings(lora_path="side", dtype="float32").merges_lora
+    assert not ActorSettings(lora_path="unmerged", dtype="float32").merges_lora
+    assert ActorSettings.model_validate({"lora_path": "side"}).lora_path == "unmerged", "as older configurations say"
     assert not ActorSettings(engine="vllm", dtype="float32").merges_lora
 
 
@@ -84,7 +85,7 @@ def on_the_side(dtype: torch.dtype, size: float = 1.0) -> tuple[TwoReaders, Lora
     model = TwoReaders(dtype)
     layers = {"gate_proj": model.gate_proj, "up_proj": model.up_proj}
     weights = LoraWeights({name: pair(layer, size, seed) for seed, (name, layer) in enumerate(layers.items())}, 2.0)
-    SideLora(layers).use(weights)
+    UnmergedLora(layers).use(weights)
     return model, weights
 
 
@@ -130,7 +131,7 @@ def test_a_tensor_that_was_overwritten_between_two_steps_is_read_again() -> None
 def test_layers_that_a_version_does_not_adapt_are_as_loaded() -> None:
     model, weights = on_the_side(torch.float32)
     layers = {"gate_proj": model.gate_proj, "up_proj": model.up_proj}
-    side, inputs = SideLora(layers), torch.randn(5, 24)
+    side, inputs = UnmergedLora(layers), torch.randn(5, 24)
     side.use(LoraWeights({"up_proj": weights.pairs["up_proj"]}, 2.0))
     check(model, weights, "up_proj", inputs)
     np.testing.assert_allclose(
@@ -159,7 +160,7 @@ def test_no_weight_is_copied_or_written() -> None:
     model = TwoReaders(torch.bfloat16)
     before = {name: (p.data_ptr(), p.clone()) for name, p in model.named_parameters()}
     layers = {"gate_proj": model.gate_proj, "up_proj": model.up_proj}
-    SideLora(layers).use(LoraWeights({name: pair(layer) for name, layer in layers.items()}, 2.0))
+    UnmergedLora(layers).use(LoraWeights({name: pair(layer) for name, layer in layers.items()}, 2.0))
     model.up_proj(torch.randn(5, 24).bfloat16())
     for name, parameter in model.named_parameters():
         assert parameter.data_ptr() == before[name][0]

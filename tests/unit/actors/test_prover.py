@@ -59,7 +59,7 @@ class Recorded(TransformersEngine):
         return super().generate(requests, policy_version, deadline_s)
 
 
-def prover(dtype: Dtype, path: Literal["merged", "side"] = "side", **changes: Any) -> tuple[Prover, Recorded]:
+def prover(dtype: Dtype, path: Literal["merged", "unmerged"] = "unmerged", **changes: Any) -> tuple[Prover, Recorded]:
     model = tiny_llama()
     nn.Module.to(model, getattr(torch, dtype))
     engine = Recorded(model, tiny_tokenizer(), path, max_batch_rows=16)
@@ -76,11 +76,11 @@ def prove(made: Prover, *adapters: Adapter) -> None:
     asyncio.run(all_of_them())
 
 
-@pytest.mark.parametrize("path", ["merged", "side"])
+@pytest.mark.parametrize("path", ["merged", "unmerged"])
 @pytest.mark.parametrize("engine", ["bfloat16", "float32"])
 @pytest.mark.parametrize("learner", ["bfloat16", "float32"])
 def test_an_honest_version_is_proven_whatever_the_data_types(
-    learner: Dtype, engine: Dtype, path: Literal["merged", "side"]
+    learner: Dtype, engine: Dtype, path: Literal["merged", "unmerged"]
 ) -> None:
     made, _ = prover(engine, path)
     prove(made, published(learner))

@@ -23,8 +23,8 @@ from tests.tiny_policy import (
     tiny_tokenizer,
 )
 
-Path = Literal["merged", "side"]
-PATHS: tuple[Path, ...] = ("merged", "side")
+Path = Literal["merged", "unmerged"]
+PATHS: tuple[Path, ...] = ("merged", "unmerged")
 
 
 def make_engine(path: Path = "merged", rows: int = 64, model: PreTrainedModel | None = None) -> TransformersEngine:
@@ -74,7 +74,7 @@ def test_version_zero_is_the_base_model(path: Path) -> None:
 def test_merged_and_side_sample_the_same_tokens() -> None:
     requests = groups_of(3, 4)
     assert tokens_of(make_engine("merged").generate(requests, 1, 60.0)) == tokens_of(
-        make_engine("side").generate(requests, 1, 60.0)
+        make_engine("unmerged").generate(requests, 1, 60.0)
     )
 
 
@@ -212,7 +212,7 @@ def test_architectures_with_attention_of_their_own_fall_back_and_agree_with_a_pl
     windowed.train(False)
     assert choose_decoder(windowed) is ExpandedDecoder
     tensors = lora_tensors(windowed, seed=3)
-    engine = TransformersEngine(windowed, tiny_tokenizer(), "side", 6)
+    engine = TransformersEngine(windowed, tiny_tokenizer(), "unmerged", 6)
     engine.load_adapter(adapter_of(1, tensors))
     request = ask("longer than the window of six", (1, 2, 3, 4), 12)
     for generation in engine.generate([request, ask("short", (5, 6))], 1, 60.0)[0]:
@@ -224,7 +224,7 @@ def test_architectures_with_attention_of_their_own_fall_back_and_agree_with_a_pl
 def test_a_model_without_linear_targets_refuses_the_adapter() -> None:
     config = GPT2Config(vocab_size=98, n_embd=32, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=1)
     gpt2 = GPT2LMHeadModel(config)  # type: ignore[no-untyped-call]
-    engine = TransformersEngine(gpt2, tiny_tokenizer(), "side", 4)
+    engine = TransformersEngine(gpt2, tiny_tokenizer(), "unmerged", 4)
     with pytest.raises(ValueError, match="belong to no linear layer of this model"):
         engine.load_adapter(tiny_adapter(1, tiny_llama()))
 

@@ -200,7 +200,7 @@ def config_with(engine: str, **actors: Any) -> RunConfig:
 
 
 def test_plan_placement_and_silent_settings_ask_its_row() -> None:
-    mine = config_with("/far/away/mine.py:load", lora_path="side", vllm={"max_num_seqs": 8})
+    mine = config_with("/far/away/mine.py:load", lora_path="unmerged", vllm={"max_num_seqs": 8})
     assert silent_settings(mine) == [], "it is given all of [actors], and may read it"
     assert dict(plan_rows(mine, make_plan(mine)))["workers"] == "1 x mine.py:load engine"
     gpus = {bundle.part: bundle.gpus for bundle in place(mine, [Node("n", 8.0, 2.0)]).bundles}

@@ -44,7 +44,7 @@ def test_merged_is_float32_and_computes_what_base_and_adapter_compute(run: Path,
     assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "float32"
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
     beside = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
-    engine = TransformersEngine(beside, tiny_tokenizer(), "side", 8)
+    engine = TransformersEngine(beside, tiny_tokenizer(), "unmerged", 8)
     update = one_update(0, sequences())
     engine.load_adapter(adapter_of(1, update))
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)

@@ -111,7 +111,7 @@ CASES: list[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = [
     ((), ("memory.device=cuda",), ("memory.gpus=0.5",)),
     ((), SCRIPTED, ("actors.scripted.accuracy=0.1", "learner.scripted.update_s=1.0")),
     ((), VLLM, ("actors.vllm.max_num_seqs=8", "actors.vllm.enforce_eager=true")),
-    (VLLM, (), ("actors.lora_path=side", "actors.max_batch_rows=8")),
+    (VLLM, (), ("actors.lora_path=unmerged", "actors.max_batch_rows=8")),
     (('actors.pools=[{name="a", num_workers=1}]',), (), ("actors.num_workers=3",)),
     (("actors.device=cpu",), (), ("actors.gpus_per_worker=0.5",)),
     ((*VLLM, "actors.device=cpu"), VLLM, ("actors.vllm.gpu_memory_utilization=0.5", "actors.vllm.enforce_eager=true")),
