@@ -11,7 +11,7 @@ from cluster.record.checkpoint import log_floor
 from cluster.record.history import RecoveredState, largest_gap, read_recovered
 from cluster.record.run_log import BEGINNING
 from cluster.record.run_view import read_run
-from contracts.errors import ConfigError
+from contracts.errors import ConfigError, DataError
 from memory_service.encoder import load_encoder
 from memory_service.service import EpisodicMemory
 
@@ -34,6 +34,11 @@ def replay_run(run_path: Path) -> ReplayReport:
     if not settings.enabled:
         raise ConfigError(f"{run_path} ran with memory.profile = 'off': there are no intrinsic rewards to recompute")
     past = read_recovered(run_path / "log", RecoveredState(), BEGINNING, memory_on=True, floor=log_floor(run_path))
+    if run.metrics and not past.calls:
+        raise DataError(
+            f"{run_path / 'log'} has no group that memory scored, and metrics.jsonl has {len(run.metrics)} updates: there is "
+            "nothing to compare. Restore the run's log from a copy of the run"
+        )
     memory = EpisodicMemory(settings, load_encoder(settings), value_of_correct=run.config.value_of_correct)
     rollouts, largest, worst = 0, 0.0, ""
     for call in past.calls:

@@ -15,7 +15,7 @@ from cluster.config.silent_settings import silent_lines
 from cluster.flow.scaling_policy import Waits, bottleneck
 from cluster.launch.placement import Node, place, placement_rows
 from cluster.launch.plan import make_plan, plan_rows
-from cluster.record.events.failures import Crashed, GaveUp, PartLost, RayFailed, Stopped, SupervisorDied
+from cluster.record.events.failures import Crashed, EndedByForce, GaveUp, PartLost, RayFailed, Stopped, SupervisorDied
 from cluster.record.events.resuming import Resumed
 from cluster.record.events.workers import Joined
 from cluster.record.incidents import incident_lines
@@ -105,6 +105,7 @@ def show_incidents(console: Console, run: RunView) -> None:
 
 FAILURES = (Stopped, GaveUp, Crashed, PartLost, RayFailed, SupervisorDied)
 """Events after which a run does not go on by itself, unless it is resumed."""
+ENDS = (*FAILURES, EndedByForce)
 
 
 def state_of(run: RunView, now_s: float | None = None) -> str:
@@ -112,8 +113,12 @@ def state_of(run: RunView, now_s: float | None = None) -> str:
     if run.summary is not None:
         how = "finished" if run.summary["exit_code"] == 0 else _how_it_stopped(run.summary)
         now = "being resumed; before that " if being_taken_up(run.path) else ""
-        return f"{now}{how}, {run.summary['updates']} updates in {run.summary['wall_s'] / 60:.1f} min"
-    last = next((event for event in reversed(run.events) if isinstance(event, (*FAILURES, Resumed, Joined))), None)
+        minutes = f"{run.summary['wall_s'] / 60:.1f} min"
+        took = f"{minutes} since it was resumed" if any(isinstance(event, Resumed) for event in run.events) else minutes
+        return f"{now}{how}, {run.summary['updates']} updates, {took}"
+    last = next((event for event in reversed(run.events) if isinstance(event, (*ENDS, Resumed, Joined))), None)
+    if isinstance(last, EndedByForce):
+        return f"{last.headline}; `memr resume` goes on"
     if isinstance(last, FAILURES):
         return f"failed: {last.headline}"
     if run.status is None:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.load import load_worker_tokenizer
-from actors.load import refuse_missing as refuse_missing_engines
 from cluster.config.run_config import RunConfig
 from cluster.launch.answer_rule_change import tell_changed_rule
 from cluster.launch.context_budget import find_room
 from cluster.launch.model_store import model_of
+from cluster.launch.named_code import refuse_missing_code
 from cluster.launch.nodes import check_driver
 from cluster.launch.probes import probe_sequences
 from cluster.launch.ray_handles import ServiceInputs
@@ -24,10 +24,8 @@ from cluster.record.resume import ChangedSetting, begin_or_go_on, read_recovered
 from cluster.record.run_dir import claim_run, forget_summary, has_begun
 from contracts.errors import LoadError
 from contracts.ports import Task
-from learner.methods import refuse_missing as refuse_missing_methods
 from learner.old_checkpoint import refuse_old
 from loading.load_errors import named_data
-from memory_service.formulas import refuse_missing as refuse_missing_formulas
 from tasks.load import load_task, make_verifier
 from tasks.prompts import HfTokenizer
 from tasks.task_data import TaskData, look_through
@@ -84,10 +82,7 @@ def prepare(
 
 def _load_task(config: RunConfig) -> Task:
     """First: a wrong path is told before anything is loaded."""
-    refuse_missing_methods(config.learner)
-    refuse_missing_engines(config.actors)
-    if config.memory.enabled:
-        refuse_missing_formulas(config.memory)
+    refuse_missing_code(config)
     task = load_task(config.task)
     if not has_begun(config.run_path):  # one that has loaded it before tries again, within its budget
         make_verifier(config.task).close()  # users' scorer and rewards, loaded as every worker will

@@ -4,6 +4,7 @@ Signals are seen in every phase: while models load they end the process at once 
 whole), later they ask the controller for a checkpoint and the end. A process whose supervisor died asks itself.
 """
 
+import contextlib
 import errno
 import faulthandler
 import os
@@ -21,7 +22,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from cluster.config.run_folder import is_run
 from cluster.record.events.event import Event
-from cluster.record.events.failures import Crashed, PartLost, RayFailed, SupervisorDied
+from cluster.record.events.failures import Crashed, PartLost, RayFailed, Stopped, SupervisorDied
 from cluster.record.incidents import append_event, headlines, write_incident
 from cluster.recovery.ending import FAILED, INTERRUPTED, MAY_RESTART
 from contracts.errors import ActorLostError, MemrError, RunStopped
@@ -64,10 +65,13 @@ def supervised(life: Callable[[], int], run_path: Path, stop_s: float, superviso
 def _crashed(run_path: Path, error: Exception) -> int:
     """Exit code of a process that an error ended which nobody foresaw; raises where a sentence says what to do."""
     if _disk_is_full(error):
-        raise RunStopped(
+        told = (
             f"the disk of {run_path} is full: {error}. Make room, then `memr resume {run_path}`: what was cut off while "
             "it was written is dropped, everything before it is kept"
-        ) from error
+        )
+        with contextlib.suppress(OSError):  # a line may still find room
+            _leave(run_path, Stopped(told))
+        raise RunStopped(told) from error
     if isinstance(error, OSError) and not is_run(run_path):
         raise error  # a path of the configuration's: a sentence says it, and no trace
     trace = "".join(traceback.format_exception(error))

@@ -15,7 +15,7 @@ from cluster.commands.report import _transcripts, write_report
 from cluster.commands.summary import before_after, recent_bottleneck, state_of
 from cluster.config.run_config import RunConfig
 from cluster.record.events.event import Event
-from cluster.record.events.failures import Stopped
+from cluster.record.events.failures import EndedByForce, Stopped
 from cluster.record.events.registry import from_line
 from cluster.record.recorder import Recorder
 from cluster.record.run_dir import FOLDERS, claim_run, create_run, write_summary
@@ -134,6 +134,10 @@ async def test_status_tells_running_from_dead_from_failed(tmp_path: Path) -> Non
     recorder.event(Stopped("no more disk"))
     recorder.close()
     assert state_of(read_run(path)) == "failed: no more disk"
+    recorder = Recorder(path)
+    recorder.event(EndedByForce("asked twice. No checkpoint was written now"))
+    recorder.close()
+    assert state_of(read_run(path)) == "asked twice. No checkpoint was written now; `memr resume` goes on"
 
 
 def test_status_tells_a_run_that_loads_from_one_that_stopped(tmp_path: Path) -> None:
@@ -152,7 +156,7 @@ async def test_status_tells_a_supervisor_that_died_from_a_request(tmp_path: Path
     _, path = await finished(tmp_path)
     summary = {"exit_code": 130, "updates": 2, "wall_s": 60.0}
     write_summary(path, summary | {"ended_by": ""})
-    assert state_of(read_run(path)).startswith("stopped on request; `memr resume` goes on, 2 updates")
+    assert state_of(read_run(path)) == "stopped on request; `memr resume` goes on, 2 updates, 1.0 min"
     write_summary(path, summary | {"ended_by": "supervisor_died"})
     assert state_of(read_run(path)).startswith(
         "ended because its supervisor died, after a checkpoint; `memr resume` goes on"

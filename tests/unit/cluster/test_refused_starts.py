@@ -1,6 +1,7 @@
 """A start that is refused: told before Ray is ended, never tried again where nothing can change, and may be mended."""
 
 import asyncio
+import errno
 import json
 import os
 import platform
@@ -38,7 +39,7 @@ from cluster.recovery.failure_policy import Component
 from cluster.recovery.restartable import RestartableLearner
 from cluster.recovery.run_process import end_when_orphaned, ended_by, supervised
 from cluster.recovery.supervisor import Supervisor
-from contracts.errors import ActorLostError, ConfigError, LoadError, MemrError
+from contracts.errors import ActorLostError, ConfigError, LoadError, MemrError, RunStopped
 from contracts.process import ProcessId, own_process
 from tasks.config import TaskSettings
 from tasks.prompts import HfTokenizer
@@ -251,6 +252,15 @@ def test_an_error_before_there_is_a_run_is_not_tried_again(tmp_path: Path, capsy
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "manifest.json").write_text("{}")
     assert supervised(raising(ZeroDivisionError("ours")), tmp_path / "run", 1.0, os.getppid()) == MAY_RESTART
+
+
+@pytest.mark.usefixtures("restored_process")
+def test_a_full_disk_is_written_down_where_a_line_still_finds_room(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(RunStopped, match="Make room, then `memr resume"):
+        supervised(raising(full), tmp_path, 1.0, os.getppid())
+    assert kinds(tmp_path) == [Stopped]
 
 
 @pytest.mark.usefixtures("restored_process")

@@ -91,3 +91,26 @@ def test_a_verifier_that_hangs_is_found_out_with_the_first_problems() -> None:
     file = io.StringIO()
     show_check(Console(file=file, width=80), report)
     assert "30 problems were not tried" in " ".join(file.getvalue().split())
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "message"),
+    [
+        (
+            "memory",
+            {"profile": "memr", "encoder": "hash:8", "explore_formula": "{}/mine.py:rihgt"},
+            "Did you mean 'right'",
+        ),
+        ("learner", {"loss": "{}/mine.py:rihgt"}, "Did you mean 'right'"),
+        ("actors", {"engine": "{}/mine.py:rihgt"}, "Did you mean 'right'"),
+    ],
+)
+def test_code_that_a_run_would_refuse_is_refused_here(
+    tmp_path: Path, section: str, values: dict[str, str], message: str
+) -> None:
+    (tmp_path / "mine.py").write_text("def right(*given):\n    return given\n")
+    named = {name: value.format(tmp_path) for name, value in values.items()}
+    sections = {"model": {"name": "scripted"}, "actors": {"engine": "scripted"}}
+    config = RunConfig.model_validate(sections | {section: sections.get(section, {}) | named})
+    with pytest.raises(ConfigError, match=message):
+        run_task_check(Console(file=io.StringIO()), config)
