@@ -53,9 +53,8 @@ def derived(last: str, instead: str) -> Callable[[Callable[[Any], T]], Former[T]
     return lambda method: Former(method, last, instead, follows=True)
 
 
-UsersCode = Annotated[
-    str, Field(pattern=r"^.+:[A-Za-z_][A-Za-z0-9_]*$", description="FILE.py:name or package.module:name")
-]
+CODE_PATTERN = r"^.+:[A-Za-z_][A-Za-z0-9_]*$"
+UsersCode = Annotated[str, Field(pattern=CODE_PATTERN, description="FILE.py:name or package.module:name")]
 """Beside the names of a table: code of the user's (loading/dotted_path.py)."""
 
 

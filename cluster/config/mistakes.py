@@ -1,5 +1,6 @@
 """What is wrong with a configuration, from pydantic's account of it: file or `--set`, line, key, what is allowed, nearest name."""
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from pydantic import BaseModel
 
 from cluster.config.set_options import key_of
 from cluster.config.setting_names import field_at, hint, known_keys
+from contracts.settings import CODE_PATTERN
 
 _OF_A_LIST = 'Input should be a list, for example ["a", "b"]'
 _PLAINER = {
@@ -68,15 +70,28 @@ def _explain(
     if first["type"] in _NO_DESCRIPTION:
         return f"{where}: {dotted}: {message}"
     field = field_at(root, location)
-    meaning = f". {dotted} is: {field.description}" if field is not None and field.description else ""
-    return f"{where}: {dotted}: {message} (given: {first['input']!r:.200}){meaning}"
+    near = _nearest(first)
+    meaning = (
+        f"{'' if near else '.'} {dotted} is: {field.description}" if field is not None and field.description else ""
+    )
+    return f"{where}: {dotted}: {message} (given: {first['input']!r:.200}){near}{meaning}"
 
 
 def _message(root: type[BaseModel], location: Sequence[str], problem: Problem) -> str:
     if problem["type"] == "model_type":
         keys = ", ".join(known_keys(root, location)[:6])
         return f"Input should be a table with the keys {keys} (given: {problem['input']!r:.200})"
+    if problem["type"] == "string_pattern_mismatch" and problem["ctx"]["pattern"] == CODE_PATTERN:
+        return "your own as FILE.py:name"
     return _PLAINER.get(problem["type"], str(problem["msg"]).removeprefix("Value error, "))
+
+
+def _nearest(problem: Problem) -> str:
+    """The one of a list of names that was meant, as a question."""
+    if problem["type"] != "literal_error":
+        return ""
+    near = difflib.get_close_matches(str(problem["input"]), re.findall(r"'([^']*)'", problem["ctx"]["expected"]), 1)
+    return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def _where(path: Path, text: str, overrides: Sequence[str], location: Sequence[str], problem: Problem) -> str:

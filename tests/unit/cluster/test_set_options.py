@@ -175,6 +175,10 @@ def test_a_cluster_that_does_not_answer_is_told_at_once() -> None:
         ('model = "x"', r"^\S+:1: model: Input should be a table with the keys name \(given: 'x'\)$"),
         ('[actors.vllm]\nmax_num_seqs = "x"\n', r":2: actors\.vllm\.max_num_seqs: .*valid integer"),
         (
+            '[learner]\nloss = "cisp"',
+            r"'gspo', or your own as FILE\.py:name \(given: 'cisp'\); did you mean 'cispo'\? learner\.loss is: clipped per token",
+        ),
+        (
             '[task]\nkind = "mine.py"',
             r"known: arithmetic, reasoning_gym, file\. A task of your own is named FILE\.py:Class",
         ),
