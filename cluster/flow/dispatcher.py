@@ -31,6 +31,9 @@ from contracts.errors import ActorLostError, AdapterMissingError, EngineError, P
 from contracts.problem import Lease, Purpose
 from contracts.rollout import RolloutGroup
 
+ADOPT_ATTEMPTS, ADOPT_PAUSE_S = 5, 1.0
+"""Failures in a row to load a version, and the pause between: then the worker is given up and replaced within the budget."""
+
 
 class Outcomes(Protocol):
     """Who hears what became of leases (lease_outcomes.py)."""
@@ -146,6 +149,7 @@ class Dispatcher:
     async def _follow(self, worker: WorkerState) -> None:
         """Consumes published versions; produces proven ones; waits for the next; unblocked by the signal. Raises RunStopped
         where no version is left to sample with."""
+        failures = 0
         while worker.state is not WorkerStatus.DEAD:
             version = self.registry.servable(worker.pool)
             done = version is None or worker.version >= version or worker.state is WorkerStatus.DRAINING
@@ -160,10 +164,14 @@ class Dispatcher:
             except ActorLostError as error:
                 worker.lose(error)
             except (EngineError, AdapterMissingError, TimeoutError) as error:
+                failures += 1
                 worker.mark_unhealthy()
                 self.recorder.event(AdoptFailed(worker.worker_id, version, str(_told(worker, error))))
-                await self.changed.wait(timeout_s=1.0)
+                if failures == ADOPT_ATTEMPTS:
+                    worker.lose(_told(worker, error))
+                await asyncio.sleep(ADOPT_PAUSE_S)
             else:
+                failures = 0
                 worker.proven(version)
                 self.registry.proven(version, worker.pool)
                 self._votes[worker.pool].proven(version, worker.worker_id)

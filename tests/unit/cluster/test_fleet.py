@@ -10,6 +10,7 @@ import pytest
 
 from actors.config import ActorSettings
 from cluster.flow.worker_state import WorkerState, WorkerStatus
+from cluster.record.incidents import headlines
 from cluster.record.requests import RunControl, ask
 from contracts.errors import ActorLostError, ConfigError, DataError, EngineError, LoadError, ProofError, RunStopped
 from contracts.problem import Lease
@@ -438,3 +439,15 @@ def test_a_run_that_is_not_there_says_so(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(DataError, match="no controller took the request"):
         ask(tmp_path, ask="stop")
     assert not list((tmp_path / "control").iterdir()), "the request is withdrawn"
+
+
+async def test_a_worker_that_never_loads_a_version_is_given_up_and_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would pass its health check and go on trying: a user's engine whose `score` always raises."""
+    monkeypatch.setattr("cluster.flow.dispatcher.ADOPT_PAUSE_S", 0.001)
+    broken = FakeWorker("worker-0", refuse=lambda _version: EngineError("score failed at mine.py:7"))
+    run = Run(make_config(tmp_path, updates=2), workers=[broken])
+    await run.run()
+    assert [event[1] for event in run.events if event[0] == "refuse"] == ["worker-0"] * 5
+    assert any("score failed at mine.py:7" in headline for headline in headlines(run.path))
