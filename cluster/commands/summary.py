@@ -64,6 +64,7 @@ def show_placement(console: Console, config: RunConfig, nodes: Sequence[Node]) -
 def show_status(console: Console, run: RunView) -> None:
     """Prints a run's state, newest update, ledger, bottleneck and processes, from its folder alone."""
     console.print(Text.assemble((str(run.path), "bold"), f": {state_of(run)}"), soft_wrap=True)
+    show_missing_metrics(console, run)
     if run.metrics:
         console.print(step_text(run.metrics[-1], run.config.learner.num_updates), soft_wrap=True)
         ledger = run.metrics[-1]["ledger"]
@@ -152,10 +153,21 @@ def recent_bottleneck(run: RunView) -> str:
     )
 
 
+def show_missing_metrics(console: Console, run: RunView) -> None:
+    """Nothing where every update has its line."""
+    if missing := run.updates_without_metrics:
+        console.print(
+            f"note: metrics.jsonl has no line of {missing} of {run.summary and run.summary['updates']} updates: figures are of the "
+            "others",
+            soft_wrap=True,
+        )
+
+
 def show_summary(console: Console, run: RunView) -> None:
     """What changed, where it is, what to do next."""
     console.print()
     console.print(Text.assemble((str(run.path), "bold"), f" {state_of(run)}"), soft_wrap=True)
+    show_missing_metrics(console, run)
     _show_accuracy(console, run)
     if run.metrics:
         waited = sum(line["wait_memory_s"] for line in run.metrics) / sum(line["step_s"] for line in run.metrics)

@@ -85,6 +85,12 @@ class RunView:
         return found
 
     @property
+    def updates_without_metrics(self) -> int:
+        """Updates of a run that has ended whose line is not in metrics.jsonl: a file that was cut, emptied or left behind."""
+        made = int(self.summary.get("updates", 0)) if self.summary is not None else 0
+        return max(0, made - len({line["step"] for line in self.metrics}))
+
+    @property
     def fleet(self) -> list[WorkerNow]:
         """Its workers at the last sign of life; none once it has ended."""
         found = (self.status or {}).get("fleet", {}) if self.summary is None else {}

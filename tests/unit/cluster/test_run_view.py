@@ -115,3 +115,9 @@ def test_evaluations_of_one_kind_are_one_curve(tmp_path: Path) -> None:
         EvalCurve(8, 4, Series((0,), (0.5,))),
         EvalCurve(32, None, Series((6,), (0.4,))),
     ]
+
+
+def test_updates_without_a_line_of_metrics_are_counted_once_the_run_has_ended(tmp_path: Path) -> None:
+    metrics = [{"step": 1}, {"step": 2}, {"step": 5}]
+    assert view(tmp_path, metrics=metrics, summary={"exit_code": 0, "updates": 5}).updates_without_metrics == 2
+    assert view(tmp_path, metrics=metrics).updates_without_metrics == 0
