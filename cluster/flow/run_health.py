@@ -63,6 +63,8 @@ class Health:
         skipped = sum(1 for _ in takewhile(lambda line: line.get("skipped"), reversed(lines)))
         self._skipped_in_a_row = skipped % ((ROLL_BACKS + 1) * IN_A_ROW)
         self._roll_back_for = ""
+        if self._state.step >= self._config.learner.num_updates:
+            return  # an alarm that came when all was made has nothing left to halt or turn back
         for due in alarms_due(written.events.look(), self._state.step):
             if getattr(self._config.alarms, due.alarm, due.action) == due.action:
                 self._act(Alarm(due.alarm, Action(due.action), due.headline))

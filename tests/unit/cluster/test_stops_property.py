@@ -41,6 +41,11 @@ def test_whatever_stops_a_run_it_ends_where_it_would_have(lag: int, stops: list[
     ends_where_it_would_have(lag, stops, seed)
 
 
+@pytest.mark.parametrize("lag", [0, 2])
+def test_an_alarm_that_came_when_all_updates_were_made_stops_no_later_life(lag: int) -> None:
+    ends_where_it_would_have(lag, [("ctrl_c", Moment("loading", 1, 0)), ("pause", Moment("waiting", 0, 0))], 1)
+
+
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("lag", [0, 1, 2])
