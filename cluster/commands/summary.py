@@ -1,5 +1,6 @@
 """Prints a run's plan, status and closing summary as tables, and the next steps."""
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,12 +30,12 @@ from cluster.watch.console import eval_text, step_text
 
 
 def show_plan(console: Console, config: RunConfig) -> None:
-    """Prints what a configuration amounts to, and notes on settings without effect."""
+    """Prints what a configuration amounts to, and notes on settings without effect and unset variables."""
     table = Table.grid(padding=(0, 2))
     for name, value in plan_rows(config, make_plan(config)):
         table.add_row(Text(name, "bold"), value)
     console.print(table)
-    for line in silent_lines(config):
+    for line in [*silent_lines(config), *config.notify.unset(os.environ)]:
         console.print(f"note: {line}", soft_wrap=True)
 
 
