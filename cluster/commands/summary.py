@@ -16,7 +16,7 @@ from cluster.config.silent_settings import silent_lines
 from cluster.flow.scaling_policy import Waits, bottleneck
 from cluster.launch.placement import Node, place, placement_rows
 from cluster.launch.plan import make_plan, plan_rows
-from cluster.record.events.failures import Crashed, GaveUp, PartLost, RayFailed, Stopped, SupervisorDied
+from cluster.record.events.failures import Crashed, GaveUp, NoticeFailed, PartLost, RayFailed, Stopped, SupervisorDied
 from cluster.record.events.resuming import Resumed
 from cluster.record.events.workers import Joined
 from cluster.record.incidents import incident_lines
@@ -96,12 +96,15 @@ def show_reward_errors(console: Console, metrics: Lines) -> None:
 
 
 def show_incidents(console: Console, run: RunView) -> None:
-    """What the run noticed by itself, alarms first; nothing where all was well."""
+    """What the run noticed by itself, alarms first, and where notices failed; nothing where all was well."""
     lines = incident_lines(run.incidents)
     for line in lines:
         console.print(Text(line, "red"), soft_wrap=True)
     if lines:
         console.print(f"incidents in full: {run.path / 'incidents'}", soft_wrap=True)
+    failed = {event.destination: event.headline for event in run.events if isinstance(event, NoticeFailed)}
+    for headline in failed.values():
+        console.print(f"note: {headline}", soft_wrap=True)
 
 
 FAILURES = (Stopped, GaveUp, Crashed, PartLost, RayFailed, SupervisorDied)

@@ -54,6 +54,8 @@ def _warnings() -> Iterator[list[str]]:
     """What Apprise logs in this thread meanwhile; its own LogCapture mixes threads."""
     handler = _ThreadsRecords()
     logger = logging.getLogger("apprise")
+    if logger.getEffectiveLevel() > logging.WARNING:
+        logger.setLevel(logging.WARNING)
     logger.addHandler(handler)
     try:
         yield handler.texts

@@ -10,20 +10,24 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 from pydantic import ValidationError
 
+from cluster.commands.summary import show_incidents
 from cluster.config.notify import NotifySettings
 from cluster.config.run_config import load_config
 from cluster.record.events.event import Event
+from cluster.record.events.failures import NoticeFailed
 from cluster.record.recorder import Recorder
 from cluster.watch import notify
 from cluster.watch.notify import Notifier
 from cluster.watch.notify_destination import QUEUE_EVENTS
 from cluster.watch.notify_watcher import NotifyWatcher
+from cluster.watch.terminal import into
 from contracts.errors import ConfigError
 
 WITHIN_S = 30.0  # a bound for slow machines; nothing here takes it
@@ -289,6 +293,21 @@ def test_a_failed_notice_is_an_event_of_the_run_that_its_console_shows(tmp_path:
         ("notice_failed", "notify.command", "start"),
         ("notice_failed", "notify.urls[0]", "start"),
     ]
+
+
+def test_status_notes_the_last_failed_notice_of_each_destination(tmp_path: Path) -> None:
+    lost = [
+        NoticeFailed(f"notify.urls[{number}]", name, "why")
+        for number, name in ((0, "start"), (1, "stop"), (0, "alarm"))
+    ]
+    run: Any = SimpleNamespace(path=tmp_path, incidents=[], events=lost)
+    with (tmp_path / "shown").open("w+") as file:
+        show_incidents(into(file), run)
+        file.seek(0)
+        assert file.read().splitlines() == [
+            "note: notify.urls[0] did not take the event 'alarm': why",
+            "note: notify.urls[1] did not take the event 'stop': why",
+        ]
 
 
 def test_the_end_of_a_run_waits_for_notices_at_most_5_seconds() -> None:
