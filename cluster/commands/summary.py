@@ -1,5 +1,6 @@
 """Prints a run's plan, status and closing summary as tables, and the next steps."""
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +16,16 @@ from cluster.config.silent_settings import silent_lines
 from cluster.flow.scaling_policy import Waits, bottleneck
 from cluster.launch.placement import Node, place, placement_rows
 from cluster.launch.plan import make_plan, plan_rows
-from cluster.record.events.failures import Crashed, EndedByForce, GaveUp, PartLost, RayFailed, Stopped, SupervisorDied
+from cluster.record.events.failures import (
+    Crashed,
+    EndedByForce,
+    GaveUp,
+    NoticeFailed,
+    PartLost,
+    RayFailed,
+    Stopped,
+    SupervisorDied,
+)
 from cluster.record.events.resuming import Resumed
 from cluster.record.events.workers import Joined
 from cluster.record.incidents import incident_lines
@@ -29,12 +39,12 @@ from cluster.watch.console import eval_text, step_text
 
 
 def show_plan(console: Console, config: RunConfig) -> None:
-    """Prints what a configuration amounts to, and notes on settings without effect."""
+    """Prints what a configuration amounts to, and notes on settings without effect and unset variables."""
     table = Table.grid(padding=(0, 2))
     for name, value in plan_rows(config, make_plan(config)):
         table.add_row(Text(name, "bold"), value)
     console.print(table)
-    for line in silent_lines(config):
+    for line in [*silent_lines(config), *config.notify.unset(os.environ)]:
         console.print(f"note: {line}", soft_wrap=True)
 
 
@@ -96,12 +106,15 @@ def show_reward_errors(console: Console, metrics: Lines) -> None:
 
 
 def show_incidents(console: Console, run: RunView) -> None:
-    """What the run noticed by itself, alarms first; nothing where all was well."""
+    """What the run noticed by itself, alarms first, and where notices failed; nothing where all was well."""
     lines = incident_lines(run.incidents)
     for line in lines:
         console.print(Text(line, "red"), soft_wrap=True)
     if lines:
         console.print(f"incidents in full: {run.path / 'incidents'}", soft_wrap=True)
+    failed = {event.destination: event.headline for event in run.events if isinstance(event, NoticeFailed)}
+    for headline in failed.values():
+        console.print(f"note: {headline}", soft_wrap=True)
 
 
 FAILURES = (Stopped, GaveUp, Crashed, PartLost, RayFailed, SupervisorDied)

@@ -12,7 +12,7 @@ from cluster.config.run_config import RunConfig
 from cluster.launch.early_checks import refuse_missing_files
 from cluster.record.run_view import read_run
 from cluster.recovery.supervisor import Supervisor
-from cluster.watch.notify import Notifier
+from cluster.watch.notify import SUPERVISOR_CLOSES_WITHIN_S, Notifier
 from cluster.watch.terminal import terminal
 from contracts.errors import DataError
 
@@ -30,15 +30,18 @@ def supervise(settings: RunConfig, command: list[str], lock: int) -> int:
     settings.actors.refuse_group_of_one()
     show_plan(console, settings)
     notifier = Notifier(settings.notify)
-    code = Supervisor(
+    supervisor = Supervisor(
         [sys.executable, "-m", "cluster", *command, "--supervisor", str(os.getpid())],
         settings.run_path,
         settings.supervision,
         say=lambda text: console.print(Text.assemble(("memr: ", "bold yellow"), text), soft_wrap=True),
         tell=notifier.send,
         lock=lock,
-    ).run()
-    notifier.close(within_s=settings.notify.timeout_s)
+        failed_notices=notifier.first_failures,
+    )
+    code = supervisor.run()
+    notifier.close(SUPERVISOR_CLOSES_WITHIN_S)
+    supervisor.report_failed_notices()
     if code in (0, INTERRUPTED) and (settings.run_path / "summary.json").exists():
         _show_result(console, settings)
     return code

@@ -3,6 +3,7 @@
 Loads without torch and Ray.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -52,7 +53,9 @@ class NotifySettings(Settings):
             return values
         values = dict(values)
         if (old := values.pop("webhook_url")) is not None:
-            values["urls"] = [*(values.get("urls") or ()), old]
+            _refuse_webhook(old)
+            if isinstance(urls := values.get("urls") or (), list | tuple):  # what is no list is refused as `urls`
+                values["urls"] = [*urls, old]
         return values
 
     @field_validator("urls", "command", "events", mode="before")
@@ -81,6 +84,25 @@ class NotifySettings(Settings):
         if value is not None and (not value[0].strip() or any("\0" in part for part in value)):
             raise ValueError("command must begin with a program, for example ['notify-send', 'memr']")
         return value
+
+    def unset(self, environment: Mapping[str, str]) -> list[str]:
+        """A sentence per address whose variable the environment lacks."""
+        return [
+            f"notify.urls[{number}] is {address}, which this environment does not have: no notice is sent there"
+            for number, address in enumerate(self.urls or ())
+            if address.startswith("$") and address[1:] not in environment
+        ]
+
+
+def _refuse_webhook(address: Any) -> None:
+    """Raises ValueError under the name that the configuration has."""
+    try:
+        if not isinstance(address, str):
+            raise ValueError("it has to be a text")
+        if not address.startswith("$"):
+            apprise_service(address)
+    except ValueError as error:
+        raise ValueError(f"webhook_url: {error}") from None
 
 
 def apprise_service(address: str) -> Any:

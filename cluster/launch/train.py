@@ -131,7 +131,9 @@ async def _run(prepared: Prepared, console: Console, site: PlacementOptions) -> 
     config, past = prepared.config, prepared.past
     run_path = config.run_path
     stop = StopSignals()
-    recorder = Recorder(run_path, watchers(config, run_path, console, site.logs))
+    recorder = Recorder(run_path)
+    for watcher in watchers(config, run_path, console, site.logs, recorder.event):
+        recorder.add_watcher(watcher)
     log = RunLog(run_path / "log", floor=log_floor(run_path))
     history = History(log)
     core = CoreServices(config, prepared.inputs, site, RunProcesses(run_path))

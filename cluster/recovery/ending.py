@@ -6,6 +6,8 @@ from dataclasses import dataclass
 MAY_RESTART = 4
 """Exit code of a run's process for a failure that another start may cure; 1 is Python's own for a crash."""
 FAILED, INTERRUPTED = 3, 130
+ENDS = {0: "finished", INTERRUPTED: "stopped on request"}
+"""Exit codes of a run that did not fail, in words."""
 
 
 @dataclass(frozen=True, slots=True)

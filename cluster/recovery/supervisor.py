@@ -27,7 +27,7 @@ from cluster.record.events.failures import EndedByForce, GaveUp, ProcessLeft, Ra
 from cluster.record.incidents import FINAL, append_event, headlines, kinds, write_incident
 from cluster.record.requests import leave_request
 from cluster.record.run_processes import oom_kills, recorded_processes
-from cluster.recovery.ending import FAILED, INTERRUPTED, MAY_RESTART, Ending, ending_of
+from cluster.recovery.ending import ENDS, FAILED, INTERRUPTED, MAY_RESTART, Ending, ending_of
 from cluster.recovery.failure_policy import Budget, Component, Failure, RestartAction, decide
 from cluster.recovery.process_tree import ProcessTree
 from cluster.recovery.progress import Hang, ProgressWatch
@@ -42,7 +42,8 @@ WITHOUT_RAY_S = 3.0
 
 class Supervisor:
     """command: of the run's process. say: to the person at the terminal. tell: hooks, told of start, restart and stop.
-    lock: descriptor of the run's lock (`run_lock.py`), which every process that is started inherits."""
+    lock: descriptor of the run's lock (`run_lock.py`), which every process that is started inherits. failed_notices: those
+    that hooks did not take, since the last call."""
 
     def __init__(
         self,
@@ -51,16 +52,16 @@ class Supervisor:
         settings: SupervisionSettings,
         say: Callable[[str], None],
         tell: Callable[[dict[str, Any]], None] = lambda _event: None,
-        clock: Callable[[], float] = time.monotonic,
         lock: int | None = None,
+        failed_notices: Callable[[], Sequence[Event]] = tuple,
     ) -> None:
         self._command, self._run_path, self._settings = command, run_path, settings
         self._hand_on = () if lock is None else (lock,)
-        self._say, self._tell, self._clock = say, tell, clock
+        self._say, self._tell, self._failed_notices, self._clock = say, tell, failed_notices, time.monotonic
         self._failures: list[Failure] = []
         self._child: subprocess.Popen[bytes] | None = None
         self._asked: list[int] = []  # signals that asked for an end
-        self._asked_s = 0.0
+        self._asked_s, self._incidents_before = 0.0, 0  # the latter: this life of the run's process
 
     def run(self) -> int:
         """The exit code of the run."""
@@ -70,7 +71,9 @@ class Supervisor:
             code = self._until_done()
             if code == INTERRUPTED and not (self._run_path / "summary.json").exists():
                 self._say(way_on(self._run_path))
-            self._tell({"event": Notice.STOP, "run": str(self._run_path), "exit_code": code, **self._last_headline()})
+            said = ENDS.get(code) or self._last_headline()  # an incident is the cause only of a failure
+            stopped = {"event": Notice.STOP, "run": str(self._run_path), "exit_code": code}
+            self._tell(stopped | ({"headline": said} if said else {}))
             return code
         finally:
             for number, handler in before.items():
@@ -87,7 +90,7 @@ class Supervisor:
             self._failures.append(Failure(Component.RUN, now))
             budget = Budget(self._settings.run_restarts, self._settings.run_restart_window_s)
             verdict = decide(self._failures, budget, now)
-            headline = ending.headline or self._last_headline().get("headline", f"it ended with code {ending.code}")
+            headline = ending.headline or self._last_headline() or f"it ended with code {ending.code}"
             if verdict.decision is RestartAction.STOP:
                 self._give_up(headline, verdict.spent)
                 return FAILED
@@ -102,7 +105,7 @@ class Supervisor:
 
     def _one_life(self) -> Ending:
         """Starts the run's process, watches it until it is gone, and leaves nothing of it behind."""
-        kills, incidents = oom_kills(), len(headlines(self._run_path))
+        kills, self._incidents_before = oom_kills(), len(headlines(self._run_path))
         words = StderrTail(self._run_path)
         self._child = subprocess.Popen(
             self._command, start_new_session=True, pass_fds=self._hand_on, stderr=words.descriptor
@@ -110,7 +113,7 @@ class Supervisor:
         tree = ProcessTree(self._child.pid)
         hang = self._watch(tree, words)
         if hang is not None:
-            ending = Ending(MAY_RESTART, self._end_hung(tree, hang, incidents), forced=True)
+            ending = Ending(MAY_RESTART, self._end_hung(tree, hang, self._incidents_before), forced=True)
         elif self._child.poll() is None:
             ending = Ending(INTERRUPTED, self._end_by_force(tree), forced=True)
         else:
@@ -136,6 +139,8 @@ class Supervisor:
                 return None
             if polls % LOOK_EVERY == 0:
                 tree.look()
+                if is_run(self._run_path):
+                    self.report_failed_notices()
                 if hang := watch.look(self._status(), self._clock()):
                     return hang
             lost_ray = tree.lost_ray()
@@ -218,7 +223,7 @@ class Supervisor:
             return ending.code
         if ending.forced or self._status() is None:  # before its first sign of life there is nothing to lose
             return INTERRUPTED
-        headline = ending.headline or self._last_headline().get("headline", f"it ended with code {ending.code}")
+        headline = ending.headline or self._last_headline() or f"it ended with code {ending.code}"
         self._say(f"{headline}, before it could write a checkpoint and end; `memr resume {self._run_path}` goes on")
         return 3
 
@@ -264,9 +269,16 @@ class Supervisor:
         except OSError as error:
             self._say(f"events.jsonl cannot be written: {error}")
 
-    def _last_headline(self) -> dict[str, str]:
-        found = headlines(self._run_path)
-        return {"headline": found[-1]} if found else {}
+    def report_failed_notices(self) -> None:
+        """To the person, and among the events of the run where there is one."""
+        for event in self._failed_notices():
+            self._say(event.headline)
+            if is_run(self._run_path):
+                self._event(event)
+
+    def _last_headline(self) -> str:
+        """Of the incidents since the run's process was last started; empty without one."""
+        return next(reversed(headlines(self._run_path)[self._incidents_before :]), "")
 
     def _give_up(self, headline: str, times: int) -> None:
         spent = f"that was failure {times} of the run, and its budget of restarts is spent"

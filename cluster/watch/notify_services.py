@@ -5,34 +5,32 @@ Addresses are Apprise's (https://github.com/caronc/apprise/wiki); none of them, 
 
 import json
 import logging
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import apprise
 
 from cluster.config.notify import Notice, apprise_service
+from cluster.watch.notify_hooks import HookError
 
 _TITLE = "event"
 _SENTENCE = "headline"
 
 
-class ServiceError(Exception):
-    """A service did not take an event; the text is the reason."""
-
-
 def send_to_service(address: str, event: Mapping[str, Any], timeout_s: float) -> None:
     """timeout_s: of connecting, and of each wait for an answer. No redirect is followed: a POST would arrive as a GET.
 
-    Raises ValueError for an address that Apprise does not know, ServiceError where the service did not take the event.
+    Raises ValueError for an address that Apprise does not know, HookError where the service did not take the event.
     """
     service = apprise_service(address)
     service.socket_connect_timeout = service.socket_read_timeout = timeout_s
     service.redirects = False
-    with apprise.LogCapture(level=logging.WARNING, fmt="%(message)s") as log:  # type: ignore[no-untyped-call]
+    with _warnings() as reasons:
         taken = service.notify(title=f"memr: {event.get(_TITLE, '')}", body=message(event), notify_type=severity(event))
-        reasons = log.getvalue().split("\n")
     if not taken:
-        raise ServiceError(next((line.strip() for line in reasons if line.strip()), "the service did not say why"))
+        raise HookError(next((line.strip() for line in reasons if line.strip()), "the service did not say why"))
 
 
 def message(event: Mapping[str, Any]) -> str:
@@ -49,6 +47,33 @@ def severity(event: Mapping[str, Any]) -> apprise.NotifyType:
         case Notice.ALARM | Notice.RESTART:
             return apprise.NotifyType.WARNING
     return apprise.NotifyType.INFO
+
+
+@contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """What Apprise logs in this thread meanwhile; its own LogCapture mixes threads."""
+    handler = _ThreadsRecords()
+    logger = logging.getLogger("apprise")
+    if logger.getEffectiveLevel() > logging.WARNING:
+        logger.setLevel(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield handler.texts
+    finally:
+        logger.removeHandler(handler)
+
+
+class _ThreadsRecords(logging.Handler):
+    """Keeps the texts of warnings of the thread that made it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+        self._thread = threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self._thread:
+            self.texts.append(record.getMessage())
 
 
 def _text(value: Any) -> str:

@@ -178,3 +178,20 @@ class WatcherFailed(Event):
     @property
     def headline(self) -> str:
         return f"{self.watcher} failed and shows nothing more: {self.error}"
+
+
+@dataclass(frozen=True, slots=True)
+class NoticeFailed(Event):
+    """A destination of [notify] did not take a notice; the first time for each, in each process. destination: its setting.
+    notice: name of the notice. error: the reason, without the address."""
+
+    written_as: ClassVar[str] = "notice_failed"
+    level: ClassVar[Severity] = Severity.WARNING
+
+    destination: str
+    notice: str
+    error: str
+
+    @property
+    def headline(self) -> str:
+        return f"{self.destination} did not take the event '{self.notice}': {self.error}"

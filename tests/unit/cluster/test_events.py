@@ -19,6 +19,7 @@ from cluster.record.events.failures import (
     LearnerRevived,
     MemoryLost,
     MemoryRevived,
+    NoticeFailed,
     PartLost,
     ProcessLeft,
     RayDied,
@@ -144,6 +145,7 @@ EXAMPLES: tuple[Event, ...] = (
     LearnerRevived(2.5),
     MemoryRevived(2.5),
     WatcherFailed("TensorboardWatcher", "OSError('no space')"),
+    NoticeFailed("notify.urls[1]", "alarm", "Failed to send JSON notification: error=404."),
     Projected(2**34, 2**36, 2**30, 2**33),
     DiskLow(SENTENCE),
     DiskFull(SENTENCE),
@@ -352,12 +354,16 @@ class Sent:
     def send(self, notice: dict[str, Any]) -> None:
         self.notices.append(notice)
 
+    def first_failures(self) -> list[Event]:
+        return []
+
     def close(self, within_s: float) -> None: ...
 
 
 def test_problems_are_sent_as_alarms_and_nothing_else(tmp_path: Path) -> None:
     sent: Any = Sent()
-    recorder = Recorder(tmp_path, [NotifyWatcher(sent, tmp_path)], wall_clock=lambda: 9.0)
+    recorder = Recorder(tmp_path, wall_clock=lambda: 9.0)
+    recorder.add_watcher(NotifyWatcher(sent, tmp_path, recorder.event))
     for event in EXAMPLES:
         recorder.event(event)
     recorder.close()

@@ -6,17 +6,29 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 from pydantic import ValidationError
 
+from cluster.commands.summary import show_incidents
 from cluster.config.notify import NotifySettings
-from cluster.watch.notify import QUEUE_EVENTS, Notifier
+from cluster.config.run_config import load_config
+from cluster.record.events.event import Event
+from cluster.record.events.failures import NoticeFailed
+from cluster.record.recorder import Recorder
+from cluster.watch import notify
+from cluster.watch.notify import Notifier
+from cluster.watch.notify_destination import QUEUE_EVENTS
+from cluster.watch.notify_watcher import NotifyWatcher
+from cluster.watch.terminal import into
+from contracts.errors import ConfigError
 
 WITHIN_S = 30.0  # a bound for slow machines; nothing here takes it
 
@@ -152,7 +164,7 @@ def test_an_answer_that_is_no_success_is_counted_and_no_redirect_is_followed(sta
     notifier.close(WITHIN_S)
     server.close()
     (failure,) = notifier.failures
-    assert failure.startswith("notify.urls[0], event alarm: ")
+    assert failure.startswith("notify.urls[0] did not take the event 'alarm': ")
     assert f"error={status}" in failure
     assert [path for path, _, _ in server.received] == ["/hook/secret"]
 
@@ -173,7 +185,7 @@ def test_a_service_that_hangs_is_given_up(hanging: Server) -> None:
     notifier.send(event())
     notifier.close(WITHIN_S)
     (failure,) = notifier.failures
-    assert failure.startswith("notify.urls[0], event alarm: ")
+    assert failure.startswith("notify.urls[0] did not take the event 'alarm': ")
 
 
 def test_one_hook_that_fails_does_not_keep_the_event_from_the_other(tmp_path: Path) -> None:
@@ -184,6 +196,123 @@ def test_one_hook_that_fails_does_not_keep_the_event_from_the_other(tmp_path: Pa
     notifier.close(WITHIN_S)
     assert notifier.num_failed == 1
     assert json.loads(out.read_text()) == event()
+
+
+def test_a_destination_that_hangs_neither_delays_the_others_nor_loses_their_events(
+    server: Server, hanging: Server
+) -> None:
+    notifier = Notifier(within(WITHIN_S, urls=(hanging.url, server.url)))
+    for name in ("start", "alarm", "stop"):
+        notifier.send(event(name))
+    assert hanging.arrived.wait(WITHIN_S)
+    assert received(server, 3) == ["memr: start", "memr: alarm", "memr: stop"]
+    notifier.close(0.0)
+    assert len(hanging.received) == 1
+    (failed,) = notifier.first_failures()
+    assert failed.headline == "notify.urls[0] did not take the event 'start': it had not by the end of the run"
+
+
+def received(server: Server, count: int) -> list[str]:
+    """Titles, once there are so many."""
+    waiting, until = threading.Event(), time.monotonic() + WITHIN_S
+    while len(server.received) < count and time.monotonic() < until:
+        waiting.wait(0.02)
+    return [body["title"] for _, _, body in server.received]
+
+
+def test_the_reason_is_that_of_its_own_destination() -> None:
+    """Two answers at the same moment."""
+    servers = Server(404, hangs=True), Server(500, hangs=True)
+    notifier = Notifier(within(WITHIN_S, urls=tuple(server.url for server in servers)))
+    notifier.send(event())
+    for server in servers:
+        assert server.arrived.wait(WITHIN_S)
+    for server in servers:
+        server.hold.set()
+    notifier.close(WITHIN_S)
+    for server in servers:
+        server.close()
+    first, second = sorted(notifier.failures)
+    assert "urls[0]" in first
+    assert "error=404" in first
+    assert "urls[1]" in second
+    assert "error=500" in second
+
+
+def test_the_first_failure_of_each_destination_is_an_event_without_its_address() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        refused = f"json://user:pass-word@127.0.0.1:{taken.getsockname()[1]}/secret"
+        command = python("raise SystemExit(3)")
+        notifier = Notifier(within(WITHIN_S, urls=("$NOT_SET", refused), command=command), dict(os.environ))
+        notifier.send(event("start"))
+        notifier.send(event("stop"))
+        notifier.close(WITHIN_S)
+    assert notifier.num_failed == 6
+    command_failed, unset, connection = sorted(failed.headline for failed in notifier.first_failures())
+    assert command_failed == "notify.command did not take the event 'start': exit code 3"
+    assert unset == (
+        "notify.urls[0] did not take the event 'start': the environment has no NOT_SET, which notify.urls names"
+    )
+    assert connection.startswith("notify.urls[1] did not take the event 'start': ")
+    assert not any(part in connection for part in ("user", "pass-word", "127.0.0.1", "secret"))
+    assert notifier.first_failures() == [], "each is reported once"
+
+
+class Shown:
+    """A watcher that keeps the events."""
+
+    def __init__(self) -> None:
+        self.headlines: list[str] = []
+
+    def watch(self, kind: str, line: dict[str, Any]) -> None: ...
+
+    def show_event(self, event: Event) -> None:
+        self.headlines.append(event.headline)
+
+    def show_groups(self, groups: Any) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_a_failed_notice_is_an_event_of_the_run_that_its_console_shows(tmp_path: Path, hanging: Server) -> None:
+    notifier = Notifier(within(WITHIN_S, command=("/no/such/program",), urls=(hanging.url,)))
+    recorder, shown = Recorder(tmp_path), Shown()
+    for watcher in (NotifyWatcher(notifier, tmp_path, recorder.event, close_within_s=0.0), shown):
+        recorder.add_watcher(watcher)
+    notifier.send(event("start"))
+    waiting, until = threading.Event(), time.monotonic() + WITHIN_S
+    while not shown.headlines and time.monotonic() < until:
+        waiting.wait(0.02)
+        recorder.status({})
+    assert [line.partition(":")[0] for line in shown.headlines] == ["notify.command did not take the event 'start'"]
+    recorder.close()
+    assert len(shown.headlines) == 2, "what the end of the run found"
+    lines = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert [(line["event"], line["destination"], line["notice"]) for line in lines] == [
+        ("notice_failed", "notify.command", "start"),
+        ("notice_failed", "notify.urls[0]", "start"),
+    ]
+
+
+def test_status_notes_the_last_failed_notice_of_each_destination(tmp_path: Path) -> None:
+    lost = [
+        NoticeFailed(f"notify.urls[{number}]", name, "why")
+        for number, name in ((0, "start"), (1, "stop"), (0, "alarm"))
+    ]
+    run: Any = SimpleNamespace(path=tmp_path, incidents=[], events=lost)
+    with (tmp_path / "shown").open("w+") as file:
+        show_incidents(into(file), run)
+        file.seek(0)
+        assert file.read().splitlines() == [
+            "note: notify.urls[0] did not take the event 'alarm': why",
+            "note: notify.urls[1] did not take the event 'stop': why",
+        ]
+
+
+def test_the_end_of_a_run_waits_for_notices_at_most_5_seconds() -> None:
+    """The run's own process first, then the supervisor."""
+    assert notify.RUN_CLOSES_WITHIN_S + notify.SUPERVISOR_CLOSES_WITHIN_S <= 5.0
 
 
 def test_send_never_waits_for_a_hook_and_a_full_queue_drops_and_counts(hanging: Server) -> None:
@@ -260,7 +389,7 @@ def test_a_command_that_hangs_is_killed() -> None:
     notifier = Notifier(within(0.5, command=python("import time; time.sleep(600)")))
     notifier.send(event())
     notifier.close(WITHIN_S)
-    assert notifier.failures == ["command, event alarm: no end within 0.5 s: it was killed"]
+    assert notifier.failures == ["notify.command did not take the event 'alarm': no end within 0.5 s: it was killed"]
 
 
 def test_close_does_not_wait_longer_than_it_may_and_kills_the_command_with_all_it_started(tmp_path: Path) -> None:
@@ -300,7 +429,7 @@ def test_events_with_what_json_lacks_are_sent_and_hopeless_ones_are_counted(serv
     notifier.close(WITHIN_S)
     ((_, _, body),) = server.received
     assert body["message"] == 'loss: nan\nparts: {"1": ["inf", "x"]}'
-    assert notifier.failures == ["event alarm cannot be written as JSON: RecursionError"]
+    assert notifier.failures == ["notify did not take the event 'alarm': it cannot be written as JSON: RecursionError"]
 
 
 def test_what_is_sent_is_the_event_as_it_was(server: Server) -> None:
@@ -338,3 +467,22 @@ def test_settings_come_from_toml_arrays_and_refuse_a_command_without_a_program()
     for command in ([], [""]):
         with pytest.raises(ValidationError):
             NotifySettings.model_validate({"command": command})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("notify.urls=http://x", "notify.webhook_url=http://y"), r"notify\.urls.*Input should be a list"),
+        (("notify.webhook_url=ftp://y",), r"webhook_url.*an address that Apprise does not know"),
+        (("notify.webhook_url=3",), r"webhook_url.*a text"),
+    ],
+)
+def test_a_bad_address_is_refused_under_the_name_it_was_given(
+    overrides: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("")
+    with pytest.raises(ConfigError, match=message) as refused:
+        load_config(file, list(overrides))
+    assert "urls[0]" not in str(refused.value)
+    assert "'h', 't'" not in str(refused.value)

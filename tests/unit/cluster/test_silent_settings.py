@@ -228,3 +228,13 @@ def test_a_run_without_evaluation_says_what_of_it_does_not_act(empty: Path) -> N
 
 def test_what_is_off_beside_what_is_off_is_no_contradiction(empty: Path) -> None:
     assert load_config(empty, ["eval.problems=0", "eval.every_updates=0", "memory.profile=off", "memory.warmup=0"])
+
+
+def test_the_plan_names_variables_of_addresses_that_are_not_set(
+    empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IS_SET", "json://127.0.0.1/secret")
+    monkeypatch.delenv("NOT_SET", raising=False)
+    told = shown(load_config(empty, ['notify.urls=["$IS_SET", "$NOT_SET"]']), tmp_path)
+    assert "note: notify.urls[1] is $NOT_SET, which this environment does not have: no notice is sent there" in told
+    assert "IS_SET, which" not in told.replace("$NOT_SET, which", "")

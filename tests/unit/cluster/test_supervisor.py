@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cluster.config.supervision import SupervisionSettings
+from cluster.record.events.failures import NoticeFailed
 from cluster.record.incidents import headlines
 from cluster.record.run_processes import birth
 from cluster.recovery.supervisor import Supervisor
@@ -64,6 +65,56 @@ def test_an_incident_that_the_process_left_itself_is_the_headline(tmp_path: Path
     code, told = supervise(run, f"first and ({leave}, sys.exit(4))")
     assert code == 0
     assert told[1]["headline"] == "the learner died"
+
+
+LEAVES = "pathlib.Path('{run}/incidents/0002-part_lost.json').write_text('{{\"headline\": \"the disk is full\"}}'); "
+
+
+@pytest.mark.parametrize(
+    ("leaves", "code", "headline"),
+    [
+        ("", 0, "finished"),
+        (LEAVES, 0, "finished"),
+        ("", 130, "stopped on request"),
+        (LEAVES, 130, "stopped on request"),
+        ("", 3, None),
+        (LEAVES, 3, "the disk is full"),
+        ("", 2, None),
+    ],
+)
+def test_the_notice_of_the_end_gives_as_its_cause_no_incident_of_an_earlier_life(
+    tmp_path: Path, leaves: str, code: int, headline: str | None
+) -> None:
+    run = with_old_incident(tmp_path / "r")
+    _, told = supervise(run, f"{leaves.format(run=run)}sys.exit({code})")
+    assert told[-1].get("headline") == headline
+
+
+def test_the_notice_of_a_restart_gives_no_incident_of_an_earlier_life(tmp_path: Path) -> None:
+    _, told = supervise(with_old_incident(tmp_path / "r"), "first and sys.exit(4)")
+    assert told[1]["headline"] == "it ended with code 4"
+
+
+def with_old_incident(run: Path) -> Path:
+    (run / "incidents").mkdir(parents=True)
+    (run / "incidents" / "0001-part_lost.json").write_text('{"headline": "of last week"}')
+    return run
+
+
+def test_a_notice_that_failed_is_said_and_an_event_once_there_is_a_run(tmp_path: Path) -> None:
+    run, said = tmp_path / "r", list[str]()
+    run.mkdir()
+    failed = [NoticeFailed("notify.urls[0]", "start", "exit code 1")]
+    body = f"import pathlib, time; pathlib.Path({str(run / 'manifest.json')!r}).touch(); time.sleep(1.5)"
+    Supervisor(
+        [sys.executable, "-c", body],
+        run,
+        SupervisionSettings(),
+        say=said.append,
+        failed_notices=lambda: [failed.pop()] if failed else [],
+    ).run()
+    assert said == ["notify.urls[0] did not take the event 'start': exit code 1"]
+    assert events(run) == ["notice_failed"]
 
 
 def test_what_keeps_dying_is_given_up_with_3_and_an_incident(tmp_path: Path) -> None:
