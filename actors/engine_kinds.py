@@ -44,7 +44,7 @@ _ROWS: Mapping[EngineName, EngineKind] = {
 USERS = EngineKind(
     takes_script=True, rounds_lora=True, reads=frozenset({"scripted", "lora_path", "max_batch_rows", "vllm"})
 )
-"""It is given all of [actors] and may read it; it is served in waves of actors.max_batch_rows, on a card of its own."""
+"""It is given all of [actors] and may read it; it is served in batches of actors.max_batch_rows, on a card of its own."""
 
 
 def engine_kind(name: str) -> EngineKind:
