@@ -1,4 +1,4 @@
-"""Turns scored groups into credited groups: which rollouts train, with what reward, scaled bonus and advantage.
+"""Turns scored groups into credited groups: which rollouts train, with what reward and advantage.
 
     ScoredGroup --credit--> CreditedGroup --rows (packing.py)--> micro-batches
 
