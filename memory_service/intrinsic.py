@@ -1,4 +1,6 @@
-"""Intrinsic rewards as formulas: distances, novelty, and their mix, capped or scaled (docs/algorithms.md). Pure; computed in the data type of their inputs.
+"""Intrinsic rewards as formulas: distances, novelty, and their mix, capped or scaled (docs/algorithms.md). Pure.
+
+Computed in the data type of their inputs.
 
 Shape letters: N rollouts of a group, B responses that a read united, D embedding dimensions.
 """
