@@ -72,6 +72,13 @@ def place_file(path: Path, data: bytes | memoryview) -> None:
     temporary.replace(path)
 
 
+def swap_unsynced(path: Path, text: str) -> None:
+    """Old or new while the machine runs; after a power cut it may be torn or gone. For signs of life."""
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
 def swap_file(path: Path, data: bytes | memoryview) -> None:
     """Old or new, never torn; which of the two a power cut leaves is open."""
     temporary = path.with_name(f".{path.name}.partial")

@@ -11,7 +11,7 @@ from cluster.config.run_config import RunConfig
 from cluster.launch.context_budget import find_room
 from cluster.launch.early_checks import refuse_missing_files
 from cluster.launch.model_store import model_of
-from cluster.launch.named_code import refuse_missing_code
+from cluster.launch.named_methods import refuse_missing_methods
 from contracts.verdict import Scored, Verdict
 from tasks.check_task import ENOUGH_S, JudgedAnswer, TaskCheckReport, check_task
 from tasks.load import load_task, make_verifier
@@ -27,7 +27,7 @@ def run_task_check(console: Console, config: RunConfig) -> bool:
     """Shows problems, prompt lengths and rewards; True if every known answer was judged as it should be."""
     config.actors.refuse_group_of_one()
     refuse_missing_files(config)
-    refuse_missing_code(config)
+    refuse_missing_methods(config)
     model_path = model_of(config)
     tokenizer = load_worker_tokenizer(config.actors, model_path)
     for note in tokenizer.notes if isinstance(tokenizer, HfTokenizer) else ():

@@ -27,5 +27,5 @@ def stop_run(run_path: Path) -> str:
 
 
 def _named(pools: list[str]) -> str:
-    listed = ", ".join(f"'{kind}'" for kind in pools)
+    listed = ", ".join(f"'{pool}'" for pool in pools)
     return f"the pools {listed}" if len(pools) > 1 else f"one pool, {listed}"

@@ -170,8 +170,7 @@ def show_missing_metrics(console: Console, run: RunView) -> None:
     """Nothing where every update has its line."""
     if missing := run.updates_without_metrics:
         console.print(
-            f"note: metrics.jsonl has no line of {missing} of {run.summary and run.summary['updates']} updates: figures are of the "
-            "others",
+            f"note: metrics.jsonl has no line of {missing} of the run's updates: figures are of the others. Restore it from a copy",
             soft_wrap=True,
         )
 

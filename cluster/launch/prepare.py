@@ -12,7 +12,7 @@ from cluster.config.run_config import RunConfig
 from cluster.launch.answer_rule_change import tell_changed_rule
 from cluster.launch.context_budget import find_room
 from cluster.launch.model_store import model_of
-from cluster.launch.named_code import refuse_missing_code
+from cluster.launch.named_methods import refuse_missing_methods
 from cluster.launch.nodes import check_driver
 from cluster.launch.probes import probe_sequences
 from cluster.launch.ray_handles import ServiceInputs
@@ -82,7 +82,7 @@ def prepare(
 
 def _load_task(config: RunConfig) -> Task:
     """First: a wrong path is told before anything is loaded."""
-    refuse_missing_code(config)
+    refuse_missing_methods(config)
     task = load_task(config.task)
     if not has_begun(config.run_path):  # one that has loaded it before tries again, within its budget
         make_verifier(config.task).close()  # users' scorer and rewards, loaded as every worker will

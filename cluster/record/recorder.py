@@ -29,7 +29,7 @@ from contracts.errors import DataError
 from contracts.reports import EvalReport
 from contracts.rollout import ScoredGroup
 from storage.arrow import read_groups, write_groups
-from storage.durable import swap_file, sync, sync_directory, sync_file
+from storage.durable import swap_file, swap_unsynced, sync, sync_directory, sync_file
 
 LINES = (METRICS, EVENTS, "ledger/events.jsonl")
 
@@ -133,9 +133,7 @@ class Recorder:
     def status(self, line: dict[str, Any]) -> None:
         """`status.json`, replaced whole: what `memr status` reads of a live run."""
         line = {"time_s": self._wall_clock()} | line
-        temporary = self._run_path / ".status.json.partial"
-        temporary.write_text(json.dumps(line))
-        temporary.replace(self._run_path / "status.json")
+        swap_unsynced(self._run_path / "status.json", json.dumps(line))
         self._tell(lambda watcher: watcher.watch("status", line))
 
     def sync(self) -> None:

@@ -21,7 +21,7 @@ from cluster.record.run_processes import birth
 from contracts.errors import ConfigError, DataError
 from loading.own_packages import ROOT
 from storage.bounded_json import MAX_JSON_BYTES, parse_object, read_bounded
-from storage.durable import make_directory, replace_file, swap_file, sync_directory
+from storage.durable import make_directory, replace_file, swap_file, swap_unsynced, sync_directory
 
 FOLDERS = ("log", "adapters", "checkpoints", "ledger", "rollouts")
 """Made with the run: their names are on disk before the manifest's, once for all."""
@@ -111,9 +111,7 @@ def claim_run(path: Path, supervisor: int | None) -> None:
     forget_requests(path, before_s=birth(supervisor or os.getpid()))
     owners = [os.getpid(), *([supervisor] if supervisor else [])]
     claim = {"host": platform.node(), "owners": {p: birth(p) for p in owners}, "folder": _identity(path)}
-    partial = path / ".process.json.partial"
-    partial.write_text(json.dumps(claim))  # not synced: after a power cut no process that it names is alive
-    partial.replace(path / "process.json")
+    swap_unsynced(path / "process.json", json.dumps(claim))  # after a power cut no process that it names is alive
 
 
 def forget_requests(path: Path, before_s: float) -> None:

@@ -5,6 +5,7 @@ Addresses are Apprise's (https://github.com/caronc/apprise/wiki); none of them, 
 
 import json
 import logging
+import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -39,11 +40,14 @@ def message(event: Mapping[str, Any]) -> str:
     return "\n".join([*([str(event[_SENTENCE])] if _SENTENCE in event else []), *facts]) or str(event.get(_TITLE, ""))
 
 
+_OF_A_STOP = {0: apprise.NotifyType.SUCCESS, 128 + signal.SIGINT: apprise.NotifyType.INFO}
+
+
 def severity(event: Mapping[str, Any]) -> apprise.NotifyType:
-    """A stop with exit code 0 is a success, with another one a failure; alarms and restarts are warnings."""
+    """A stop with exit code 0 is a success, on request neither, else a failure; alarms and restarts are warnings."""
     match event.get(_TITLE):
         case Notice.STOP:
-            return apprise.NotifyType.FAILURE if event.get("exit_code") else apprise.NotifyType.SUCCESS
+            return _OF_A_STOP.get(event.get("exit_code", 0), apprise.NotifyType.FAILURE)
         case Notice.ALARM | Notice.RESTART:
             return apprise.NotifyType.WARNING
     return apprise.NotifyType.INFO

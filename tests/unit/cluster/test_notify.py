@@ -114,13 +114,15 @@ def test_a_service_gets_the_events_in_order_with_their_severity(server: Server) 
     notifier.send(event("alarm", headline="disk", free_bytes=3))
     notifier.send(event("stop", run="r", exit_code=3))
     notifier.send(event("stop", exit_code=0))
+    notifier.send(event("stop", exit_code=130))
     notifier.close(WITHIN_S)
-    assert [(path, kind) for path, kind, _ in server.received] == [("/hook/secret", "application/json")] * 4
+    assert [(path, kind) for path, kind, _ in server.received] == [("/hook/secret", "application/json")] * 5
     assert [body for _, _, body in server.received] == [
         told("start", "run: r", "info"),
         told("alarm", "disk\nfree_bytes: 3", "warning"),
         told("stop", "run: r\nexit_code: 3", "failure"),
         told("stop", "exit_code: 0", "success"),
+        told("stop", "exit_code: 130", "info"),
     ]
     assert (notifier.failures, notifier.num_failed, notifier.dropped) == ([], 0, 0)
 
